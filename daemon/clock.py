@@ -1,0 +1,51 @@
+"""Wall-clock time for the services: real, or derived from Trio's clock so that a mock clock moves it.
+
+Only shells read a clock. `language/` and `execution/` are handed the time.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+import trio
+
+from enginekit.messages.links import Millis
+
+
+class Clock(Protocol):
+    """Milliseconds since 1970 UTC. May step (NTP, suspend); durations inside a process use `trio.current_time()`."""
+
+    def now(self) -> Millis: ...
+
+
+class WallClock:
+    """The machine's clock."""
+
+    def now(self) -> Millis:
+        return time.time_ns() // 1_000_000
+
+
+class TrioClock:
+    """Starts at `start` and moves with `trio.current_time()`: under `MockClock` it is the whole daemon's time."""
+
+    def __init__(self, start: Millis = 1_767_225_600_000) -> None:
+        self._start = start
+        self._origin: float | None = None
+
+    def now(self) -> Millis:
+        current = trio.current_time()
+        if self._origin is None:
+            self._origin = current
+        return self._start + round((current - self._origin) * 1000)
+
+
+def moment(millis: Millis) -> datetime:
+    """As a UTC datetime, exact to the millisecond."""
+    return datetime.fromtimestamp(millis // 1000, UTC).replace(microsecond=millis % 1000 * 1000)
+
+
+def millis(at: datetime) -> Millis:
+    """As milliseconds since 1970, rounded down."""
+    return int(at.timestamp()) * 1000 + at.microsecond // 1000

@@ -1,0 +1,145 @@
+"""What engine.toml may say: every setting with its default and its unit in its name.
+
+Only the shape lives here. Reading a file strictly, with the line of what is wrong, is in `daemon/configuration.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of engine.toml."""
+
+
+class StoreSettings(Section, frozen=True, kw_only=True):
+    """`url`: `sqlite:///PATH` (empty path: `engine.db` in the data folder) or `memory:`."""
+
+    url: str = "sqlite:///"
+    shards: Annotated[int, Meta(ge=1, le=1024)] = 4
+    lock_wait_seconds: Positive = 10.0
+    call_timeout_seconds: Positive = 30.0
+
+
+class FrontendSettings(Section, frozen=True, kw_only=True):
+    """`…_listen` is `HOST:PORT`, port 0: any free one."""
+
+    rpc_listen: str = "127.0.0.1:7460"
+    http_listen: str = "127.0.0.1:7461"
+    frame_bytes: Annotated[int, Meta(ge=4096, le=64 * 1024 * 1024)] = 4 * 1024 * 1024
+    batch_calls: Count = 100
+    connections: Count = 1000
+    in_flight_calls: Count = 256
+    """Calls of one connection that may be under way at once."""
+    outbox_bytes: Count = 8 * 1024 * 1024
+    """Answers of one connection that may wait to be sent."""
+    call_timeout_seconds: Positive = 30.0
+
+
+class AuthSettings(Section, frozen=True, kw_only=True):
+    """How tokens are checked. With nothing set the daemon makes an HS256 key in its data folder."""
+
+    algorithms: list[str] = []
+    key_file: str | None = None
+    jwks_file: str | None = None
+    jwks_url: str | None = None
+    audience: str = "engine"
+    issuer: str | None = None
+    leeway_seconds: Annotated[float, Meta(ge=0, le=300)] = 5.0
+
+
+class HistorySettings(Section, frozen=True, kw_only=True):
+    payload_bytes: Annotated[int, Meta(ge=1024)] = 256 * 1024
+    history_events: Annotated[int, Meta(ge=1000)] = 250_000
+    history_bytes: Annotated[int, Meta(ge=1024 * 1024)] = 256 * 1024 * 1024
+    cache_bytes: Annotated[int, Meta(ge=0)] = 32 * 1024 * 1024
+    """States of open runs kept in memory while nothing happens to them; the rest is read back when it is needed."""
+    batch_bytes: Count = 4 * 1024 * 1024
+    waiters: Count = 20_000
+    """Callers that may wait for an execution at once."""
+    page_bytes: Count = 2 * 1024 * 1024
+
+
+class MatchingSettings(Section, frozen=True, kw_only=True):
+    queue_tasks: Annotated[int, Meta(ge=10)] = 2_000
+    """Tasks of one queue held in memory; the rest waits in the store."""
+    handout_seconds: Positive = 10.0
+    """How long a task may be between Matching and a recorded start before it is offered again."""
+
+
+class WorkerSettings(Section, frozen=True, kw_only=True):
+    slots: Count = 200
+    """Tasks the daemon's own Worker runs at once."""
+    drain_seconds: Annotated[float, Meta(ge=0)] = 20.0
+    """On SIGTERM, how long running tasks may go on."""
+
+
+class TimerSettings(Section, frozen=True, kw_only=True):
+    window_seconds: Positive = 60.0
+    """How far ahead wake-ups are held in memory."""
+    scan_seconds: Positive = 15.0
+    """How often the store is asked for wake-ups whose hint was lost."""
+
+
+class TaskSettings(Section, frozen=True, kw_only=True):
+    """Defaults for tasks with our own resource names (states written with ARNs keep the reference service's)."""
+
+    timeout_seconds: Positive = 300.0
+    schedule_to_start_seconds: Positive = 86_400.0
+    lease_seconds: Positive = 30.0
+    returns: Annotated[int, Meta(ge=0)] = 10
+    """How often one attempt may come back from lost workers before it fails as Engine.WorkerLost."""
+    retry_attempts: Annotated[int, Meta(ge=0)] = 3
+    retry_interval_seconds: Positive = 1.0
+    retry_backoff_rate: Annotated[float, Meta(ge=1)] = 2.0
+    retry_max_delay_seconds: Positive = 30.0
+
+
+class HttpSettings(Section, frozen=True, kw_only=True):
+    """The `http` node."""
+
+    connect_seconds: Positive = 5.0
+    read_seconds: Positive = 30.0
+    response_bytes: Count = 256 * 1024
+    connections: Count = 200
+    redirects: Annotated[int, Meta(ge=0)] = 5
+
+
+class SupervisorSettings(Section, frozen=True, kw_only=True):
+    """A service that fails is restarted after a growing pause; more than `restarts` within `window_seconds` end the
+    daemon."""
+
+    restarts: Annotated[int, Meta(ge=0)] = 8
+    window_seconds: Positive = 60.0
+    backoff_seconds: Positive = 0.1
+    backoff_limit_seconds: Positive = 5.0
+    drain_seconds: Positive = 30.0
+
+
+class LogSettings(Section, frozen=True, kw_only=True):
+    """`format`: `auto` (readable on a terminal, JSON elsewhere), `json` or `console`."""
+
+    level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    format: Annotated[str, Meta(pattern="^(auto|json|console)$")] = "auto"
+
+
+class Settings(Section, frozen=True, kw_only=True):
+    """The whole of engine.toml."""
+
+    store: StoreSettings = StoreSettings()
+    frontend: FrontendSettings = FrontendSettings()
+    auth: AuthSettings = AuthSettings()
+    history: HistorySettings = HistorySettings()
+    matching: MatchingSettings = MatchingSettings()
+    worker: WorkerSettings = WorkerSettings()
+    timer: TimerSettings = TimerSettings()
+    tasks: TaskSettings = TaskSettings()
+    http: HttpSettings = HttpSettings()
+    supervisor: SupervisorSettings = SupervisorSettings()
+    log: LogSettings = LogSettings()

@@ -1,0 +1,115 @@
+"""The store: one interface, one folder or file a backend.
+
+A store keeps rows and the order of events. It decides nothing: numbering, epochs and the immutability of events are
+checked here as the last line of defence, everything else is History's.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import trio
+
+from daemon.stores.rows import (
+    Batch,
+    Definition,
+    DefinitionEntry,
+    DueRun,
+    Execution,
+    ExecutionFilter,
+    LatestRun,
+    QueueBacklog,
+    ShardEpochs,
+    StartCheck,
+    StoredEffect,
+    StoredRun,
+    StoreInfo,
+    TaskCursor,
+)
+from enginekit.messages.links import Millis, QueuedTask, QueueKey
+
+
+class StoreUnavailable(Exception):
+    """The store cannot be reached, or went away in the middle: what was being written may or may not be on disk."""
+
+
+class StoreUnusable(Exception):
+    """The store can not be opened as it is (newer schema, locked, foreign or damaged file, another shard count). The
+    message says what to do."""
+
+
+class Fenced(Exception):
+    """Nothing was written: somebody else has taken these shards since."""
+
+    def __init__(self, shards: list[int]) -> None:
+        super().__init__(f"shards {shards} have a newer epoch: another History owns them")
+        self.shards = shards
+
+
+class BatchRefused(Exception):
+    """Nothing was written: the store refuses this batch's data (a gap in a run's events, a key that is taken)."""
+
+
+class Store(Protocol):
+    """Every method may raise StoreUnavailable. Cancelling a read drops its answer; cancelling `commit` leaves its
+    outcome unknown."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own whatever the backend needs (a driver process, restarted when it dies) until cancelled. Reports started
+        once the store is open. Raises StoreUnusable."""
+
+    async def wait_ready(self) -> None:
+        """Return as soon as calls can succeed (again)."""
+
+    @property
+    def restarts(self) -> int:
+        """How often the backend has been lost and reopened."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether calls can succeed right now, as far as is known."""
+
+    async def info(self) -> StoreInfo: ...
+
+    async def take_shards(self) -> ShardEpochs:
+        """Raise every shard's epoch by one and own them: whoever had them before is fenced from now on."""
+
+    async def commit(self, batch: Batch) -> None:
+        """Write all of it, durably, in one transaction. Raises Fenced or BatchRefused when nothing was written."""
+
+    # Reads see every commit that has returned.
+
+    async def start_check(self, tenant: str, workflow_id: str, request_id: str | None) -> StartCheck: ...
+
+    async def latest_run(self, tenant: str, workflow_id: str) -> LatestRun | None: ...
+
+    async def execution(self, tenant: str, run_id: str) -> Execution | None: ...
+
+    async def load_run(self, tenant: str, run_id: str, fingerprint: str) -> StoredRun | None: ...
+
+    async def events(self, tenant: str, run_id: str, after_id: int, limit: int, max_bytes: int) -> list[bytes]:
+        """Consecutive events from `after_id + 1`: at most `limit`, stopping before `max_bytes` (but at least one)."""
+
+    async def events_by_id(self, tenant: str, run_id: str, ids: list[int]) -> list[bytes]:
+        """These events, in the order asked for."""
+
+    async def due_runs(self, before: Millis, limit: int, after: DueRun | None = None) -> list[DueRun]:
+        """Open runs with `wake_at < before`, in the order of (wake_at, run_id), from behind `after`."""
+
+    async def effects(self, limit: int, after: StoredEffect | None = None) -> list[StoredEffect]:
+        """Effects not yet removed, in the order of (run_id, event_id), from behind `after`."""
+
+    async def queue_backlogs(self) -> list[QueueBacklog]: ...
+
+    async def waiting_tasks(self, queue: QueueKey, limit: int, after: TaskCursor | None = None) -> list[QueuedTask]:
+        """Tasks of a queue that no worker in another process has, in its order, from behind `after`."""
+
+    async def list_executions(self, wanted: ExecutionFilter) -> list[Execution]: ...
+
+    async def definition(self, tenant: str, name: str, version: int | None) -> Definition | None:
+        """That version, or the newest."""
+
+    async def definition_text(self, tenant: str, hash: str) -> str | None: ...
+
+    async def list_definitions(self, tenant: str, limit: int, after_name: str | None) -> list[DefinitionEntry]:
+        """The newest version of each name, in the order of names."""

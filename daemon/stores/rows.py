@@ -1,0 +1,209 @@
+"""What passes between History and a store: rows, batches and pages, as typed structs that frame as MessagePack.
+
+Times are milliseconds since 1970 UTC. Events are opaque bytes here: a store numbers and keeps them, it never reads
+them.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef
+from enginekit.messages.status import ExecutionStatus
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Base of what is stored."""
+
+
+# --- written -----------------------------------------------------------------------------------------------------
+
+
+class NewExecution(Row, frozen=True, kw_only=True):
+    """What is fixed when a run starts."""
+
+    workflow: str | None
+    version: int | None
+    definition_hash: str
+    labels: dict[str, str]
+    request_id: str | None
+    started_at: Millis
+
+
+class Closing(Row, frozen=True, kw_only=True):
+    """How a run ended."""
+
+    status: ExecutionStatus
+    error: str | None
+    closed_at: Millis
+
+
+class Snapshot(Row, frozen=True, kw_only=True):
+    """A run's state after `event_id`. `fingerprint` names the schema of `data`."""
+
+    event_id: int
+    fingerprint: str
+    data: bytes
+
+
+class Effect(Row, frozen=True, kw_only=True):
+    """What a commit obliges the shard's owner to do, named `run_id/event_id`. Kept until it is removed."""
+
+    event_id: int
+    kind: str
+    data: bytes
+
+
+class RunWrite(Row, frozen=True, kw_only=True):
+    """One run's share of a batch.
+
+    `events` are numbered from `first_event_id`; the store refuses them unless the run's last event is
+    `first_event_id - 1` (no row at all when `created` is set). An empty `events` only moves `wake_at`. Tasks are
+    named by the id of their TaskScheduled: `started` are marked as taken by a worker in another process, `returned`
+    are waiting again.
+    """
+
+    shard: int
+    epoch: int
+    run: RunRef
+    first_event_id: int
+    events: list[bytes]
+    wake_at: Millis | None
+    created: NewExecution | None = None
+    closing: Closing | None = None
+    snapshot: Snapshot | None = None
+    tasks_added: list[QueuedTask] = []
+    tasks_started: list[int] = []
+    tasks_returned: list[int] = []
+    tasks_removed: list[int] = []
+    effects_added: list[Effect] = []
+    effects_removed: list[int] = []
+
+
+class DefinitionWrite(Row, frozen=True, kw_only=True):
+    """A definition's text, by its hash; with a name and version it is registered, else it is a run's inline one.
+    A text that is there already is left alone."""
+
+    tenant: str
+    hash: str
+    text: str
+    name: str | None = None
+    version: int | None = None
+    registered_at: Millis
+
+
+class Batch(Row, frozen=True, kw_only=True):
+    """Written in one transaction, all or nothing. At most one RunWrite a run."""
+
+    runs: list[RunWrite] = []
+    definitions: list[DefinitionWrite] = []
+
+
+# --- read --------------------------------------------------------------------------------------------------------
+
+
+class ShardEpochs(Row, frozen=True, kw_only=True):
+    """The epochs that the caller now owns, by shard number, and the key that task tokens are signed with."""
+
+    epochs: list[int]
+    token_key: bytes
+
+
+class Execution(Row, frozen=True, kw_only=True):
+    """A run's row."""
+
+    run: RunRef
+    shard: int
+    workflow: str | None
+    version: int | None
+    definition_hash: str
+    labels: dict[str, str]
+    request_id: str | None
+    status: ExecutionStatus
+    error: str | None
+    started_at: Millis
+    closed_at: Millis | None
+    wake_at: Millis | None
+    last_event_id: int
+
+
+class LatestRun(Row, frozen=True, kw_only=True):
+    """The newest run of a workflow_id."""
+
+    run_id: str
+    status: ExecutionStatus
+
+
+class StartCheck(Row, frozen=True, kw_only=True):
+    """What a start must know: the newest run of its workflow_id, and the run its request_id started before."""
+
+    latest: LatestRun | None
+    requested: RunRef | None
+
+
+class StoredRun(Row, frozen=True, kw_only=True):
+    """What it takes to load a run: its row, the newest snapshot with the wanted fingerprint, the events after it."""
+
+    execution: Execution
+    snapshot: Snapshot | None
+    tail: list[bytes]
+
+
+class DueRun(Row, frozen=True, kw_only=True):
+    run: RunRef
+    wake_at: Millis
+
+
+class StoredEffect(Row, frozen=True, kw_only=True):
+    run: RunRef
+    effect: Effect
+
+
+class QueueBacklog(Row, frozen=True, kw_only=True):
+    """How many tasks of a queue wait in the store (those taken by a worker in another process left out)."""
+
+    queue: QueueKey
+    depth: int
+    oldest: Millis
+
+
+class TaskCursor(Row, frozen=True, kw_only=True):
+    """Where a page of a queue ended: its order is priority (high first), scheduled_at, run_id, event_id."""
+
+    priority: int
+    scheduled_at: Millis
+    run_id: str
+    event_id: int
+
+
+class ExecutionFilter(Row, frozen=True, kw_only=True):
+    """Of one tenant, newest run first. `before_run_id` is where the last page ended."""
+
+    tenant: str
+    limit: int
+    status: ExecutionStatus | None = None
+    workflow: str | None = None
+    label: tuple[str, str] | None = None
+    started_after: Millis | None = None
+    started_before: Millis | None = None
+    before_run_id: str | None = None
+
+
+class Definition(Row, frozen=True, kw_only=True):
+    name: str
+    version: int
+    hash: str
+    text: str
+    registered_at: Millis
+
+
+class DefinitionEntry(Row, frozen=True, kw_only=True):
+    name: str
+    version: int
+    registered_at: Millis
+
+
+class StoreInfo(Row, frozen=True, kw_only=True):
+    kind: str
+    schema_version: int
+    shards: int

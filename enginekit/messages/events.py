@@ -1,0 +1,288 @@
+"""The events of an execution's history, as they are decided, stored, replayed and sent.
+
+An event is an immutable fact, numbered 1, 2, 3 … within its run. It holds what replay needs (the choice made as
+`next`, the delay chosen as `at`), so that evolving a state never evaluates anything. An event carries at most one
+payload, inline (`input`, `output`, `items`) or as a reference to the event that holds it (`input_ref`, …): a payload
+is stored once a run.
+
+Every field that came after version 1 of its event has a default, so that old bytes are read as they are.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import Enum
+from typing import TypeAlias
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+Payload: TypeAlias = Raw | UnsetType
+
+
+class TimeoutKind(str, Enum):
+    """Which of a task's clocks ran out."""
+
+    SCHEDULE_TO_START = "SCHEDULE_TO_START"
+    START_TO_CLOSE = "START_TO_CLOSE"
+    HEARTBEAT = "HEARTBEAT"
+
+
+class PartStatus(str, Enum):
+    """How one iteration or branch ended."""
+
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=True, omit_defaults=True, gc=False):
+    """What every event has. `time` is UTC with milliseconds, `v` the version of its type, `by` who asked."""
+
+    id: int
+    time: datetime
+    v: int = 1
+    by: str | None = None
+
+
+class NodeEvent(Event, frozen=True, kw_only=True, tag=True):
+    """An event about one node. `path` says which iteration or branch it runs in, as `Ship[3].Pack`; `entry` is the
+    id of its `NodeEntered`."""
+
+    node: str
+    path: str
+    entry: int
+
+
+# --- the execution -----------------------------------------------------------------------------------------------
+
+
+class WorkflowStarted(Event, frozen=True, kw_only=True):
+    tenant: str
+    workflow_id: str
+    run_id: str
+    workflow: str | None = None
+    version: int | None = None
+    definition_hash: str
+    next: str
+    input: Payload
+    labels: dict[str, str] = {}
+    request_id: str | None = None
+    timeout_at: datetime | None = None
+
+
+class WorkflowSucceeded(Event, frozen=True, kw_only=True):
+    output: Payload = UNSET
+    output_ref: int = 0
+
+
+class WorkflowFailed(Event, frozen=True, kw_only=True):
+    error: str
+    cause: str = ""
+
+
+class WorkflowTimedOut(Event, frozen=True, kw_only=True):
+    error: str
+    cause: str = ""
+
+
+class WorkflowCancelRequested(Event, frozen=True, kw_only=True):
+    reason: str = ""
+    request_id: str | None = None
+
+
+class WorkflowCanceled(Event, frozen=True, kw_only=True):
+    reason: str = ""
+
+
+class WorkflowTerminated(Event, frozen=True, kw_only=True):
+    reason: str = ""
+    request_id: str | None = None
+
+
+# --- nodes -------------------------------------------------------------------------------------------------------
+
+
+class NodeEntered(NodeEvent, frozen=True, kw_only=True):
+    kind: str
+    input: Payload = UNSET
+    input_ref: int = 0
+
+
+class NodeExited(NodeEvent, frozen=True, kw_only=True):
+    """`next` is the state its branch goes on with; without one the branch has ended with this output."""
+
+    next: str | None = None
+    output: Payload = UNSET
+    output_ref: int = 0
+
+
+class NodeFailed(NodeEvent, frozen=True, kw_only=True):
+    """`next` is where a `Catch` took it, with `output`; without one its branch has failed."""
+
+    error: str
+    cause: str = ""
+    next: str | None = None
+    output: Payload = UNSET
+
+
+# --- tasks: one attempt each, named by the id of its TaskScheduled ------------------------------------------------
+
+
+class TaskScheduled(NodeEvent, frozen=True, kw_only=True):
+    """`seconds` fields are the attempt's clocks; `wait_for_token`: completing it needs its token, whatever ran."""
+
+    resource: str
+    queue: str
+    attempt: int
+    input: Payload = UNSET
+    input_ref: int = 0
+    priority: int = 0
+    timeout_seconds: float
+    schedule_to_start_seconds: float
+    heartbeat_seconds: float | None = None
+    wait_for_token: bool = False
+
+
+class TaskStarted(NodeEvent, frozen=True, kw_only=True):
+    task: int
+    worker: str
+    lease_seconds: float | None = None
+
+
+class TaskCompleted(NodeEvent, frozen=True, kw_only=True):
+    task: int
+    output: Payload = UNSET
+    output_ref: int = 0
+
+
+class TaskFailed(NodeEvent, frozen=True, kw_only=True):
+    task: int
+    error: str
+    cause: str = ""
+
+
+class TaskTimedOut(NodeEvent, frozen=True, kw_only=True):
+    task: int
+    kind: TimeoutKind
+    waited_seconds: float
+    error: str
+    cause: str = ""
+
+
+class TaskCanceled(NodeEvent, frozen=True, kw_only=True):
+    task: int
+    reason: str = ""
+
+
+class TaskReturned(NodeEvent, frozen=True, kw_only=True):
+    """Nobody is working on it any more: the same attempt waits in its queue again, for the `times`-th time."""
+
+    task: int
+    reason: str
+    times: int
+
+
+class TaskRetryScheduled(NodeEvent, frozen=True, kw_only=True):
+    """The node is tried again at `at` as attempt number `attempt`. `retrier` is the index in its `Retry`."""
+
+    attempt: int
+    at: datetime
+    retrier: int
+    error: str
+
+
+# --- time --------------------------------------------------------------------------------------------------------
+
+
+class TimerStarted(NodeEvent, frozen=True, kw_only=True):
+    fire_at: datetime
+
+
+class TimerFired(NodeEvent, frozen=True, kw_only=True):
+    late_seconds: float = 0.0
+
+
+# --- fan-out -----------------------------------------------------------------------------------------------------
+
+
+class MapStarted(NodeEvent, frozen=True, kw_only=True):
+    """`next` is the state every iteration begins with."""
+
+    total: int
+    concurrency: int
+    next: str
+    attempt: int
+    items: Payload = UNSET
+    items_ref: int = 0
+
+
+class MapIterationStarted(NodeEvent, frozen=True, kw_only=True):
+    index: int
+    input: Payload
+
+
+class MapIterationEnded(NodeEvent, frozen=True, kw_only=True):
+    index: int
+    status: PartStatus
+    output_ref: int = 0
+    error: str | None = None
+    cause: str | None = None
+
+
+class ParallelStarted(NodeEvent, frozen=True, kw_only=True):
+    """`next` has the state each branch begins with, in order."""
+
+    next: list[str]
+    attempt: int
+    input: Payload = UNSET
+    input_ref: int = 0
+
+
+class BranchEnded(NodeEvent, frozen=True, kw_only=True):
+    index: int
+    status: PartStatus
+    output_ref: int = 0
+    error: str | None = None
+    cause: str | None = None
+
+
+AnyEvent: TypeAlias = (
+    WorkflowStarted
+    | WorkflowSucceeded
+    | WorkflowFailed
+    | WorkflowTimedOut
+    | WorkflowCancelRequested
+    | WorkflowCanceled
+    | WorkflowTerminated
+    | NodeEntered
+    | NodeExited
+    | NodeFailed
+    | TaskScheduled
+    | TaskStarted
+    | TaskCompleted
+    | TaskFailed
+    | TaskTimedOut
+    | TaskCanceled
+    | TaskReturned
+    | TaskRetryScheduled
+    | TimerStarted
+    | TimerFired
+    | MapStarted
+    | MapIterationStarted
+    | MapIterationEnded
+    | ParallelStarted
+    | BranchEnded
+)
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
+
+
+def encode_event(event: Event) -> bytes:
+    """The bytes that are stored and shipped."""
+    return _encoder.encode(event)
+
+
+def decode_event(data: bytes) -> AnyEvent:
+    """The event of stored bytes. Raises msgspec.ValidationError for bytes that are none."""
+    return _decoder.decode(data)

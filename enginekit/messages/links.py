@@ -1,0 +1,230 @@
+"""What the daemon's services say to one another: one-way messages by receiver, and the references they share.
+
+A task is named by its run and the id of its `TaskScheduled` event. Messages carry references; a payload rides along
+only where the sender has it in memory anyway. Every message may be lost when its receiver restarts and may come
+twice: the store is the truth, and each receiver ignores what it already knows.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TypeAlias
+
+import msgspec
+from msgspec import Raw
+
+from enginekit.messages.calls import Call, Result
+from enginekit.messages.events import TimeoutKind
+
+Millis: TypeAlias = int
+"""Milliseconds since 1970-01-01 UTC."""
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """One-way, on a link."""
+
+
+class RunRef(msgspec.Struct, frozen=True, gc=False):
+    tenant: str
+    workflow_id: str
+    run_id: str
+
+
+class TaskRef(msgspec.Struct, frozen=True, gc=False):
+    run: RunRef
+    event_id: int
+
+
+class TaskKind(str, Enum):
+    """Who runs it: the daemon's own Worker, or whoever polls its queue from another process."""
+
+    NODE = "node"
+    ACTIVITY = "activity"
+
+
+class QueueKey(msgspec.Struct, frozen=True, gc=False):
+    """A task queue. Activities' queues have the names their workers poll; nodes' queues the resource's."""
+
+    tenant: str
+    kind: TaskKind
+    name: str
+
+
+class QueuedTask(msgspec.Struct, frozen=True, gc=False):
+    """A task waiting for a worker. Higher `priority` first, then older."""
+
+    task: TaskRef
+    queue: QueueKey
+    priority: int
+    scheduled_at: Millis
+
+
+class TaskSpec(msgspec.Struct, frozen=True, gc=False):
+    """What the daemon's Worker needs to run one attempt."""
+
+    task: TaskRef
+    resource: str
+    node: str
+    path: str
+    input: Raw
+    attempt: int
+    timeout_seconds: float
+    idempotency_key: str
+    heartbeat_seconds: float | None = None
+
+
+# --- to History --------------------------------------------------------------------------------------------------
+
+
+class TaskOutcome(Message, frozen=True):
+    """How the daemon's Worker ended an attempt: with `output`, or with `error`, or `timed_out`."""
+
+    task: TaskRef
+    worker: str
+    output: Raw | None = None
+    error: str | None = None
+    cause: str = ""
+    timed_out: TimeoutKind | None = None
+    waited_seconds: float = 0.0
+
+
+class WakeRuns(Message, frozen=True):
+    """These runs' `wake_at` has come."""
+
+    runs: list[RunRef]
+
+
+class TaskExpired(Message, frozen=True):
+    """Nobody took it within its ScheduleToStart."""
+
+    task: TaskRef
+    waited_seconds: float
+
+
+ToHistory: TypeAlias = TaskOutcome | WakeRuns | TaskExpired
+
+
+class LoadTask(Call, frozen=True, kw_only=True):
+    """Ask History for the spec of a task whose message carried none. Refused `NOT_FOUND` when it is over."""
+
+    task: TaskRef
+
+
+class LoadTaskResult(Result, frozen=True, kw_only=True):
+    spec: TaskSpec
+
+
+class StartTasks(Call, frozen=True, kw_only=True):
+    """Ask History to record that a worker in another process takes these. Those that are over are left out."""
+
+    tasks: list[TaskRef]
+    worker_id: str
+
+
+class MatchTasks(Call, frozen=True, kw_only=True):
+    """Ask Matching for up to `max_tasks` tasks, waiting up to `wait_seconds` for the first."""
+
+    queue: QueueKey
+    worker_id: str
+    max_tasks: int
+    wait_seconds: float
+
+
+class MatchTasksResult(Result, frozen=True, kw_only=True):
+    tasks: list[TaskRef]
+
+
+# --- to Matching -------------------------------------------------------------------------------------------------
+
+
+class OfferTask(Message, frozen=True):
+    """A task was scheduled and is on disk. `spec` rides along for the daemon's own Worker."""
+
+    task: QueuedTask
+    spec: TaskSpec | None = None
+
+
+class RetireTasks(Message, frozen=True):
+    """These are over, or no longer waiting: forget them. With `cancel`, those the Worker runs are stopped too."""
+
+    tasks: list[TaskRef]
+    cancel: bool = False
+
+
+class RefillQueues(Message, frozen=True):
+    """Offers for these queues found no room: pull what waits from the store. None means any queue."""
+
+    queues: list[QueueKey] | None = None
+
+
+class ExpireTask(Message, frozen=True):
+    """Its ScheduleToStart has passed: unless a worker has it, answer with TaskExpired."""
+
+    task: TaskRef
+    waited_seconds: float
+
+
+class AttachWorker(Message, frozen=True):
+    """The daemon's Worker is there, with this many slots in all. What an earlier incarnation held is queued again."""
+
+    worker_id: str
+    incarnation: int
+    resources: list[str]
+    slots: int
+
+
+class TasksFinished(Message, frozen=True):
+    """The Worker has slots free again."""
+
+    worker_id: str
+    incarnation: int
+    tasks: list[TaskRef]
+
+
+ToMatching: TypeAlias = OfferTask | RetireTasks | RefillQueues | ExpireTask | AttachWorker | TasksFinished
+
+
+# --- to the Worker -----------------------------------------------------------------------------------------------
+
+
+class RunTask(Message, frozen=True):
+    """Run it. Without `spec`, ask History for it first."""
+
+    task: TaskRef
+    spec: TaskSpec | None = None
+
+
+class OutcomesRecorded(Message, frozen=True):
+    """History has these outcomes on disk, or has no use for them: stop reporting them."""
+
+    tasks: list[TaskRef]
+
+
+class CancelTasks(Message, frozen=True):
+    """Nobody waits for these any more."""
+
+    tasks: list[TaskRef]
+
+
+class Announce(Message, frozen=True):
+    """Matching has started and knows no worker: attach again."""
+
+
+class ReportAgain(Message, frozen=True):
+    """History has started: report every outcome not yet recorded."""
+
+
+ToWorker: TypeAlias = RunTask | OutcomesRecorded | CancelTasks | Announce | ReportAgain
+
+
+# --- to Timer ----------------------------------------------------------------------------------------------------
+
+
+class ArmTimer(Message, frozen=True):
+    """The run's `wake_at` is now this."""
+
+    run: RunRef
+    wake_at: Millis
+
+
+ToTimer: TypeAlias = ArmTimer
