@@ -2,7 +2,7 @@
 
 An event is an immutable fact, numbered 1, 2, 3 … within its run. It holds what replay needs (the choice made as
 `next`, the delay chosen as `at`), so that evolving a state never evaluates anything. An event carries at most one
-payload, inline (`input`, `output`, `items`) or as a reference to the event that holds it (`input_ref`, …): a payload
+payload, inline (`input`, `output`) or as a reference to the event that holds it (`input_ref`, …): a payload
 is stored once a run.
 
 Every field that came after version 1 of its event has a default, so that old bytes are read as they are.
@@ -26,6 +26,13 @@ class TimeoutKind(str, Enum):
     SCHEDULE_TO_START = "SCHEDULE_TO_START"
     START_TO_CLOSE = "START_TO_CLOSE"
     HEARTBEAT = "HEARTBEAT"
+
+
+class TaskKind(str, Enum):
+    """Who runs it: the daemon's own Worker, or whoever polls its queue from another process."""
+
+    NODE = "node"
+    ACTIVITY = "activity"
 
 
 class PartStatus(str, Enum):
@@ -129,8 +136,9 @@ class NodeFailed(NodeEvent, frozen=True, kw_only=True):
 
 
 class TaskScheduled(NodeEvent, frozen=True, kw_only=True):
-    """`seconds` fields are the attempt's clocks; `wait_for_token`: completing it needs its token, whatever ran."""
+    """`…_seconds` are the attempt's clocks."""
 
+    kind: TaskKind
     resource: str
     queue: str
     attempt: int
@@ -140,7 +148,6 @@ class TaskScheduled(NodeEvent, frozen=True, kw_only=True):
     timeout_seconds: float
     schedule_to_start_seconds: float
     heartbeat_seconds: float | None = None
-    wait_for_token: bool = False
 
 
 class TaskStarted(NodeEvent, frozen=True, kw_only=True):
@@ -212,8 +219,6 @@ class MapStarted(NodeEvent, frozen=True, kw_only=True):
     concurrency: int
     next: str
     attempt: int
-    items: Payload = UNSET
-    items_ref: int = 0
 
 
 class MapIterationStarted(NodeEvent, frozen=True, kw_only=True):
@@ -224,6 +229,7 @@ class MapIterationStarted(NodeEvent, frozen=True, kw_only=True):
 class MapIterationEnded(NodeEvent, frozen=True, kw_only=True):
     index: int
     status: PartStatus
+    output: Payload = UNSET
     output_ref: int = 0
     error: str | None = None
     cause: str | None = None
@@ -241,6 +247,7 @@ class ParallelStarted(NodeEvent, frozen=True, kw_only=True):
 class BranchEnded(NodeEvent, frozen=True, kw_only=True):
     index: int
     status: PartStatus
+    output: Payload = UNSET
     output_ref: int = 0
     error: str | None = None
     cause: str | None = None

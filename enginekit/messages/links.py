@@ -7,13 +7,13 @@ twice: the store is the truth, and each receiver ignores what it already knows.
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import TypeAlias
 
 import msgspec
 from msgspec import Raw
 
 from enginekit.messages.calls import Call, Result
+from enginekit.messages.events import TaskKind as TaskKind
 from enginekit.messages.events import TimeoutKind
 
 Millis: TypeAlias = int
@@ -33,13 +33,6 @@ class RunRef(msgspec.Struct, frozen=True, gc=False):
 class TaskRef(msgspec.Struct, frozen=True, gc=False):
     run: RunRef
     event_id: int
-
-
-class TaskKind(str, Enum):
-    """Who runs it: the daemon's own Worker, or whoever polls its queue from another process."""
-
-    NODE = "node"
-    ACTIVITY = "activity"
 
 
 class QueueKey(msgspec.Struct, frozen=True, gc=False):

@@ -1,0 +1,42 @@
+# Two commands need nothing but Python 3.11 and make: `make demo` and `make test`.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test lint check bench chaos idle clean
+
+demo: $(READY)           ## run 200 orders through a daemon on free ports, and show how they ended
+	@$(BIN)/python -m examples.orders.demo
+
+test: $(READY)           ## the whole test suite
+	@$(BIN)/python -m pytest
+
+lint: $(READY)           ## ruff, mypy (strict), import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test
+
+bench: $(READY)          ## tasks a second through the WebSocket, with and without a flood of reads
+	@$(BIN)/python -m benchmarks.throughput
+
+chaos: $(READY)          ## the order example under at least 20 kills of daemon and store
+	@$(BIN)/python -m pytest -q tests/chaos --kills 25
+
+idle: $(READY)           ## what 10,000 waiting executions cost
+	@$(BIN)/python -m benchmarks.idle
+
+clean:
+	rm -rf $(VENV)
+
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (python3.11 on the PATH, or make PYTHON=...)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is older (make PYTHON=...)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@

@@ -1,0 +1,151 @@
+"""What can be asked of a run, and what a decision is handed beside it.
+
+A command is what somebody wants; events are what came of it. Everything that a decision may depend on is here: the
+definition, the time, chance, limits. Nothing is read from anywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+from msgspec import Raw
+
+from daemon.execution.state import Task
+from daemon.language import Definition
+from enginekit.messages.events import TimeoutKind
+from enginekit.messages.links import RunRef
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """`step_…`: how far one decision goes before it hands over. `inline_concurrency` is the reference service's."""
+
+    payload_bytes: int = 256 * 1024
+    history_events: int = 250_000
+    history_bytes: int = 256 * 1024 * 1024
+    step_transitions: int = 100
+    step_events: int = 500
+    inline_concurrency: int = 40
+
+
+class TaskDefaults(msgspec.Struct, frozen=True, kw_only=True):
+    """For tasks whose state says nothing. Those written with ARNs keep the reference service's."""
+
+    timeout_seconds: float
+    schedule_to_start_seconds: float
+    lease_seconds: float
+    returns: int
+    retry_attempts: int
+    retry_interval_seconds: float
+    retry_backoff_rate: float
+    retry_max_delay_seconds: float
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """What one decision may know. `by` is whoever asked, None for the engine itself. `token` makes the token of a
+    task's event id and number of returns."""
+
+    definition: Definition
+    now: datetime
+    by: str | None
+    random: Callable[[], float]
+    uuid: Callable[[], str]
+    token: Callable[[int, int], str]
+    limits: Limits
+    defaults: TaskDefaults
+
+
+class Pulse(msgspec.Struct, kw_only=True):
+    """`beats`: when each task's worker was last heard of, at the earliest `since`. `probed`: tasks that Matching was
+    asked to expire."""
+
+    since: datetime
+    beats: dict[int, datetime] = {}
+    probed: set[int] = set()
+
+    def heard(self, task: Task) -> datetime:
+        assert task.started_at is not None
+        return max(task.started_at, self.beats.get(task.id, self.since))
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all."""
+
+
+class Start(Command, frozen=True, kw_only=True):
+    run: RunRef
+    workflow: str | None
+    version: int | None
+    definition_hash: str
+    input: Raw
+    labels: dict[str, str]
+    request_id: str | None
+    timeout_seconds: float | None
+
+
+class Proceed(Command, frozen=True, kw_only=True):
+    """Go on where the last step was cut short."""
+
+
+class Wake(Command, frozen=True, kw_only=True):
+    """Some deadline may have passed."""
+
+    pulse: Pulse
+
+
+class RecordOutcome(Command, frozen=True, kw_only=True):
+    """The daemon's own Worker has run it: its start and its end in one."""
+
+    task: int
+    worker: str
+    output: Raw | None = None
+    error: str | None = None
+    cause: str = ""
+    timed_out: TimeoutKind | None = None
+    waited_seconds: float = 0.0
+
+
+class StartTask(Command, frozen=True, kw_only=True):
+    """A worker in another process takes it."""
+
+    task: int
+    worker: str
+
+
+class CompleteTask(Command, frozen=True, kw_only=True):
+    """`returns` is the token's: an attempt that was given to somebody else since is refused."""
+
+    task: int
+    returns: int
+    output: Raw
+
+
+class FailTask(Command, frozen=True, kw_only=True):
+    task: int
+    returns: int
+    error: str
+    cause: str
+
+
+class ReturnTask(Command, frozen=True, kw_only=True):
+    task: int
+    returns: int
+    reason: str
+
+
+class ExpireTask(Command, frozen=True, kw_only=True):
+    """No worker took it in time."""
+
+    task: int
+    waited_seconds: float
+
+
+class Cancel(Command, frozen=True, kw_only=True):
+    reason: str
+    request_id: str | None
+
+
+class Terminate(Command, frozen=True, kw_only=True):
+    reason: str
+    request_id: str | None

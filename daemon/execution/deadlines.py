@@ -1,0 +1,153 @@
+"""Deadlines of a run: which there are, which is next, and what happens when they pass.
+
+They follow from the state alone, but for what is deliberately not an event: when a worker was last heard of (a
+heartbeat would otherwise be a write), and which waiting tasks Matching was already asked about. Both are in `Pulse`,
+which may vanish: every worker then counts as heard of at `since`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import Enum
+
+from daemon.execution import fanout, nodes, tasks
+from daemon.execution.commands import Pulse
+from daemon.execution.state import Node, Run, Task, after
+from daemon.execution.step import Step
+from enginekit.messages import events as ev
+from enginekit.messages.events import TaskKind, TimeoutKind
+from enginekit.messages.status import ExecutionStatus
+
+WORKER_GRACE_SECONDS = 60.0
+"""How long after a task's own timeouts the daemon's Worker may be late to report them."""
+
+
+class Due(Enum):
+    """What a deadline is about."""
+
+    TIMER = "timer"
+    RETRY = "retry"
+    PROBE = "probe"
+    SCHEDULE_TO_START = "schedule-to-start"
+    START_TO_CLOSE = "start-to-close"
+    HEARTBEAT = "heartbeat"
+    LEASE = "lease"
+
+
+def next_wake(run: Run, pulse: Pulse) -> datetime | None:
+    """When the run has to be looked at next."""
+    earliest = run.deadline if run.status is ExecutionStatus.RUNNING else None
+    for node in run.nodes.values():
+        deadline = node_deadline(node, pulse)
+        if deadline is not None and (earliest is None or deadline[0] < earliest):
+            earliest = deadline[0]
+    return earliest
+
+
+def node_deadline(node: Node, pulse: Pulse) -> tuple[datetime, Due] | None:
+    """The node's next deadline."""
+    if node.timer is not None:
+        return node.timer, Due.TIMER
+    if node.retry_at is not None:
+        return node.retry_at, Due.RETRY
+    if node.task is not None:
+        return _task_deadline(node.task, pulse)
+    return None
+
+
+def _task_deadline(task: Task, pulse: Pulse) -> tuple[datetime, Due]:
+    if task.kind is TaskKind.NODE:
+        if task.id not in pulse.probed:
+            return after(task.queued_at, task.schedule_to_start_seconds), Due.PROBE
+        # The Worker times it itself; this only ends what it has lost.
+        allowed = task.schedule_to_start_seconds + task.timeout_seconds + WORKER_GRACE_SECONDS
+        return after(task.queued_at, allowed), Due.START_TO_CLOSE
+    if task.started_at is None:
+        return after(task.queued_at, task.schedule_to_start_seconds), Due.SCHEDULE_TO_START
+    deadline = after(task.started_at, task.timeout_seconds), Due.START_TO_CLOSE
+    heard = pulse.heard(task)
+    if task.heartbeat_seconds is not None:
+        deadline = min(deadline, (after(heard, task.heartbeat_seconds), Due.HEARTBEAT), key=_moment)
+    if task.lease_seconds is not None:
+        deadline = min(deadline, (after(heard, task.lease_seconds), Due.LEASE), key=_moment)
+    return deadline
+
+
+def _moment(deadline: tuple[datetime, Due]) -> datetime:
+    return deadline[0]
+
+
+def wake(step: Step, pulse: Pulse) -> None:
+    """Do what is due. What does not fit into one step stays due."""
+    run, now = step.run, step.env.now
+    if run.status.closed:
+        return
+    if run.deadline is not None and run.deadline <= now:
+        _time_out_run(step)
+        return
+    for node in list(run.nodes.values()):
+        if run.status.closed or step.spent:
+            return
+        if run.nodes.get(node.entry) is not node:
+            continue
+        deadline = node_deadline(node, pulse)
+        if deadline is not None and deadline[0] <= now:
+            step.transitions += 1
+            _pass(step, node, deadline[0], deadline[1], pulse)
+
+
+def _pass(step: Step, node: Node, at: datetime, due: Due, pulse: Pulse) -> None:
+    now = step.env.now
+    task = node.task
+    match due:
+        case Due.TIMER:
+            _fire(step, node, at)
+        case Due.RETRY:
+            nodes.attempt(step, node, step.state(node))
+        case Due.PROBE:
+            assert task is not None
+            step.decision.probes.append(task.id)
+        case Due.SCHEDULE_TO_START:
+            assert task is not None
+            waited = tasks.seconds_since(task.queued_at, now)
+            tasks.time_out(step, node, task, TimeoutKind.SCHEDULE_TO_START, waited)
+        case Due.START_TO_CLOSE:
+            assert task is not None
+            waited = tasks.seconds_since(task.started_at or task.queued_at, now)
+            tasks.time_out(step, node, task, TimeoutKind.START_TO_CLOSE, waited)
+        case Due.HEARTBEAT:
+            assert task is not None
+            waited = tasks.seconds_since(pulse.heard(task), now)
+            tasks.time_out(step, node, task, TimeoutKind.HEARTBEAT, waited)
+        case Due.LEASE:
+            assert task is not None
+            tasks.give_back(step, node, task, f'the lease of worker "{task.worker}" lapsed')
+
+
+def _fire(step: Step, node: Node, at: datetime) -> None:
+    now = step.env.now
+    step.emit(
+        ev.TimerFired(
+            id=step.next_id,
+            time=now,
+            node=node.name,
+            path=node.path,
+            entry=node.entry,
+            late_seconds=tasks.seconds_since(at, now),
+        )
+    )
+    nodes.finish(step, node, step.state(node), node.input.value)
+
+
+def _time_out_run(step: Step) -> None:
+    run, now = step.run, step.env.now
+    waited = tasks.seconds_since(run.started_at, now)
+    fanout.cancel_all(step, "the execution timed out")
+    step.emit(
+        ev.WorkflowTimedOut(
+            id=step.next_id,
+            time=now,
+            error="States.Timeout",
+            cause=f"the execution did not end within its {waited:.3f} seconds",
+        )
+    )

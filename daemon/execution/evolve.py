@@ -1,0 +1,385 @@
+"""How a run's state follows from its events: `state' = evolve(state, event)`.
+
+Only recorded facts are applied here; nothing is decided, evaluated or timed. The state is changed in place: whoever
+needs the old one replays it. An event that does not fit the state is a broken history and raises `BrokenHistory`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import UNSET, Raw, UnsetType
+
+from daemon.execution.state import REMEMBERED_TASKS, ROOT, Branch, Fan, Node, Payload, Run, Task, child_key
+from enginekit.messages import events as ev
+from enginekit.messages.links import RunRef, TaskKind
+from enginekit.messages.status import ExecutionStatus, ReportRefusal
+
+
+class BrokenHistory(Exception):
+    """The events do not follow from one another: a gap, or an event about something that is not there."""
+
+
+def begin(event: ev.WorkflowStarted, size: int) -> Run:
+    """The state after a run's first event."""
+    if event.id != 1:
+        raise BrokenHistory(f"a history begins with event 1, not {event.id}")
+    payload = Payload(event.id, _inline(event.input))
+    return Run(
+        ref=RunRef(event.tenant, event.workflow_id, event.run_id),
+        workflow=event.workflow,
+        version=event.version,
+        definition_hash=event.definition_hash,
+        labels=event.labels,
+        request_id=event.request_id,
+        started_at=event.time,
+        deadline=event.timeout_at,
+        input=payload,
+        last_event_id=1,
+        history_bytes=size,
+        branches={ROOT: Branch(key=ROOT, parent=0, index=0, payload=payload, next=event.next)},
+        ready=[ROOT],
+    )
+
+
+def evolve(run: Run, event: ev.AnyEvent, size: int) -> None:
+    """Apply one event of `size` bytes. Raises BrokenHistory."""
+    if event.id != run.last_event_id + 1:
+        raise BrokenHistory(f"event {event.id} follows event {run.last_event_id}")
+    try:
+        _APPLY[type(event)](run, event)
+    except KeyError as error:
+        raise BrokenHistory(f"{type(event).__name__} {event.id} is about something unknown: {error}") from error
+    run.last_event_id = event.id
+    run.history_bytes += size
+
+
+def replay(events: list[tuple[ev.AnyEvent, int]]) -> Run:
+    """The state after all of these, from the first on. Raises BrokenHistory."""
+    first, size = events[0]
+    if not isinstance(first, ev.WorkflowStarted):
+        raise BrokenHistory(f"a history begins with WorkflowStarted, not {type(first).__name__}")
+    run = begin(first, size)
+    for event, length in events[1:]:
+        evolve(run, event, length)
+    return run
+
+
+# --- payloads ----------------------------------------------------------------------------------------------------
+
+
+def _inline(raw: Raw | UnsetType) -> Raw:
+    if raw is UNSET:
+        raise BrokenHistory("an event lacks its payload")
+    return raw
+
+
+def _payload(event_id: int, raw: Raw | UnsetType, ref: int, *held: Payload | None) -> Payload:
+    """The event's own payload, or the one of these that it refers to."""
+    if raw is not UNSET:
+        # A decoded event's Raw is a view into its whole message: a copy lets the message go.
+        return Payload(event_id, raw.copy())
+    for payload in held:
+        if payload is not None and payload.event_id == ref:
+            return payload
+    raise BrokenHistory(f"event {event_id} refers to a payload of event {ref} that is not at hand")
+
+
+# --- the execution -----------------------------------------------------------------------------------------------
+
+
+def _started(run: Run, event: ev.WorkflowStarted) -> None:
+    raise BrokenHistory(f"WorkflowStarted again as event {event.id}")
+
+
+def _close(run: Run, event: ev.Event, status: ExecutionStatus) -> None:
+    run.status = status
+    run.closed_at = event.time
+    run.branches.clear()
+    run.nodes.clear()
+    run.tasks.clear()
+    run.ready.clear()
+    run.filling.clear()
+
+
+def _succeeded(run: Run, event: ev.WorkflowSucceeded) -> None:
+    run.output = _payload(event.id, event.output, event.output_ref, run.branches[ROOT].payload)
+    _close(run, event, ExecutionStatus.SUCCEEDED)
+
+
+def _failed(run: Run, event: ev.WorkflowFailed) -> None:
+    run.error, run.cause = event.error, event.cause
+    _close(run, event, ExecutionStatus.FAILED)
+
+
+def _timed_out(run: Run, event: ev.WorkflowTimedOut) -> None:
+    run.error, run.cause = event.error, event.cause
+    _close(run, event, ExecutionStatus.TIMED_OUT)
+
+
+def _cancel_requested(run: Run, event: ev.WorkflowCancelRequested) -> None:
+    run.close_request_id = event.request_id
+
+
+def _canceled(run: Run, event: ev.WorkflowCanceled) -> None:
+    run.cause = event.reason or None
+    _close(run, event, ExecutionStatus.CANCELED)
+
+
+def _terminated(run: Run, event: ev.WorkflowTerminated) -> None:
+    run.cause = event.reason or None
+    run.close_request_id = event.request_id
+    _close(run, event, ExecutionStatus.TERMINATED)
+
+
+# --- nodes -------------------------------------------------------------------------------------------------------
+
+
+def _entered(run: Run, event: ev.NodeEntered) -> None:
+    key = run.ready.pop(0)
+    branch = run.branches[key]
+    payload = _payload(event.id, event.input, event.input_ref, branch.payload)
+    branch.next = None
+    branch.node = event.id
+    run.nodes[event.id] = Node(
+        entry=event.id,
+        name=event.node,
+        kind=event.kind,
+        branch=key,
+        path=event.path,
+        input=payload,
+        entered_at=event.time,
+    )
+
+
+def _leave(run: Run, node: Node, payload: Payload, following: str | None) -> None:
+    del run.nodes[node.entry]
+    branch = run.branches[node.branch]
+    branch.node = 0
+    branch.payload = payload
+    branch.next = following
+    if following is not None:
+        run.ready.append(branch.key)
+
+
+def _exited(run: Run, event: ev.NodeExited) -> None:
+    node = run.nodes[event.entry]
+    payload = _payload(event.id, event.output, event.output_ref, node.result, node.input)
+    _leave(run, node, payload, event.next)
+
+
+def _node_failed(run: Run, event: ev.NodeFailed) -> None:
+    node = run.nodes[event.entry]
+    _drop_fan(run, node)
+    payload = node.input if event.output is UNSET else Payload(event.id, event.output)
+    _leave(run, node, payload, event.next)
+
+
+# --- tasks -------------------------------------------------------------------------------------------------------
+
+
+def _task_scheduled(run: Run, event: ev.TaskScheduled) -> None:
+    node = run.nodes[event.entry]
+    payload = _payload(event.id, event.input, event.input_ref, node.arguments, node.input)
+    node.arguments = payload
+    node.attempt = event.attempt
+    node.retry_at = None
+    node.task = Task(
+        id=event.id,
+        kind=event.kind,
+        resource=event.resource,
+        queue=event.queue,
+        attempt=event.attempt,
+        priority=event.priority,
+        input=payload,
+        scheduled_at=event.time,
+        queued_at=event.time,
+        timeout_seconds=event.timeout_seconds,
+        schedule_to_start_seconds=event.schedule_to_start_seconds,
+        heartbeat_seconds=event.heartbeat_seconds,
+    )
+    run.tasks[event.id] = event.entry
+
+
+def _task(run: Run, event: ev.TaskStarted | ev.TaskReturned) -> Task:
+    task = run.nodes[event.entry].task
+    if task is None or task.id != event.task:
+        raise BrokenHistory(f"{type(event).__name__} {event.id} is about task {event.task}, which is not running")
+    return task
+
+
+def _task_started(run: Run, event: ev.TaskStarted) -> None:
+    task = _task(run, event)
+    task.started_at = event.time
+    task.worker = event.worker
+    task.lease_seconds = event.lease_seconds
+
+
+def _task_returned(run: Run, event: ev.TaskReturned) -> None:
+    task = _task(run, event)
+    task.started_at = None
+    task.worker = None
+    task.lease_seconds = None
+    task.returns = event.times
+    task.queued_at = event.time
+
+
+def _end_task(run: Run, entry: int, task_id: int, how: ReportRefusal) -> Node:
+    node = run.nodes[entry]
+    task = node.task
+    if task is None or task.id != task_id:
+        raise BrokenHistory(f"task {task_id} is not running in node {entry}")
+    del run.tasks[task_id]
+    node.task = None
+    if task.kind is TaskKind.ACTIVITY:
+        run.ended_tasks[task_id] = how
+        if len(run.ended_tasks) > REMEMBERED_TASKS:
+            del run.ended_tasks[next(iter(run.ended_tasks))]
+    return node
+
+
+def _task_completed(run: Run, event: ev.TaskCompleted) -> None:
+    task = run.nodes[event.entry].task
+    node = _end_task(run, event.entry, event.task, ReportRefusal.ALREADY_RECORDED)
+    node.result = _payload(event.id, event.output, event.output_ref, task.input if task else None, node.input)
+
+
+def _task_failed(run: Run, event: ev.TaskFailed) -> None:
+    _end_task(run, event.entry, event.task, ReportRefusal.ALREADY_RECORDED).last_error = event.error
+
+
+def _task_timed_out(run: Run, event: ev.TaskTimedOut) -> None:
+    _end_task(run, event.entry, event.task, ReportRefusal.TIMED_OUT).last_error = event.error
+
+
+def _task_canceled(run: Run, event: ev.TaskCanceled) -> None:
+    _end_task(run, event.entry, event.task, ReportRefusal.CLOSED)
+
+
+def _retry_scheduled(run: Run, event: ev.TaskRetryScheduled) -> None:
+    node = run.nodes[event.entry]
+    _drop_fan(run, node)
+    node.retries[event.retrier] = node.retries.get(event.retrier, 0) + 1
+    node.attempt = event.attempt
+    node.retry_at = event.at
+    node.last_error = event.error
+    node.result = None
+
+
+# --- time --------------------------------------------------------------------------------------------------------
+
+
+def _timer_started(run: Run, event: ev.TimerStarted) -> None:
+    run.nodes[event.entry].timer = event.fire_at
+
+
+def _timer_fired(run: Run, event: ev.TimerFired) -> None:
+    run.nodes[event.entry].timer = None
+
+
+# --- fan-out -----------------------------------------------------------------------------------------------------
+
+
+def _map_started(run: Run, event: ev.MapStarted) -> None:
+    node = run.nodes[event.entry]
+    node.attempt = event.attempt
+    node.retry_at = None
+    node.fan = Fan(total=event.total, concurrency=event.concurrency, next=[event.next], input=None)
+    if node.fan.open:
+        run.filling.append(node.entry)
+
+
+def _open_branch(run: Run, node: Node, index: int, payload: Payload, first: str) -> None:
+    key = child_key(node.path, index)
+    run.branches[key] = Branch(key=key, parent=node.entry, index=index, payload=payload, next=first)
+    run.ready.append(key)
+
+
+def _fan(node: Node) -> Fan:
+    if node.fan is None:
+        raise BrokenHistory(f"node {node.path} has opened no branches")
+    return node.fan
+
+
+def _iteration_started(run: Run, event: ev.MapIterationStarted) -> None:
+    node = run.nodes[event.entry]
+    fan = _fan(node)
+    fan.cursor = event.index + 1
+    fan.active += 1
+    if not fan.open:
+        run.filling.remove(node.entry)
+    _open_branch(run, node, event.index, Payload(event.id, _inline(event.input)), fan.next[0])
+
+
+def _parallel_started(run: Run, event: ev.ParallelStarted) -> None:
+    node = run.nodes[event.entry]
+    node.attempt = event.attempt
+    node.retry_at = None
+    payload = _payload(event.id, event.input, event.input_ref, node.input)
+    total = len(event.next)
+    node.fan = Fan(total=total, concurrency=total, next=event.next, input=payload, cursor=total, active=total)
+    for index, first in enumerate(event.next):
+        _open_branch(run, node, index, payload, first)
+
+
+def _part_ended(run: Run, event: ev.MapIterationEnded | ev.BranchEnded) -> None:
+    node = run.nodes[event.entry]
+    fan = _fan(node)
+    branch = run.branches.pop(child_key(node.path, event.index))
+    fan.active -= 1
+    if event.status is ev.PartStatus.SUCCEEDED:
+        fan.results[event.index] = _payload(event.id, UNSET, event.output_ref, branch.payload)
+    if fan.open and node.entry not in run.filling:
+        run.filling.append(node.entry)
+
+
+def _drop_fan(run: Run, node: Node) -> None:
+    """Forget the node's branches and all that runs in them."""
+    fan = node.fan
+    if fan is None:
+        return
+    if node.entry in run.filling:
+        run.filling.remove(node.entry)
+    for index in range(fan.cursor):
+        branch = run.branches.pop(child_key(node.path, index), None)
+        if branch is None:
+            continue
+        if branch.next is not None:
+            run.ready.remove(branch.key)
+        if branch.node:
+            child = run.nodes.pop(branch.node)
+            if child.task is not None:
+                run.tasks.pop(child.task.id)
+            _drop_fan(run, child)
+    node.fan = None
+
+
+# The value type depends on the key, which a dict's type cannot say.
+_APPLY: dict[type[ev.Event], Callable[[Run, Any], None]] = {
+    ev.WorkflowStarted: _started,
+    ev.WorkflowSucceeded: _succeeded,
+    ev.WorkflowFailed: _failed,
+    ev.WorkflowTimedOut: _timed_out,
+    ev.WorkflowCancelRequested: _cancel_requested,
+    ev.WorkflowCanceled: _canceled,
+    ev.WorkflowTerminated: _terminated,
+    ev.NodeEntered: _entered,
+    ev.NodeExited: _exited,
+    ev.NodeFailed: _node_failed,
+    ev.TaskScheduled: _task_scheduled,
+    ev.TaskStarted: _task_started,
+    ev.TaskCompleted: _task_completed,
+    ev.TaskFailed: _task_failed,
+    ev.TaskTimedOut: _task_timed_out,
+    ev.TaskCanceled: _task_canceled,
+    ev.TaskReturned: _task_returned,
+    ev.TaskRetryScheduled: _retry_scheduled,
+    ev.TimerStarted: _timer_started,
+    ev.TimerFired: _timer_fired,
+    ev.MapStarted: _map_started,
+    ev.MapIterationStarted: _iteration_started,
+    ev.MapIterationEnded: _part_ended,
+    ev.ParallelStarted: _parallel_started,
+    ev.BranchEnded: _part_ended,
+}

@@ -1,0 +1,133 @@
+"""Map and Parallel: opening branches, ending them, and stopping what still runs in them."""
+
+from __future__ import annotations
+
+from daemon.execution.state import Branch, Fan, Node, child_key
+from daemon.execution.step import Step
+from daemon.language import Map, Parallel, arguments, map_concurrency, map_item_input, map_items
+from enginekit.messages import events as ev
+from enginekit.messages.json import JSON
+
+
+def start_map(step: Step, node: Node, state: Map) -> None:
+    """Raises StateError."""
+    scope = step.scope(node)
+    total = len(map_items(state, node.input.value, scope))
+    wanted = map_concurrency(state, node.input.value, scope)
+    limit = step.env.limits.inline_concurrency
+    step.emit(
+        ev.MapStarted(
+            id=step.next_id,
+            time=step.env.now,
+            node=node.name,
+            path=node.path,
+            entry=node.entry,
+            total=total,
+            concurrency=min(wanted, limit) if wanted else limit,
+            next=state.processor.start_at,
+            attempt=node.attempt,
+        )
+    )
+
+
+def start_iteration(step: Step, node: Node, state: Map) -> None:
+    """Raises StateError."""
+    fan = node.fan
+    assert fan is not None
+    scope = step.scope(node)
+    index = fan.cursor
+    item = map_items(state, node.input.value, scope)[index]
+    value = map_item_input(state, node.input.value, index, item, scope)
+    step.emit(
+        ev.MapIterationStarted(
+            id=step.next_id,
+            time=step.env.now,
+            node=node.name,
+            path=node.path,
+            entry=node.entry,
+            index=index,
+            input=step.encoded(value),
+        )
+    )
+
+
+def start_parallel(step: Step, node: Node, state: Parallel) -> None:
+    """Raises StateError."""
+    value = arguments(state, node.input.value, step.scope(node))
+    raw, ref = step.place(value, node.input)
+    step.emit(
+        ev.ParallelStarted(
+            id=step.next_id,
+            time=step.env.now,
+            node=node.name,
+            path=node.path,
+            entry=node.entry,
+            next=[machine.start_at for machine in state.branches],
+            attempt=node.attempt,
+            input=raw,
+            input_ref=ref,
+        )
+    )
+
+
+def end_part(step: Step, node: Node, branch: Branch, error: str | None = None, cause: str | None = None) -> None:
+    """One iteration or branch of `node` has ended: with its payload, or with `error`."""
+    kind = ev.MapIterationEnded if node.kind == "Map" else ev.BranchEnded
+    step.emit(
+        kind(
+            id=step.next_id,
+            time=step.env.now,
+            node=node.name,
+            path=node.path,
+            entry=node.entry,
+            index=branch.index,
+            status=ev.PartStatus.SUCCEEDED if error is None else ev.PartStatus.FAILED,
+            output_ref=branch.payload.event_id if error is None else 0,
+            error=error,
+            cause=cause,
+        )
+    )
+
+
+def results(fan: Fan) -> list[JSON]:
+    """The parts' outputs in the order of their indices."""
+    return [fan.results[index].value for index in range(fan.total)]
+
+
+def cancel_parts(step: Step, node: Node, reason: str) -> None:
+    """Stop the tasks that run in the node's branches, however deep. The branches go with the event that follows."""
+    fan = node.fan
+    if fan is None:
+        return
+    for index in range(fan.cursor):
+        branch = step.run.branches.get(child_key(node.path, index))
+        if branch is None or not branch.node:
+            continue
+        child = step.run.nodes[branch.node]
+        _cancel_task(step, child, reason)
+        cancel_parts(step, child, reason)
+
+
+def cancel_all(step: Step, reason: str) -> None:
+    """Stop every task of the run."""
+    for entry in list(step.run.tasks.values()):
+        _cancel_task(step, step.run.nodes[entry], reason)
+
+
+def _cancel_task(step: Step, node: Node, reason: str) -> None:
+    task = node.task
+    if task is None:
+        return
+    step.emit(
+        ev.TaskCanceled(
+            id=step.next_id,
+            time=step.env.now,
+            node=node.name,
+            path=node.path,
+            entry=node.entry,
+            task=task.id,
+            reason=reason,
+        )
+    )
+    step.decision.canceled.append(task.id)
+    step.decision.removed.append(task.id)

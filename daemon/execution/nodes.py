@@ -1,0 +1,289 @@
+"""Entering states, leaving them, and what follows when one fails. The walk of a run's branches is here.
+
+Task, Map and Parallel states have files of their own; what is common to all states is not repeated there.
+"""
+
+from __future__ import annotations
+
+from daemon.execution import fanout, tasks
+from daemon.execution.state import ROOT, Branch, Node, after
+from daemon.execution.step import Step
+from daemon.language import (
+    Choice,
+    Fail,
+    Map,
+    Parallel,
+    Pass,
+    State,
+    StateError,
+    Succeed,
+    Task,
+    Wait,
+    caught_output,
+    choose,
+    failure,
+    matching_catcher,
+    matching_retrier,
+    output,
+    pass_result,
+    retry_delay,
+    wait_until,
+)
+from enginekit.messages import events as ev
+from enginekit.messages.json import JSON
+from enginekit.messages.status import ExecutionStatus
+
+DEFAULT_RETRIER = -1
+"""`TaskRetryScheduled.retrier` of a retry by engine.toml's default policy."""
+
+HISTORY_LIMIT = "Engine.HistoryLimit"
+
+
+def advance(step: Step) -> None:
+    """Go on until everything waits for something outside, the run has closed, or the step is spent."""
+    run = step.run
+    while run.status is ExecutionStatus.RUNNING and run.unfinished:
+        if _history_full(step):
+            return
+        if step.spent:
+            step.decision.unfinished = True
+            return
+        step.transitions += 1
+        if run.ready:
+            _enter(step, run.branches[run.ready[0]])
+        else:
+            node = run.nodes[run.filling[0]]
+            state = step.state(node)
+            assert isinstance(state, Map)
+            try:
+                fanout.start_iteration(step, node, state)
+            except StateError as error:
+                fail(step, node, state, error.error, error.cause)
+
+
+def _history_full(step: Step) -> bool:
+    """Close a run whose history would outgrow its limits."""
+    run, limits = step.run, step.env.limits
+    if run.last_event_id < limits.history_events and run.history_bytes < limits.history_bytes:
+        return False
+    close_failed(
+        step,
+        HISTORY_LIMIT,
+        f"the history has {run.last_event_id:,} events and {run.history_bytes:,} bytes; at most "
+        f"{limits.history_events:,} events and {limits.history_bytes:,} bytes are allowed",
+    )
+    return True
+
+
+def _enter(step: Step, branch: Branch) -> None:
+    name = branch.next
+    assert name is not None
+    state = step.machine(branch).states[name]
+    entry = step.next_id
+    step.emit(
+        ev.NodeEntered(
+            id=entry,
+            time=step.env.now,
+            node=name,
+            path=f"{branch.key}.{name}" if branch.key else name,
+            entry=entry,
+            kind=state.kind.value,
+            input_ref=branch.payload.event_id,
+        )
+    )
+    attempt(step, step.run.nodes[entry], state)
+
+
+def attempt(step: Step, node: Node, state: State) -> None:
+    """Do what the state does: for the first time, or again after a retry's delay."""
+    try:
+        _run(step, node, state)
+    except StateError as error:
+        fail(step, node, state, error.error, error.cause)
+
+
+def _run(step: Step, node: Node, state: State) -> None:
+    raw = node.input.value
+    match state:
+        case Task():
+            tasks.schedule(step, node, state)
+        case Pass():
+            scope = step.scope(node)
+            leave(step, node, output(state, raw, pass_result(state, raw, scope), scope), state.next)
+        case Choice():
+            following, chosen = choose(state, raw, step.scope(node))
+            leave(step, node, chosen, following)
+        case Map():
+            fanout.start_map(step, node, state)
+            _finish_fan(step, node, state)
+        case Parallel():
+            fanout.start_parallel(step, node, state)
+        case Wait():
+            step.emit(
+                ev.TimerStarted(
+                    id=step.next_id,
+                    time=step.env.now,
+                    node=node.name,
+                    path=node.path,
+                    entry=node.entry,
+                    fire_at=after(wait_until(state, raw, step.scope(node)), 0),
+                )
+            )
+        case Succeed():
+            leave(step, node, output(state, raw, raw, step.scope(node)), None)
+        case Fail():
+            error, cause = failure(state, raw, step.scope(node))
+            fail(step, node, state, error, cause)
+
+
+def finish(step: Step, node: Node, state: State, result: JSON) -> None:
+    """The state has its result: shape the output and leave. A fault in shaping fails the state."""
+    try:
+        leave(step, node, output(state, node.input.value, result, step.scope(node)), state.next)
+    except StateError as error:
+        fail(step, node, state, error.error, error.cause)
+
+
+def leave(step: Step, node: Node, value: JSON, following: str | None) -> None:
+    """Raises StateError when the output is too large."""
+    raw, ref = step.place(value, node.result, node.input)
+    branch = step.run.branches[node.branch]
+    step.emit(
+        ev.NodeExited(
+            id=step.next_id,
+            time=step.env.now,
+            node=node.name,
+            path=node.path,
+            entry=node.entry,
+            next=following,
+            output=raw,
+            output_ref=ref,
+        )
+    )
+    if following is None:
+        _end_branch(step, branch)
+
+
+def _end_branch(step: Step, branch: Branch) -> None:
+    if branch.key == ROOT:
+        step.emit(ev.WorkflowSucceeded(id=step.next_id, time=step.env.now, output_ref=branch.payload.event_id))
+        return
+    parent = step.run.nodes[branch.parent]
+    fanout.end_part(step, parent, branch)
+    _finish_fan(step, parent, step.state(parent))
+
+
+def _finish_fan(step: Step, node: Node, state: State) -> None:
+    """Leave a Map or Parallel whose parts have all ended (at once, where a Map has no items)."""
+    fan = node.fan
+    if fan is not None and fan.complete:
+        finish(step, node, state, fanout.results(fan))
+
+
+# --- failing -----------------------------------------------------------------------------------------------------
+
+
+def fail(step: Step, node: Node, state: State, error: str, cause: str) -> None:
+    """The node's attempt failed: retry it, let a catcher have it, or fail its branch."""
+    if isinstance(state, Task | Map | Parallel) and (
+        _retry(step, node, state, error) or _catch(step, node, state, error, cause)
+    ):
+        return
+    _fail_branch(step, node, error, cause)
+
+
+def _fail_branch(step: Step, node: Node, error: str, cause: str) -> None:
+    """Nobody retries or catches it here: the branch has failed, and with it the node that opened the branch."""
+    branch = step.run.branches[node.branch]
+    fanout.cancel_parts(step, node, "its node failed")
+    step.emit(
+        ev.NodeFailed(
+            id=step.next_id,
+            time=step.env.now,
+            node=node.name,
+            path=node.path,
+            entry=node.entry,
+            error=error,
+            cause=cause,
+        )
+    )
+    if branch.key == ROOT:
+        close_failed(step, error, cause)
+        return
+    parent = step.run.nodes[branch.parent]
+    fanout.end_part(step, parent, branch, error, cause)
+    fail(step, parent, step.state(parent), error, cause)
+
+
+def _names(state: State, error: str) -> tuple[str, ...]:
+    """What `ErrorEquals` may match: the error itself, for a Parallel also that one of its branches failed."""
+    return (error, "States.BranchFailed") if isinstance(state, Parallel) else (error,)
+
+
+def _retry(step: Step, node: Node, state: Task | Map | Parallel, error: str) -> bool:
+    delay: float | None = None
+    which = DEFAULT_RETRIER
+    for name in _names(state, error):
+        index = matching_retrier(state, name)
+        if index is None:
+            continue
+        retrier = state.retry[index]
+        used = node.retries.get(index, 0)
+        if used < retrier.max_attempts:
+            which, delay = index, retry_delay(retrier, used + 1, step.env.random)
+        break
+    if delay is None and isinstance(state, Task):
+        delay = tasks.default_retry_delay(step, node, state, error)
+    if delay is None:
+        return False
+    fanout.cancel_parts(step, node, "its node is tried again")
+    step.emit(
+        ev.TaskRetryScheduled(
+            id=step.next_id,
+            time=step.env.now,
+            node=node.name,
+            path=node.path,
+            entry=node.entry,
+            attempt=node.attempt + 1,
+            at=after(step.env.now, delay),
+            retrier=which,
+            error=error,
+        )
+    )
+    return True
+
+
+def _catch(step: Step, node: Node, state: Task | Map | Parallel, error: str, cause: str) -> bool:
+    for name in _names(state, error):
+        index = matching_catcher(state, name)
+        if index is None:
+            continue
+        catcher = state.catch[index]
+        try:
+            value = caught_output(state, catcher, node.input.value, error, cause, step.scope(node))
+            raw = step.encoded(value)
+        except StateError as fault:
+            # The error output did not fit where the catcher wants it: that is the failure now, and nobody's to catch.
+            _fail_branch(step, node, fault.error, fault.cause)
+            return True
+        fanout.cancel_parts(step, node, "its node failed")
+        step.emit(
+            ev.NodeFailed(
+                id=step.next_id,
+                time=step.env.now,
+                node=node.name,
+                path=node.path,
+                entry=node.entry,
+                error=error,
+                cause=cause,
+                next=catcher.next,
+                output=raw,
+            )
+        )
+        return True
+    return False
+
+
+def close_failed(step: Step, error: str, cause: str) -> None:
+    fanout.cancel_all(step, "the execution failed")
+    step.emit(ev.WorkflowFailed(id=step.next_id, time=step.env.now, error=error, cause=cause))

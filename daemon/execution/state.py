@@ -1,0 +1,170 @@
+"""The state of one execution: what `decide` reads and `evolve` changes.
+
+A run is a tree. Its root branch walks the definition's states one after the other; a Parallel or Map node it stands
+in opens a branch for each of its own branches or iterations, which walk theirs. A branch is either about to enter a
+state (`next` is set and it stands in `Run.ready`) or stands in a node (`node`). So what is left to do without any
+outside help is always visible in the state, and a step that was cut short goes on from there.
+
+Nothing in here is ever evaluated again on replay: the state is a fold of `evolve` over the stored events.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import msgspec
+from msgspec import Raw
+
+from enginekit.messages.json import JSON, decode
+from enginekit.messages.links import RunRef, TaskKind
+from enginekit.messages.status import ExecutionStatus, ReportRefusal
+
+ROOT = ""
+"""The key of the root branch."""
+
+REMEMBERED_TASKS = 256
+"""How many ended tasks of other processes' workers a run remembers, to tell a late worker why it was late."""
+
+
+class Payload:
+    """A JSON value and the event that holds it. Decoded on first use; the value is shared and never changed."""
+
+    __slots__ = ("_value", "event_id", "raw")
+
+    def __init__(self, event_id: int, raw: Raw) -> None:
+        self.event_id = event_id
+        self.raw = raw
+        self._value: list[JSON] | None = None
+
+    @property
+    def value(self) -> JSON:
+        if self._value is None:
+            self._value = [decode(self.raw)]
+        return self._value[0]
+
+    def __repr__(self) -> str:
+        return f"Payload({self.event_id}, {bytes(self.raw)!r})"
+
+
+class Task(msgspec.Struct, kw_only=True):
+    """One attempt that is scheduled or running. `id` is the id of its TaskScheduled."""
+
+    id: int
+    kind: TaskKind
+    resource: str
+    queue: str
+    attempt: int
+    priority: int
+    input: Payload
+    scheduled_at: datetime
+    timeout_seconds: float
+    schedule_to_start_seconds: float
+    heartbeat_seconds: float | None
+    started_at: datetime | None = None
+    worker: str | None = None
+    lease_seconds: float | None = None
+    returns: int = 0
+    queued_at: datetime
+
+
+class Fan(msgspec.Struct, kw_only=True):
+    """What a Map or Parallel node has opened. `cursor` is the next index to start."""
+
+    total: int
+    concurrency: int
+    next: list[str]
+    input: Payload | None
+    cursor: int = 0
+    active: int = 0
+    results: dict[int, Payload] = {}
+
+    @property
+    def open(self) -> bool:
+        return self.cursor < self.total and self.active < self.concurrency
+
+    @property
+    def complete(self) -> bool:
+        return len(self.results) == self.total
+
+
+class Node(msgspec.Struct, kw_only=True):
+    """A state that a branch stands in. At most one of `task`, `fan`, `timer` and `retry_at` is set."""
+
+    entry: int
+    name: str
+    kind: str
+    branch: str
+    path: str
+    input: Payload
+    entered_at: datetime
+    attempt: int = 1
+    retries: dict[int, int] = {}
+    last_error: str | None = None
+    arguments: Payload | None = None
+    result: Payload | None = None
+    task: Task | None = None
+    fan: Fan | None = None
+    timer: datetime | None = None
+    retry_at: datetime | None = None
+
+
+class Branch(msgspec.Struct, kw_only=True):
+    """One thread of states. `payload` is what it enters `next` with, or its output once it has ended."""
+
+    key: str
+    parent: int
+    index: int
+    payload: Payload
+    next: str | None
+    node: int = 0
+
+
+class Run(msgspec.Struct, kw_only=True):
+    """One run of a workflow."""
+
+    ref: RunRef
+    workflow: str | None
+    version: int | None
+    definition_hash: str
+    labels: dict[str, str]
+    request_id: str | None
+    started_at: datetime
+    deadline: datetime | None
+    input: Payload
+    status: ExecutionStatus = ExecutionStatus.RUNNING
+    output: Payload | None = None
+    error: str | None = None
+    cause: str | None = None
+    closed_at: datetime | None = None
+    close_request_id: str | None = None
+    last_event_id: int = 0
+    history_bytes: int = 0
+    branches: dict[str, Branch] = {}
+    nodes: dict[int, Node] = {}
+    tasks: dict[int, int] = {}
+    """Entry of the node, by task."""
+    ready: list[str] = []
+    """Branches about to enter their `next`, in order."""
+    filling: list[int] = []
+    """Map nodes with room for another iteration, in order."""
+    ended_tasks: dict[int, ReportRefusal] = {}
+    """Tasks of other processes' workers that ended lately, and what a later report is told."""
+
+    @property
+    def unfinished(self) -> bool:
+        """There is something to do that waits for nobody."""
+        return bool(self.ready or self.filling)
+
+
+def child_key(path: str, index: int) -> str:
+    """The key of a Map's iteration or a Parallel's branch: `Ship[3]`."""
+    return f"{path}[{index}]"
+
+
+def after(moment: datetime, seconds: float) -> datetime:
+    """`moment` plus `seconds`, to the millisecond, and no later than datetimes go."""
+    try:
+        later = moment + timedelta(milliseconds=round(seconds * 1000))
+    except OverflowError:
+        return datetime.max.replace(tzinfo=moment.tzinfo, microsecond=999000)
+    return later

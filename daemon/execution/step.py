@@ -1,0 +1,177 @@
+"""One step of a run while it is decided: the events so far, and the state as they leave it.
+
+Every event goes through `emit`, which numbers it, encodes it once and evolves the state, so that what is decided next
+sees what was decided before, and live and replayed states cannot differ.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from daemon.execution.commands import Environment
+from daemon.execution.evolve import begin, evolve
+from daemon.execution.state import Branch, Node, Payload, Run
+from daemon.language import Machine, Map, Parallel, Scope, State, StateError
+from enginekit.messages import events as ev
+from enginekit.messages.json import JSON, NotJSON, encode, size
+
+
+class Decision(msgspec.Struct, kw_only=True):
+    """What came of a command: events by their bytes, and what the commit obliges us to do.
+
+    `scheduled` tasks are to be offered; `started` ones were taken by another process's worker; `returned` ones wait
+    again; `removed` ones are over, those in `canceled` without their worker knowing; `probes` have waited too long
+    unless the daemon's Worker has them. `unfinished`: the step was cut short, Proceed.
+    """
+
+    first_event_id: int
+    events: list[bytes]
+    scheduled: list[int]
+    started: list[int]
+    returned: list[int]
+    removed: list[int]
+    canceled: list[int]
+    probes: list[int]
+    unfinished: bool = False
+
+
+class Step:
+    """Collects one decision about one run."""
+
+    __slots__ = ("decision", "env", "events", "run", "transitions")
+
+    def __init__(self, run: Run, env: Environment) -> None:
+        self.run = run
+        self.env = env
+        self.transitions = 0
+        self.decision = _nothing(run.last_event_id + 1)
+
+    @classmethod
+    def first(cls, event: ev.WorkflowStarted, env: Environment) -> Step:
+        data = ev.encode_event(event)
+        step = cls.__new__(cls)
+        step.run = begin(event, len(data))
+        step.env = env
+        step.transitions = 0
+        step.decision = _nothing(1)
+        step.decision.events.append(data)
+        return step
+
+    @property
+    def next_id(self) -> int:
+        return self.run.last_event_id + 1
+
+    @property
+    def spent(self) -> bool:
+        limits = self.env.limits
+        return self.transitions >= limits.step_transitions or len(self.decision.events) >= limits.step_events
+
+    def emit(self, event: ev.AnyEvent) -> None:
+        data = ev.encode_event(event)
+        evolve(self.run, event, len(data))
+        self.decision.events.append(data)
+
+    # --- the definition behind the state ------------------------------------------------------------------------
+
+    def machine(self, branch: Branch) -> Machine:
+        """The states that this branch walks."""
+        if not branch.parent:
+            return self.env.definition
+        parent = self.run.nodes[branch.parent]
+        state = self.state(parent)
+        if isinstance(state, Map):
+            return state.processor
+        assert isinstance(state, Parallel)
+        return state.branches[branch.index]
+
+    def state(self, node: Node) -> State:
+        return self.machine(self.run.branches[node.branch]).states[node.name]
+
+    # --- evaluation ---------------------------------------------------------------------------------------------
+
+    def scope(self, node: Node, token: str | None = None) -> Scope:
+        env = self.env
+        return Scope(context=lambda: self._context(node, token), random=env.random, uuid=env.uuid, now=env.now)
+
+    def _context(self, node: Node, token: str | None) -> dict[str, JSON]:
+        """The context object, `$$`. Source: Step Functions developer guide, "Accessing execution data from the
+        Context object"."""
+        run = self.run
+        name = run.workflow if run.workflow is not None else run.definition_hash
+        context: dict[str, JSON] = {
+            "Execution": {
+                "Id": run.ref.run_id,
+                "Name": run.ref.workflow_id,
+                "Input": run.input.value,
+                "RoleArn": "",
+                "StartTime": _text(run.started_at),
+                "RedriveCount": 0,
+            },
+            "StateMachine": {"Id": name, "Name": name},
+            "State": {
+                "Name": node.name,
+                "EnteredTime": _text(node.entered_at),
+                "RetryCount": sum(node.retries.values()),
+            },
+        }
+        if token is not None:
+            context["Task"] = {"Token": token}
+        branch = run.branches[node.branch]
+        while branch.parent:
+            parent = run.nodes[branch.parent]
+            if parent.kind == "Map":
+                context["Map"] = {"Item": {"Index": branch.index}}
+                break
+            branch = run.branches[parent.branch]
+        return context
+
+    # --- payloads -----------------------------------------------------------------------------------------------
+
+    def place(self, value: JSON, *held: Payload | None) -> tuple[Raw | UnsetType, int]:
+        """The value for a new event: as a reference where one of these holds it already, else inline.
+
+        Raises StateError States.DataLimitExceeded.
+        """
+        for payload in held:
+            if payload is not None and value is payload.value:
+                return UNSET, payload.event_id
+        raw = self.encoded(value)
+        for payload in held:
+            if payload is not None and payload.raw == raw:
+                return UNSET, payload.event_id
+        return raw, 0
+
+    def encoded(self, value: JSON) -> Raw:
+        try:
+            raw = encode(value)
+        except NotJSON as error:
+            raise StateError("States.Runtime", f"the value cannot be written as JSON: {error}") from error
+        self.check_size(raw)
+        return raw
+
+    def check_size(self, raw: Raw) -> None:
+        limit = self.env.limits.payload_bytes
+        if size(raw) > limit:
+            raise StateError(
+                "States.DataLimitExceeded", f"the payload has {size(raw):,} bytes; at most {limit:,} are allowed"
+            )
+
+
+def _nothing(first_event_id: int) -> Decision:
+    return Decision(
+        first_event_id=first_event_id,
+        events=[],
+        scheduled=[],
+        started=[],
+        returned=[],
+        removed=[],
+        canceled=[],
+        probes=[],
+    )
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

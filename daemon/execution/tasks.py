@@ -1,0 +1,280 @@
+"""Tasks: one attempt of a Task state after the other, and the reports that end them.
+
+Exactly one outcome counts. A report about an attempt that is not running (any more) is refused with the reason, and
+writes nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec import UNSET, Raw
+
+from daemon.execution import nodes
+from daemon.execution.commands import CompleteTask, FailTask, RecordOutcome, ReturnTask, StartTask
+from daemon.execution.state import Node, Run
+from daemon.execution.state import Task as Attempt
+from daemon.execution.step import Step
+from daemon.execution.transient import is_transient
+from daemon.language import ResourceKind, StateError, Task, arguments, task_result, task_target, task_times
+from enginekit.messages import events as ev
+from enginekit.messages.events import TaskKind, TimeoutKind
+from enginekit.messages.status import ErrorStatus, Refused, ReportRefusal
+
+REFERENCE_TIMEOUT_SECONDS = 99_999_999.0
+"""What the reference service waits where a state with an ARN says nothing."""
+
+WORKER_LOST = "Engine.WorkerLost"
+
+
+def schedule(step: Step, node: Node, state: Task) -> None:
+    """Put the node's next attempt into its task queue. Raises StateError."""
+    env, resource = step.env, state.resource
+    task_id = step.next_id
+    scope = step.scope(node, env.token(task_id, 0))
+    raw = node.input.value
+    queue, value = task_target(state, arguments(state, raw, scope))
+    times = task_times(state, raw, scope)
+    inline, ref = step.place(value, node.arguments, node.input)
+    timeout, to_start = env.defaults.timeout_seconds, env.defaults.schedule_to_start_seconds
+    if resource.arn:
+        timeout = to_start = REFERENCE_TIMEOUT_SECONDS
+    step.emit(
+        ev.TaskScheduled(
+            id=task_id,
+            time=env.now,
+            node=node.name,
+            path=node.path,
+            entry=node.entry,
+            kind=TaskKind.NODE if resource.kind is ResourceKind.NODE else TaskKind.ACTIVITY,
+            resource=resource.name,
+            queue=queue,
+            attempt=node.attempt,
+            input=inline,
+            input_ref=ref,
+            priority=state.priority,
+            timeout_seconds=timeout if times.timeout_seconds is None else times.timeout_seconds,
+            schedule_to_start_seconds=(
+                to_start if times.schedule_to_start_seconds is None else times.schedule_to_start_seconds
+            ),
+            heartbeat_seconds=times.heartbeat_seconds,
+        )
+    )
+    step.decision.scheduled.append(task_id)
+
+
+def default_retry_delay(step: Step, node: Node, state: Task, error: str) -> float | None:
+    """Seconds until the next attempt by engine.toml's policy; None where it does not apply or is used up."""
+    defaults = step.env.defaults
+    used = node.retries.get(nodes.DEFAULT_RETRIER, 0)
+    if state.retry or state.resource.arn or used >= defaults.retry_attempts:
+        return None
+    if not is_transient(error, state.resource.name, None if node.arguments is None else node.arguments.value):
+        return None
+    ceiling = min(defaults.retry_interval_seconds * defaults.retry_backoff_rate**used, defaults.retry_max_delay_seconds)
+    return ceiling * (0.5 + step.env.random() / 2)
+
+
+# --- reports -----------------------------------------------------------------------------------------------------
+
+
+def running(run: Run, task_id: int) -> tuple[Node, Attempt] | None:
+    """The node and attempt of a task that is scheduled or running."""
+    entry = run.tasks.get(task_id)
+    if entry is None:
+        return None
+    node = run.nodes[entry]
+    assert node.task is not None
+    return node, node.task
+
+
+def reported(run: Run, task_id: int, returns: int) -> tuple[Node, Attempt]:
+    """The same for a report with a token. Raises Refused."""
+    found = running(run, task_id)
+    if found is not None:
+        if found[1].returns == returns and found[1].started_at is not None:
+            return found
+        raise _late(
+            ReportRefusal.TIMED_OUT, "the task's lease lapsed or it was given back, and it is another worker's now"
+        )
+    how = run.ended_tasks.get(task_id)
+    if how is None:
+        how = ReportRefusal.CLOSED if run.status.closed else ReportRefusal.ALREADY_RECORDED
+    raise _late(how, _ENDED[how].format(status=run.status.value))
+
+
+_ENDED = {
+    ReportRefusal.ALREADY_RECORDED: "the task has ended; its outcome was recorded before",
+    ReportRefusal.TIMED_OUT: "the task timed out before this report came",
+    ReportRefusal.CLOSED: "nobody waits for the task any more (the execution is {status})",
+}
+
+
+def _late(reason: ReportRefusal, message: str) -> Refused:
+    return Refused(ErrorStatus.FAILED_PRECONDITION, message, {"reason": reason.value})
+
+
+def start(step: Step, command: StartTask) -> bool:
+    """A worker in another process takes the task. False when it is over, or somebody has it."""
+    found = running(step.run, command.task)
+    if found is None or found[1].started_at is not None:
+        return False
+    node, task = found
+    _started(step, node, task, command.worker, step.env.defaults.lease_seconds)
+    step.decision.started.append(task.id)
+    return True
+
+
+def _started(step: Step, node: Node, task: Attempt, worker: str, lease_seconds: float | None) -> None:
+    step.emit(
+        ev.TaskStarted(
+            id=step.next_id,
+            time=step.env.now,
+            node=node.name,
+            path=node.path,
+            entry=node.entry,
+            task=task.id,
+            worker=worker,
+            lease_seconds=lease_seconds,
+        )
+    )
+
+
+def record_outcome(step: Step, command: RecordOutcome) -> None:
+    """The daemon's Worker has ended it. One that nobody waits for changes nothing."""
+    found = running(step.run, command.task)
+    if found is None:
+        return
+    node, task = found
+    _started(step, node, task, command.worker, None)
+    if command.timed_out is not None:
+        time_out(step, node, task, command.timed_out, command.waited_seconds)
+    elif command.error is not None:
+        fail_task(step, node, task, command.error, command.cause)
+    else:
+        assert command.output is not None
+        _complete(step, node, task, command.output)
+
+
+def complete(step: Step, command: CompleteTask) -> None:
+    """Raises Refused."""
+    node, task = reported(step.run, command.task, command.returns)
+    _complete(step, node, task, command.output)
+
+
+def report_failure(step: Step, command: FailTask) -> None:
+    """Raises Refused."""
+    node, task = reported(step.run, command.task, command.returns)
+    fail_task(step, node, task, command.error, command.cause)
+
+
+def report_return(step: Step, command: ReturnTask) -> None:
+    """Raises Refused."""
+    node, task = reported(step.run, command.task, command.returns)
+    give_back(step, node, task, command.reason or "its worker gave it back")
+
+
+def _complete(step: Step, node: Node, task: Attempt, output: Raw) -> None:
+    state = step.state(node)
+    assert isinstance(state, Task)
+    try:
+        step.check_size(output)
+    except StateError as error:
+        fail_task(step, node, task, error.error, error.cause)
+        return
+    same = task.input.raw == output
+    step.emit(
+        ev.TaskCompleted(
+            id=step.next_id,
+            time=step.env.now,
+            node=node.name,
+            path=node.path,
+            entry=node.entry,
+            task=task.id,
+            output=UNSET if same else output,
+            output_ref=task.input.event_id if same else 0,
+        )
+    )
+    step.decision.removed.append(task.id)
+    assert node.result is not None
+    nodes.finish(step, node, state, task_result(state, node.result.value))
+
+
+def fail_task(step: Step, node: Node, task: Attempt, error: str, cause: str) -> None:
+    step.emit(
+        ev.TaskFailed(
+            id=step.next_id,
+            time=step.env.now,
+            node=node.name,
+            path=node.path,
+            entry=node.entry,
+            task=task.id,
+            error=error,
+            cause=cause,
+        )
+    )
+    step.decision.removed.append(task.id)
+    nodes.fail(step, node, step.state(node), error, cause)
+
+
+def time_out(step: Step, node: Node, task: Attempt, kind: TimeoutKind, waited_seconds: float) -> None:
+    error, cause = _TIMEOUTS[kind]
+    cause = cause.format(waited=f"{waited_seconds:.3f}", queue=task.queue)
+    step.emit(
+        ev.TaskTimedOut(
+            id=step.next_id,
+            time=step.env.now,
+            node=node.name,
+            path=node.path,
+            entry=node.entry,
+            task=task.id,
+            kind=kind,
+            waited_seconds=waited_seconds,
+            error=error,
+            cause=cause,
+        )
+    )
+    step.decision.removed.append(task.id)
+    step.decision.canceled.append(task.id)
+    nodes.fail(step, node, step.state(node), error, cause)
+
+
+_TIMEOUTS = {
+    TimeoutKind.SCHEDULE_TO_START: (
+        "States.Timeout",
+        'no worker took the task from queue "{queue}" within {waited} seconds',
+    ),
+    TimeoutKind.START_TO_CLOSE: ("States.Timeout", "the task did not end within {waited} seconds of its start"),
+    TimeoutKind.HEARTBEAT: ("States.HeartbeatTimeout", "the task sent no heartbeat for {waited} seconds"),
+}
+
+
+def give_back(step: Step, node: Node, task: Attempt, reason: str) -> None:
+    """The same attempt waits for another worker, a bounded number of times."""
+    if task.returns >= step.env.defaults.returns:
+        fail_task(
+            step,
+            node,
+            task,
+            WORKER_LOST,
+            f"{task.returns + 1} workers took the task and none ended it; the last time: {reason}",
+        )
+        return
+    step.emit(
+        ev.TaskReturned(
+            id=step.next_id,
+            time=step.env.now,
+            node=node.name,
+            path=node.path,
+            entry=node.entry,
+            task=task.id,
+            reason=reason,
+            times=task.returns + 1,
+        )
+    )
+    step.decision.returned.append(task.id)
+
+
+def seconds_since(moment: datetime, now: datetime) -> float:
+    """Never negative, even when the clock was set back."""
+    return max(0.0, (now - moment).total_seconds())

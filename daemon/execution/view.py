@@ -1,0 +1,61 @@
+"""A run as a person or program sees it: what `DescribeWorkflow` answers."""
+
+from __future__ import annotations
+
+from daemon.execution.commands import Pulse
+from daemon.execution.deadlines import node_deadline
+from daemon.execution.state import Node, Run
+from enginekit.messages.calls import DescribeWorkflowResult, NodeView
+from enginekit.messages.events import TaskKind
+from enginekit.messages.json import NULL
+
+
+def describe(run: Run, pulse: Pulse) -> DescribeWorkflowResult:
+    """The run as it is."""
+    return DescribeWorkflowResult(
+        workflow_id=run.ref.workflow_id,
+        run_id=run.ref.run_id,
+        workflow=run.workflow,
+        version=run.version,
+        status=run.status,
+        input=run.input.raw,
+        output=NULL if run.output is None else run.output.raw,
+        error=run.error,
+        cause=run.cause,
+        labels=run.labels,
+        started_at=run.started_at,
+        closed_at=run.closed_at,
+        history_length=run.last_event_id,
+        nodes=[_node(node, pulse) for node in run.nodes.values()],
+    )
+
+
+def _node(node: Node, pulse: Pulse) -> NodeView:
+    task, fan = node.task, node.fan
+    deadline = node_deadline(node, pulse)
+    return NodeView(
+        node=node.name,
+        path=node.path,
+        kind=node.kind,
+        state=_doing(node),
+        entered_at=node.entered_at,
+        attempt=node.attempt,
+        queue=None if task is None else task.queue,
+        worker=None if task is None else task.worker,
+        next_retry_at=node.retry_at,
+        deadline=None if deadline is None else deadline[0],
+        last_error=node.last_error,
+        done=None if fan is None else len(fan.results),
+        total=None if fan is None else fan.total,
+    )
+
+
+def _doing(node: Node) -> str:
+    """`waiting` (a timer), `backing_off` (a retry), `queued` or `running` (a task or branches)."""
+    if node.timer is not None:
+        return "waiting"
+    if node.retry_at is not None:
+        return "backing_off"
+    if node.task is not None and node.task.kind is TaskKind.ACTIVITY and node.task.started_at is None:
+        return "queued"
+    return "running"

@@ -1,0 +1,147 @@
+"""What one commit writes, and what it releases once it is on disk.
+
+Decisions gather here while the batch before is being written. Nothing leaves a batch before its commit: no answer, no
+offer of a task, no acknowledgement (invariant 1).
+"""
+
+from __future__ import annotations
+
+from daemon.clock import millis
+from daemon.execution import snapshot
+from daemon.execution.commands import Pulse
+from daemon.execution.deadlines import next_wake
+from daemon.execution.step import Decision
+from daemon.journal.live import LiveRun
+from daemon.links.interface import Request
+from daemon.stores.rows import Batch, Closing, DefinitionWrite, Effect, NewExecution, RunWrite, Snapshot
+from enginekit.messages.calls import Result
+from enginekit.messages.links import Millis, OfferTask, QueuedTask, TaskRef
+
+PROCEED = "proceed"
+"""The effect of a step that was cut short."""
+
+SNAPSHOT_BYTES = 64 * 1024
+"""A tail shorter than this is not worth a snapshot."""
+
+
+class PendingWrite:
+    """One run's share of a batch while it gathers."""
+
+    __slots__ = (
+        "created",
+        "effects_added",
+        "effects_removed",
+        "epoch",
+        "events",
+        "first_event_id",
+        "live",
+        "tasks_added",
+        "tasks_removed",
+        "tasks_returned",
+        "tasks_started",
+    )
+
+    def __init__(self, live: LiveRun, epoch: int, first_event_id: int) -> None:
+        self.live = live
+        self.epoch = epoch
+        self.first_event_id = first_event_id
+        self.events: list[bytes] = []
+        self.created: NewExecution | None = None
+        self.tasks_added: dict[int, QueuedTask] = {}
+        self.tasks_started: list[int] = []
+        self.tasks_returned: list[int] = []
+        self.tasks_removed: list[int] = []
+        self.effects_added: list[Effect] = []
+        self.effects_removed: list[int] = []
+
+    def add(self, decision: Decision) -> None:
+        self.events += decision.events
+        for task_id in decision.removed:
+            # A task that comes and goes within one batch never was, for the store.
+            if self.tasks_added.pop(task_id, None) is None:
+                self.tasks_removed.append(task_id)
+        self.tasks_started += decision.started
+        self.tasks_returned += decision.returned
+
+    def row(self, pulse: Pulse) -> tuple[RunWrite, Millis | None]:
+        """The write, with the run's next wake-up and, where its time has come, a snapshot."""
+        live = self.live
+        run = live.run
+        wake = next_wake(run, pulse)
+        wake_at = None if wake is None else millis(wake)
+        closing = None
+        if run.closed_at is not None and self.events:
+            closing = Closing(status=run.status, error=run.error, closed_at=millis(run.closed_at))
+        return (
+            RunWrite(
+                shard=live.shard,
+                epoch=self.epoch,
+                run=run.ref,
+                first_event_id=self.first_event_id,
+                events=self.events,
+                wake_at=wake_at,
+                created=self.created,
+                closing=closing,
+                snapshot=_snapshot(live),
+                tasks_added=list(self.tasks_added.values()),
+                tasks_started=self.tasks_started,
+                tasks_returned=self.tasks_returned,
+                tasks_removed=self.tasks_removed,
+                effects_added=self.effects_added,
+                effects_removed=self.effects_removed,
+            ),
+            wake_at,
+        )
+
+
+def _snapshot(live: LiveRun) -> Snapshot | None:
+    """A snapshot once the tail has outgrown the last one, so that their cost stays in proportion."""
+    run = live.run
+    if run.history_bytes - live.snapshot_at <= max(SNAPSHOT_BYTES, live.snapshot_size):
+        return None
+    data = snapshot.dump(run)
+    live.snapshot_at = run.history_bytes
+    live.snapshot_size = len(data)
+    return Snapshot(event_id=run.last_event_id, fingerprint=snapshot.FINGERPRINT, data=data)
+
+
+class Gathering:
+    """A batch that is gathering, or being written."""
+
+    def __init__(self) -> None:
+        self.writes: dict[str, PendingWrite] = {}
+        self.definitions: list[DefinitionWrite] = []
+        self.bytes = 0
+        self.answers: list[tuple[Request, Result, tuple[str, ...]]] = []
+        """Each with the runs it is about."""
+        self.offers: list[tuple[LiveRun, int, OfferTask]] = []
+        self.retired: list[TaskRef] = []
+        self.canceled: list[TaskRef] = []
+        self.recorded: list[TaskRef] = []
+        self.unfinished: list[LiveRun] = []
+        self.held: list[tuple[str, str]] = []
+        """Names that other starts wait for."""
+
+    @property
+    def empty(self) -> bool:
+        return not self.writes and not self.definitions
+
+    def write_of(self, live: LiveRun, epoch: int, first_event_id: int) -> PendingWrite:
+        """The run's share, begun if need be."""
+        run_id = live.run.ref.run_id
+        pending = self.writes.get(run_id)
+        if pending is None:
+            pending = self.writes[run_id] = PendingWrite(live, epoch, first_event_id)
+            live.batch = self
+        return pending
+
+    def rows(self, pulses: dict[str, Pulse], quiet: Pulse) -> tuple[Batch, list[tuple[LiveRun, Millis]]]:
+        """The batch as the store takes it, and the wake-ups in it."""
+        runs: list[RunWrite] = []
+        wakes: list[tuple[LiveRun, Millis]] = []
+        for run_id, pending in self.writes.items():
+            row, wake_at = pending.row(pulses.get(run_id, quiet))
+            runs.append(row)
+            if wake_at is not None:
+                wakes.append((pending.live, wake_at))
+        return Batch(runs=runs, definitions=self.definitions), wakes

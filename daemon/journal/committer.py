@@ -1,0 +1,97 @@
+"""Group commit: one batch after the other, and while one is being written the next gathers.
+
+A batch that the store refuses for its data is split until the culprit stands alone; that run is set aside and the
+others are written. Whatever the store does not answer for ends the session: nobody knows what is on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from daemon.execution.commands import Pulse
+from daemon.journal.batch import Gathering
+from daemon.journal.live import LiveRun
+from daemon.stores.interface import BatchRefused, Store
+from daemon.stores.rows import Batch, RunWrite
+from enginekit.messages.links import Millis
+
+log = structlog.get_logger("history")
+
+
+class Committer:
+    """Takes the gathering batch when the one before is on disk. `release` is called in the order of commits with
+    each batch that is, and its wake-ups; `set_aside` with each run that the store refused, before that."""
+
+    def __init__(
+        self,
+        store: Store,
+        pulses: dict[str, Pulse],
+        quiet: Pulse,
+        release: Callable[[Gathering, list[tuple[LiveRun, Millis]]], None],
+        set_aside: Callable[[str, str], None],
+    ) -> None:
+        self._store = store
+        self._release = release
+        self._set_aside = set_aside
+        self._more = trio.Event()
+        self._idle = trio.Event()
+        self._idle.set()
+        self.gathering = Gathering()
+        self.committing: Gathering | None = None
+        self._pulses = pulses
+        self._quiet = quiet
+
+    def touch(self) -> None:
+        """There is something to commit."""
+        if not self._more.is_set():
+            self._more.set()
+
+    async def flushed(self) -> None:
+        """Until everything gathered so far is on disk."""
+        while self.committing is not None or not self.gathering.empty:
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+    async def run(self) -> None:
+        """Commit, until cancelled. Raises StoreUnavailable and Fenced: what is on disk has to be read again."""
+        while True:
+            await self._more.wait()
+            self._more = trio.Event()
+            batch = self.gathering
+            if batch.empty:
+                continue
+            self.gathering = Gathering()
+            self.committing = batch
+            rows, wakes = batch.rows(self._pulses, self._quiet)
+            await self._write(rows)
+            self.committing = None
+            self._release(batch, wakes)
+            self._idle.set()
+
+    async def _write(self, batch: Batch) -> None:
+        try:
+            await self._store.commit(batch)
+        except BatchRefused as refused:
+            parts = _split(batch)
+            if len(parts) == 1:
+                log.error("the store refuses an execution's events", run_id=batch.runs[0].run.run_id, why=str(refused))
+                self._set_aside(batch.runs[0].run.run_id, str(refused))
+                return
+            for part in parts:
+                await self._write(part)
+
+
+def _split(batch: Batch) -> list[Batch]:
+    """The batch in two, definitions with the first; a batch of one run as it is.
+
+    Raises AssertionError for definitions alone: those are checked before they are written.
+    """
+    runs: list[RunWrite] = batch.runs
+    assert runs, "the store refuses a definition"
+    if len(runs) == 1 and not batch.definitions:
+        return [batch]
+    middle = len(runs) // 2
+    return [Batch(runs=runs[:middle], definitions=batch.definitions), Batch(runs=runs[middle:])]

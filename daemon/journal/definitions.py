@@ -1,0 +1,109 @@
+"""Definitions: parsed once a text, found by hash, registered by name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from typing import NamedTuple
+
+from msgspec import Raw
+
+from daemon.language import Definition, InvalidDefinition, parse_definition
+from daemon.stores.interface import Store
+from daemon.stores.rows import Definition as Row
+from enginekit.messages.json import JSON, decode
+from enginekit.messages.status import ErrorStatus, Refused
+
+CACHED_DEFINITIONS = 512
+
+
+def definition_text(definition: Raw) -> str:
+    """The text of a `definition` parameter: the document itself as JSON, or a string that holds it."""
+    value = decode(definition)
+    return value if isinstance(value, str) else bytes(definition).decode()
+
+
+def hash_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Registered(NamedTuple):
+    """A registered definition, parsed."""
+
+    version: int
+    hash: str
+    definition: Definition
+
+
+class Definitions:
+    """Parsed definitions by the hash of their text, least recently used first."""
+
+    def __init__(self, store: Store, node_types: frozenset[str]) -> None:
+        self._store = store
+        self._node_types = node_types
+        self._parsed: OrderedDict[str, Definition] = OrderedDict()
+
+    def parse(self, text: str) -> tuple[str, Definition]:
+        """Its hash and meaning. Raises Refused INVALID_ARGUMENT with every fault."""
+        key = hash_of(text)
+        known = self._parsed.get(key)
+        if known is not None:
+            self._parsed.move_to_end(key)
+            return key, known
+        try:
+            definition = parse_definition(text, self._node_types)
+        except InvalidDefinition as invalid:
+            faults: list[JSON] = [{"path": fault.path, "message": fault.message} for fault in invalid.faults]
+            raise Refused(
+                ErrorStatus.INVALID_ARGUMENT,
+                "the definition is not valid:\n" + "\n".join(str(fault) for fault in invalid.faults),
+                {"faults": faults},
+            ) from invalid
+        return key, self._keep(key, definition)
+
+    async def registered(self, tenant: str, name: str, version: int | None) -> Registered:
+        """That version, or the newest. Raises Refused NOT_FOUND."""
+        row = await self.row(tenant, name, version)
+        return Registered(row.version, row.hash, self._meaning(row.hash, row.text))
+
+    async def row(self, tenant: str, name: str, version: int | None) -> Row:
+        """As it is stored. Raises Refused NOT_FOUND."""
+        row = await self._store.definition(tenant, name, version)
+        if row is None:
+            which = (
+                f'no workflow "{name}" is registered'
+                if version is None
+                else f'workflow "{name}" has no version {version}'
+            )
+            raise Refused(ErrorStatus.NOT_FOUND, which)
+        return row
+
+    async def load(self, tenant: str, key: str) -> Definition:
+        """The definition that a run was started with.
+
+        Raises StoreUnavailable; LookupError when the store does not have it or it can no longer be read.
+        """
+        known = self._parsed.get(key)
+        if known is not None:
+            return known
+        text = await self._store.definition_text(tenant, key)
+        if text is None:
+            raise LookupError(f"the store has no definition {key}")
+        return self._meaning(key, text)
+
+    def _meaning(self, key: str, text: str) -> Definition:
+        known = self._parsed.get(key)
+        if known is not None:
+            self._parsed.move_to_end(key)
+            return known
+        try:
+            # Whatever node types there are today: it was valid when it was written.
+            return self._keep(key, parse_definition(text))
+        except InvalidDefinition as invalid:
+            raise LookupError(f"definition {key} cannot be read: {invalid}") from invalid
+
+    def _keep(self, key: str, definition: Definition) -> Definition:
+        self._parsed[key] = definition
+        if len(self._parsed) > CACHED_DEFINITIONS:
+            self._parsed.popitem(last=False)
+        return definition

@@ -1,0 +1,148 @@
+"""Runs in memory: their states as decided, which may be ahead of the store by what is being committed.
+
+What is not here is read back when something happens to it: a waiting execution is a row, not memory. Only runs whose
+every event is on disk, and that nobody waits for, may be forgotten.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from daemon.execution import snapshot
+from daemon.execution.evolve import BrokenHistory, evolve, replay
+from daemon.execution.state import Run
+from daemon.language import Definition
+from daemon.stores.rows import StoredRun
+from enginekit.messages.events import decode_event
+
+if TYPE_CHECKING:
+    from daemon.journal.batch import Gathering
+
+RUN_BYTES = 4096
+"""What a run costs at least."""
+
+STATE_BYTES_LIMIT = 4 * 1024 * 1024
+"""Above this a longer history does not count as a larger state."""
+
+
+class LiveRun:
+    """A run's state, and the newest batch that has not been committed and touches it."""
+
+    __slots__ = (
+        "batch",
+        "committed_id",
+        "definition",
+        "run",
+        "shard",
+        "size",
+        "snapshot_at",
+        "snapshot_size",
+        "waiters",
+    )
+
+    def __init__(self, run: Run, definition: Definition, shard: int) -> None:
+        self.run = run
+        self.definition = definition
+        self.shard = shard
+        self.batch: Gathering | None = None
+        self.committed_id = 0
+        self.snapshot_at = 0
+        """`history_bytes` when the last snapshot was taken."""
+        self.snapshot_size = 0
+        self.waiters = 0
+        self.size = RUN_BYTES
+
+    def measure(self) -> int:
+        """Roughly its bytes in memory."""
+        return RUN_BYTES + min(self.run.history_bytes, STATE_BYTES_LIMIT)
+
+
+class LiveRuns:
+    """The runs in memory, least recently used first, by run_id and by the workflow_id of the open one."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._bytes = 0
+        self._runs: OrderedDict[str, LiveRun] = OrderedDict()
+        self._open: dict[tuple[str, str], str] = {}
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def get(self, run_id: str) -> LiveRun | None:
+        live = self._runs.get(run_id)
+        if live is not None:
+            self._runs.move_to_end(run_id)
+        return live
+
+    def open_run(self, tenant: str, workflow_id: str) -> str | None:
+        """The run_id of the open run of this workflow_id, where it is in memory."""
+        return self._open.get((tenant, workflow_id))
+
+    def add(self, live: LiveRun) -> None:
+        ref = live.run.ref
+        live.size = live.measure()
+        self._bytes += live.size
+        self._runs[ref.run_id] = live
+        if not live.run.status.closed:
+            self._open[ref.tenant, ref.workflow_id] = ref.run_id
+
+    def changed(self, live: LiveRun) -> None:
+        """After a decision: its size, and whether it is open."""
+        size = live.measure()
+        self._bytes += size - live.size
+        live.size = size
+        ref = live.run.ref
+        if live.run.status.closed and self._open.get((ref.tenant, ref.workflow_id)) == ref.run_id:
+            del self._open[ref.tenant, ref.workflow_id]
+
+    def remove(self, run_id: str) -> None:
+        live = self._runs.pop(run_id, None)
+        if live is None:
+            return
+        self._bytes -= live.size
+        ref = live.run.ref
+        if self._open.get((ref.tenant, ref.workflow_id)) == run_id:
+            del self._open[ref.tenant, ref.workflow_id]
+
+    def shrink(self) -> None:
+        """Forget what was not used for longest, down to the limit."""
+        if self._bytes <= self._limit:
+            return
+        idle = [run_id for run_id, live in self._runs.items() if live.batch is None and not live.waiters]
+        for run_id in idle:
+            if self._bytes <= self._limit:
+                return
+            self.remove(run_id)
+
+
+def restore(stored: StoredRun, shard: int, definition: Definition) -> LiveRun:
+    """The live run of what the store has: the snapshot, evolved by the events after it.
+
+    Raises BrokenHistory when they do not add up.
+    """
+    kept = stored.snapshot
+    tail = stored.tail
+    try:
+        if kept is None:
+            run = replay([(decode_event(data), len(data)) for data in tail])
+        else:
+            run = snapshot.load(kept.data)
+            for data in tail:
+                evolve(run, decode_event(data), len(data))
+    except (msgspec.MsgspecError, IndexError) as error:
+        raise BrokenHistory(f"run {stored.execution.run.run_id} cannot be read: {error}") from error
+    if run.last_event_id != stored.execution.last_event_id:
+        raise BrokenHistory(
+            f"run {stored.execution.run.run_id} has {stored.execution.last_event_id} events, {run.last_event_id} of "
+            "them could be read"
+        )
+    live = LiveRun(run, definition, shard)
+    live.committed_id = run.last_event_id
+    if kept is not None:
+        live.snapshot_size = len(kept.data)
+        live.snapshot_at = run.history_bytes - sum(len(data) for data in tail)
+    return live

@@ -1,0 +1,431 @@
+"""One ownership of the shards: from taking their epochs to losing the store.
+
+Everything that History knows beyond the store lives in a session and goes with it. Decisions are made here one after
+the other, without an await between reading a run's state and gathering what was decided; runs that are not in memory
+are read back first, and what was asked of them meanwhile waits in order.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from daemon.clock import Clock, millis, moment
+from daemon.execution import snapshot, tokens
+from daemon.execution.commands import Command, Environment, Limits, Proceed, Pulse, Start, TaskDefaults, Wake
+from daemon.execution.decide import decide, start
+from daemon.execution.evolve import BrokenHistory
+from daemon.execution.state import Node, Task
+from daemon.execution.step import Decision
+from daemon.journal.batch import PROCEED, Gathering, PendingWrite
+from daemon.journal.committer import Committer
+from daemon.journal.definitions import Definitions
+from daemon.journal.identity import RunIds, shard_of
+from daemon.journal.live import LiveRun, LiveRuns, restore
+from daemon.journal.outbox import Outbox
+from daemon.journal.waiting import Waiters
+from daemon.language import Definition
+from daemon.links.interface import Request
+from daemon.links.table import Links
+from daemon.settings import Settings
+from daemon.stores.interface import Store
+from daemon.stores.rows import Effect, NewExecution, ShardEpochs, StoredEffect
+from enginekit.messages.calls import Result
+from enginekit.messages.events import TaskKind
+from enginekit.messages.links import (
+    ArmTimer,
+    ExpireTask,
+    Millis,
+    OfferTask,
+    OutcomesRecorded,
+    QueuedTask,
+    QueueKey,
+    RefillQueues,
+    ReportAgain,
+    RetireTasks,
+    RunRef,
+    TaskRef,
+    TaskSpec,
+    ToMatching,
+    ToTimer,
+    ToWorker,
+)
+from enginekit.messages.status import ErrorStatus, Refused
+
+log = structlog.get_logger("history")
+
+SPEC_BYTES = 64 * 1024
+"""A task's input up to this size rides along with its offer; a larger one is asked for when a worker takes it."""
+
+LOADS = 64
+"""Runs that are read back at once."""
+
+Action = Callable[[LiveRun], None]
+Lost = Callable[[Refused], None]
+
+
+class Session:
+    """What History knows while it owns its shards."""
+
+    def __init__(
+        self,
+        links: Links,
+        store: Store,
+        settings: Settings,
+        clock: Clock,
+        entropy: random.Random,
+        definitions: Definitions,
+        owned: ShardEpochs,
+        nursery: trio.Nursery,
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.clock = clock
+        self.definitions = definitions
+        self.nursery = nursery
+        self.epochs = owned.epochs
+        self.token_key = owned.token_key
+        self.run_ids = RunIds(entropy)
+        self.entropy = entropy
+        self.runs = LiveRuns(settings.history.cache_bytes)
+        self.waiters = Waiters(settings.history.waiters)
+        self.pulses: dict[str, Pulse] = {}
+        self.quiet = Pulse(since=moment(clock.now()))
+        self.committer = Committer(store, self.pulses, self.quiet, self._release, self.set_aside)
+        self.aside: dict[str, str] = {}
+        self.effects: dict[str, int] = {}
+        """The event id of each run's outstanding `proceed` effect."""
+        self.held: dict[tuple[str, str], trio.Event] = {}
+        self._loading: dict[str, list[tuple[Action, Lost]]] = {}
+        self._loads = trio.CapacityLimiter(LOADS)
+        self.matching: Outbox[ToMatching] = Outbox(links.matching, RefillQueues())
+        self.worker: Outbox[ToWorker] = Outbox(links.worker, ReportAgain())
+        self.timer: Outbox[ToTimer] = Outbox(links.timer, None)
+        history, tasks = settings.history, settings.tasks
+        self.limits = Limits(
+            payload_bytes=history.payload_bytes,
+            history_events=history.history_events,
+            history_bytes=history.history_bytes,
+        )
+        self.defaults = TaskDefaults(
+            timeout_seconds=tasks.timeout_seconds,
+            schedule_to_start_seconds=tasks.schedule_to_start_seconds,
+            lease_seconds=tasks.lease_seconds,
+            returns=tasks.returns,
+            retry_attempts=tasks.retry_attempts,
+            retry_interval_seconds=tasks.retry_interval_seconds,
+            retry_backoff_rate=tasks.retry_backoff_rate,
+            retry_max_delay_seconds=tasks.retry_max_delay_seconds,
+        )
+
+    async def begin(self) -> None:
+        """Take up what the last owner left: report again, offer again, and go on with steps that were cut short."""
+        self.nursery.start_soon(self.committer.run)
+        self.nursery.start_soon(self.waiters.run)
+        for outbox in (self.matching, self.worker, self.timer):
+            self.nursery.start_soon(outbox.run)
+        self.worker.put(ReportAgain())
+        self.matching.put(RefillQueues())
+        after: StoredEffect | None = None
+        found: list[StoredEffect] = []
+        while page := await self.store.effects(1000, after):
+            found += page
+            after = page[-1]
+        for effect in found:
+            self.effects[effect.run.run_id] = effect.effect.event_id
+        for effect in found:
+            self.when_live(effect.run, self.proceed, self._log_lost)
+
+    def end(self) -> None:
+        """Nobody knows what is on disk: whoever waits here is told to ask again."""
+        refused = Refused(
+            ErrorStatus.UNAVAILABLE,
+            "the store went away; whether this was recorded is not known: ask again",
+            {"retry_after_seconds": 0.5},
+        )
+        for batch in (self.committer.committing, self.committer.gathering):
+            if batch is not None:
+                for request, _, _ in batch.answers:
+                    request.refuse(refused)
+        for waiting in self._loading.values():
+            for _, lost in waiting:
+                lost(refused)
+        self.waiters.refuse_all(refused)
+
+    # --- finding runs -------------------------------------------------------------------------------------------
+
+    def when_live(self, ref: RunRef, action: Action, lost: Lost) -> None:
+        """Do it to the run: now, where it is in memory, else when it has been read back, in the order asked."""
+        run_id = ref.run_id
+        if run_id in self.aside:
+            lost(Refused(ErrorStatus.INTERNAL, f"run {run_id} is set aside: {self.aside[run_id]}"))
+            return
+        live = self.runs.get(run_id)
+        if live is not None:
+            if (live.run.ref.tenant, live.run.ref.workflow_id) == (ref.tenant, ref.workflow_id):
+                action(live)
+            else:
+                lost(no_such_run(ref))
+            return
+        waiting = self._loading.get(run_id)
+        if waiting is not None:
+            waiting.append((action, lost))
+            return
+        self._loading[run_id] = [(action, lost)]
+        self.nursery.start_soon(self._load, ref)
+
+    async def _load(self, ref: RunRef) -> None:
+        problem: Refused | None = None
+        live: LiveRun | None = None
+        async with self._loads:
+            stored = await self.store.load_run(ref.tenant, ref.run_id, snapshot.FINGERPRINT)
+            if stored is None or stored.execution.run != ref:
+                problem = no_such_run(ref)
+            else:
+                try:
+                    definition = await self.definitions.load(ref.tenant, stored.execution.definition_hash)
+                    live = restore(stored, self.shard(ref), definition)
+                except (BrokenHistory, LookupError) as error:
+                    log.exception("an execution cannot be read back", run_id=ref.run_id, workflow_id=ref.workflow_id)
+                    self.aside[ref.run_id] = str(error)
+                    problem = Refused(ErrorStatus.INTERNAL, f"run {ref.run_id} is set aside: {error}")
+        if live is not None:
+            self.runs.add(live)
+        waiting = self._loading.pop(ref.run_id)
+        for action, lost in waiting:
+            if live is not None:
+                action(live)
+            else:
+                assert problem is not None
+                lost(problem)
+        self.runs.shrink()
+
+    def shard(self, ref: RunRef) -> int:
+        return shard_of(ref.tenant, ref.workflow_id, len(self.epochs))
+
+    def _log_lost(self, refused: Refused) -> None:
+        log.warning("an effect is about an execution that cannot be loaded", why=refused.message)
+
+    # --- deciding -----------------------------------------------------------------------------------------------
+
+    def environment(self, ref: RunRef, definition: Definition, by: str | None) -> Environment:
+        return Environment(
+            definition=definition,
+            now=moment(self.clock.now()),
+            by=by,
+            random=self.entropy.random,
+            uuid=lambda: str(uuid.UUID(int=self.entropy.getrandbits(128), version=4)),
+            token=lambda event_id, returns: tokens.mint(self.token_key, ref, event_id, returns),
+            limits=self.limits,
+            defaults=self.defaults,
+        )
+
+    def start(self, command: Start, definition: Definition, by: str) -> LiveRun:
+        """A new run, gathered for the next commit."""
+        ref = command.run
+        run, decision = start(command, self.environment(ref, definition, by))
+        live = LiveRun(run, definition, self.shard(ref))
+        self.runs.add(live)
+        self._gather(
+            live,
+            decision,
+            NewExecution(
+                workflow=run.workflow,
+                version=run.version,
+                definition_hash=run.definition_hash,
+                labels=run.labels,
+                request_id=run.request_id,
+                started_at=millis(run.started_at),
+            ),
+        )
+        return live
+
+    def act(self, live: LiveRun, command: Command, by: str | None = None) -> Decision:
+        """Decide, and gather what was decided. Raises Refused."""
+        ref = live.run.ref
+        if ref.run_id in self.aside:
+            raise Refused(ErrorStatus.INTERNAL, f"run {ref.run_id} is set aside: {self.aside[ref.run_id]}")
+        try:
+            decision = decide(live.run, command, self.environment(ref, live.definition, by))
+        except Refused:
+            raise
+        except Exception as error:
+            # The state may be half-way: nothing more is decided on it, what was committed before stays true.
+            log.exception("a decision failed", run_id=ref.run_id, workflow_id=ref.workflow_id)
+            self.set_aside(ref.run_id, f"a decision failed: {error!r}")
+            raise Refused(ErrorStatus.INTERNAL, f"run {ref.run_id} is set aside: a decision failed") from error
+        if decision.events or decision.probes:
+            self._gather(live, decision)
+        return decision
+
+    def act_quietly(self, live: LiveRun, command: Command) -> Decision | None:
+        """The same where nobody waits for an answer; None when it was refused."""
+        try:
+            return self.act(live, command)
+        except Refused as refused:
+            log.warning("a command was refused", run_id=live.run.ref.run_id, why=refused.message)
+            return None
+
+    def wake(self, live: LiveRun) -> None:
+        """Its `wake_at` has come."""
+        decision = self.act_quietly(live, Wake(pulse=self.pulses.get(live.run.ref.run_id, self.quiet)))
+        if decision is not None and not decision.events and not live.run.status.closed:
+            # Nothing was due after all (a lease was renewed): the row's wake_at moves on.
+            self._pending(live, live.run.last_event_id + 1)
+
+    def proceed(self, live: LiveRun) -> None:
+        """Go on where a step was cut short."""
+        effect = self.effects.pop(live.run.ref.run_id, None)
+        if effect is None:
+            return
+        pending = self._pending(live, live.run.last_event_id + 1)
+        pending.effects_removed.append(effect)
+        self.act_quietly(live, Proceed())
+
+    def pulse(self, live: LiveRun) -> Pulse:
+        """The run's own."""
+        return self.pulses.setdefault(live.run.ref.run_id, Pulse(since=self.quiet.since))
+
+    def _pending(self, live: LiveRun, first_event_id: int) -> PendingWrite:
+        pending = self.committer.gathering.write_of(live, self.epochs[live.shard], first_event_id)
+        self.committer.touch()
+        return pending
+
+    def _gather(self, live: LiveRun, decision: Decision, created: NewExecution | None = None) -> None:
+        run = live.run
+        pending = self._pending(live, decision.first_event_id)
+        batch = self.committer.gathering
+        if created is not None:
+            pending.created = created
+        for task_id in decision.scheduled:
+            if task_id in run.tasks:
+                offer = self._offer(live, task_id)
+                pending.tasks_added[task_id] = offer.task
+                batch.offers.append((live, task_id, offer))
+        pending.add(decision)
+        batch.offers += [(live, task_id, self._offer(live, task_id)) for task_id in decision.returned]
+        batch.retired += [TaskRef(run.ref, task_id) for task_id in decision.removed + decision.started]
+        batch.canceled += [TaskRef(run.ref, task_id) for task_id in decision.canceled]
+        if decision.probes:
+            pulse = self.pulse(live)
+            for task_id in decision.probes:
+                pulse.probed.add(task_id)
+                _, task = self.task(live, task_id)
+                waited = (moment(self.clock.now()) - task.queued_at).total_seconds()
+                self.matching.put(ExpireTask(TaskRef(run.ref, task_id), waited))
+        if decision.unfinished and run.ref.run_id not in self.effects:
+            self.effects[run.ref.run_id] = run.last_event_id
+            pending.effects_added.append(Effect(event_id=run.last_event_id, kind=PROCEED, data=b""))
+            batch.unfinished.append(live)
+        self.runs.changed(live)
+
+    def task(self, live: LiveRun, task_id: int) -> tuple[Node, Task]:
+        """A task that is scheduled or running."""
+        node = live.run.nodes[live.run.tasks[task_id]]
+        assert node.task is not None
+        return node, node.task
+
+    def _offer(self, live: LiveRun, task_id: int) -> OfferTask:
+        _, task = self.task(live, task_id)
+        queued = QueuedTask(
+            task=TaskRef(live.run.ref, task_id),
+            queue=QueueKey(live.run.ref.tenant, task.kind, task.queue),
+            priority=task.priority,
+            scheduled_at=millis(task.queued_at),
+        )
+        small = task.kind is TaskKind.NODE and memoryview(task.input.raw).nbytes <= SPEC_BYTES
+        return OfferTask(queued, self.spec(live, task_id) if small else None)
+
+    def spec(self, live: LiveRun, task_id: int) -> TaskSpec:
+        """What the daemon's Worker needs to run it."""
+        node, task = self.task(live, task_id)
+        return TaskSpec(
+            task=TaskRef(live.run.ref, task_id),
+            resource=task.resource,
+            node=node.name,
+            path=node.path,
+            input=task.input.raw,
+            attempt=task.attempt,
+            timeout_seconds=task.timeout_seconds,
+            idempotency_key=idempotency_key(live, node),
+            heartbeat_seconds=task.heartbeat_seconds,
+        )
+
+    # --- releasing ----------------------------------------------------------------------------------------------
+
+    def answer(self, request: Request, result: Result, *about: LiveRun) -> None:
+        """Answer as soon as everything that the answer may know of these runs is on disk."""
+        batch: Gathering | None = None
+        for live in about:
+            if live.batch is not None and batch is not self.committer.gathering:
+                batch = live.batch
+        if batch is None:
+            request.answer(result)
+        else:
+            batch.answers.append((request, result, tuple(live.run.ref.run_id for live in about)))
+
+    def _release(self, batch: Gathering, wakes: list[tuple[LiveRun, Millis]]) -> None:
+        """The batch is on disk."""
+        for pending in batch.writes.values():
+            live = pending.live
+            live.committed_id = pending.first_event_id + len(pending.events) - 1
+            if live.batch is batch:
+                live.batch = None
+        for name in batch.held:
+            self.held.pop(name).set()
+        for request, result, _ in batch.answers:
+            request.answer(result)
+        for live, task_id, offer in batch.offers:
+            if task_id in live.run.tasks:
+                self.matching.put(offer)
+        if batch.canceled:
+            self.matching.put(RetireTasks(batch.canceled, cancel=True))
+        if batch.retired:
+            self.matching.put(RetireTasks(batch.retired))
+        if batch.recorded:
+            self.worker.put(OutcomesRecorded(batch.recorded))
+        for live, wake_at in wakes:
+            self.timer.put(ArmTimer(live.run.ref, wake_at))
+        for pending in batch.writes.values():
+            live = pending.live
+            if live.waiters:
+                self.waiters.committed(live)
+            if live.run.status.closed:
+                self.pulses.pop(live.run.ref.run_id, None)
+        for live in batch.unfinished:
+            if live.run.ref.run_id not in self.aside:
+                self.proceed(live)
+        self.runs.shrink()
+
+    def set_aside(self, run_id: str, why: str) -> None:
+        """This run cannot go on here: nothing more is decided about it, and whoever asked is told."""
+        self.aside[run_id] = why
+        refused = Refused(ErrorStatus.INTERNAL, f"run {run_id} is set aside: {why}")
+        live = self.runs.get(run_id)
+        for batch in (self.committer.committing, self.committer.gathering):
+            if batch is None:
+                continue
+            batch.writes.pop(run_id, None)
+            kept = []
+            for request, result, about in batch.answers:
+                if run_id in about:
+                    request.refuse(refused)
+                else:
+                    kept.append((request, result, about))
+            batch.answers = kept
+            batch.offers = [offer for offer in batch.offers if offer[0] is not live]
+            batch.unfinished = [other for other in batch.unfinished if other is not live]
+        self.runs.remove(run_id)
+
+
+def idempotency_key(live: LiveRun, node: Node) -> str:
+    """Equal across the attempts of one entry into the node."""
+    return f"{live.run.ref.run_id}:{node.entry}"
+
+
+def no_such_run(ref: RunRef) -> Refused:
+    return Refused(ErrorStatus.NOT_FOUND, f'no execution "{ref.workflow_id}" with run {ref.run_id}')

@@ -1,0 +1,180 @@
+"""History: the brain. It owns the shards, decides what happens next in every execution, and commits it.
+
+Here is the service itself: it takes messages off its link and hands them to what they concern. What it knows between
+two losses of the store is a `Session` (`daemon/journal/`); what an execution does is `daemon/execution/`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Coroutine
+
+import structlog
+import trio
+
+from daemon.clock import Clock
+from daemon.journal.calls import ExecutionCalls
+from daemon.journal.definitions import Definitions
+from daemon.journal.registry import DefinitionCalls
+from daemon.journal.reports import Reports
+from daemon.journal.session import Session
+from daemon.links.interface import Request
+from daemon.links.table import Links
+from daemon.settings import Settings
+from daemon.stores.interface import Fenced, Store, StoreUnavailable
+from enginekit.messages import calls
+from enginekit.messages.calls import Call, ShardView
+from enginekit.messages.json import NotJSON
+from enginekit.messages.links import LoadTask, StartTasks, TaskExpired, TaskOutcome, ToHistory, WakeRuns
+from enginekit.messages.status import ErrorStatus, Refused
+
+log = structlog.get_logger("history")
+
+Answer = Callable[[Request, Call], Coroutine[None, None, None] | None]
+
+
+class History:
+    """The service. `entropy` is where its ids, tokens' chance and jitter come from."""
+
+    def __init__(
+        self,
+        links: Links,
+        store: Store,
+        settings: Settings,
+        clock: Clock,
+        entropy: random.Random,
+        node_types: frozenset[str],
+    ) -> None:
+        self._links = links
+        self._store = store
+        self._settings = settings
+        self._clock = clock
+        self._entropy = entropy
+        self._definitions = Definitions(store, node_types)
+        self._session: Session | None = None
+
+    def shards(self) -> list[ShardView]:
+        """The shards it owns right now."""
+        if self._session is None:
+            return []
+        return [ShardView(shard=shard, epoch=epoch) for shard, epoch in enumerate(self._session.epochs)]
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the shards until cancelled; after a loss of the store, own them anew. Reports started at the first
+        session. Cancelled: what is being committed may or may not be on disk; nobody was told that it is."""
+        started = False
+        while True:
+            await self._store.wait_ready()
+            try:
+                async with trio.open_nursery() as nursery:
+                    owned = await self._store.take_shards()
+                    session = Session(
+                        self._links,
+                        self._store,
+                        self._settings,
+                        self._clock,
+                        self._entropy,
+                        self._definitions,
+                        owned,
+                        nursery,
+                    )
+                    self._session = session
+                    try:
+                        await session.begin()
+                        if not started:
+                            started = True
+                            task_status.started()
+                        log.info("shards taken", epochs=owned.epochs)
+                        await self._serve(session)
+                    finally:
+                        self._session = None
+                        session.end()
+            except* StoreUnavailable as lost:
+                log.warning("the store is gone; every execution is read back", why=str(lost.exceptions[0]))
+            except* Fenced as fenced:
+                log.warning("another owner has taken the shards", why=str(fenced.exceptions[0]))
+
+    async def drain(self) -> None:
+        """Until everything that was decided is on disk."""
+        if self._session is not None:
+            await self._session.committer.flushed()
+
+    async def _serve(self, session: Session) -> None:
+        table = _table(session)
+        reports = Reports(session)
+        while True:
+            for message in await self._links.history.receive():
+                if isinstance(message, Request):
+                    self._request(session, table, message)
+                else:
+                    self._message(session, reports, message)
+
+    def _message(self, session: Session, reports: Reports, message: ToHistory) -> None:
+        match message:
+            case TaskOutcome():
+                reports.outcome(message)
+            case WakeRuns():
+                for ref in message.runs:
+                    session.when_live(ref, session.wake, _nobody)
+            case TaskExpired():
+                reports.expired(message)
+
+    def _request(self, session: Session, table: dict[type[Call], Answer], request: Request) -> None:
+        answer = table.get(type(request.call))
+        if answer is None:
+            name = type(request.call).__name__
+            request.refuse(Refused(ErrorStatus.INTERNAL, f"History does not answer {name}"))
+            return
+        try:
+            rest = answer(request, request.call)
+        except Refused as refused:
+            request.refuse(refused)
+            return
+        if rest is not None:
+            session.nursery.start_soon(_finish, request, rest)
+
+
+async def _finish(request: Request, rest: Coroutine[None, None, None]) -> None:
+    """The part of an answer that waits for the store."""
+    try:
+        await rest
+    except Refused as refused:
+        request.refuse(refused)
+    except NotJSON as error:
+        request.refuse(Refused(ErrorStatus.INVALID_ARGUMENT, f"params: {error}"))
+    except LookupError as error:
+        request.refuse(Refused(ErrorStatus.INTERNAL, str(error)))
+    except StoreUnavailable:
+        request.refuse(
+            Refused(ErrorStatus.UNAVAILABLE, "the store is not there; ask again", {"retry_after_seconds": 0.5})
+        )
+        raise
+
+
+def _table(session: Session) -> dict[type[Call], Answer]:
+    """Who answers which call. Keyed by the call's type, which is therefore that of each answer's argument."""
+    executions, definitions, reports = ExecutionCalls(session), DefinitionCalls(session), Reports(session)
+    table: dict[type[Call], Callable[..., Coroutine[None, None, None] | None]] = {
+        calls.StartWorkflow: executions.start,
+        calls.DescribeWorkflow: executions.describe,
+        calls.WaitWorkflow: executions.wait,
+        calls.GetHistory: executions.history,
+        calls.ListWorkflows: executions.list,
+        calls.CancelWorkflow: executions.cancel,
+        calls.TerminateWorkflow: executions.terminate,
+        calls.RegisterWorkflow: definitions.register,
+        calls.GetDefinition: definitions.get,
+        calls.ListDefinitions: definitions.list,
+        calls.CompleteTask: reports.complete,
+        calls.FailTask: reports.fail,
+        calls.ReturnTask: reports.give_back,
+        calls.HeartbeatTask: reports.heartbeat,
+        calls.CompleteTasks: reports.complete_many,
+        LoadTask: reports.load,
+        StartTasks: reports.start,
+    }
+    return table
+
+
+def _nobody(refused: Refused) -> None:
+    """Nobody waits for it."""
