@@ -54,7 +54,8 @@ def load(data: bytes) -> Run:
     payloads = {event_id: Payload(event_id, Raw(raw)) for event_id, raw in frame.payloads.items()}
 
     def resolve(expected: type, value: object) -> object:
-        assert expected is Payload and isinstance(value, int)
+        assert expected is Payload
+        assert isinstance(value, int)
         return payloads[value]
 
     return msgspec.msgpack.decode(frame.state, type=Run, dec_hook=resolve)

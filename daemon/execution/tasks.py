@@ -53,14 +53,17 @@ def schedule(step: Step, node: Node, state: Task) -> None:
             input=inline,
             input_ref=ref,
             priority=state.priority,
-            timeout_seconds=timeout if times.timeout_seconds is None else times.timeout_seconds,
-            schedule_to_start_seconds=(
-                to_start if times.schedule_to_start_seconds is None else times.schedule_to_start_seconds
-            ),
-            heartbeat_seconds=times.heartbeat_seconds,
+            timeout_seconds=_seconds(times.timeout_seconds, timeout),
+            schedule_to_start_seconds=_seconds(times.schedule_to_start_seconds, to_start),
+            heartbeat_seconds=None if times.heartbeat_seconds is None else float(times.heartbeat_seconds),
         )
     )
     step.decision.scheduled.append(task_id)
+
+
+def _seconds(given: float | None, default: float) -> float:
+    """A float even where the definition says 3: replayed state and live state are the same to the last byte."""
+    return float(default if given is None else given)
 
 
 def default_retry_delay(step: Step, node: Node, state: Task, error: str) -> float | None:
@@ -120,7 +123,7 @@ def start(step: Step, command: StartTask) -> bool:
     if found is None or found[1].started_at is not None:
         return False
     node, task = found
-    _started(step, node, task, command.worker, step.env.defaults.lease_seconds)
+    _started(step, node, task, command.worker, float(step.env.defaults.lease_seconds))
     step.decision.started.append(task.id)
     return True
 

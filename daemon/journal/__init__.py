@@ -1,8 +1,14 @@
 """What History is made of: live runs, group commit, loading, waiting, pages. The service itself is
 `daemon/nurseries/history.py`.
 
-    live.py         runs in memory, and how they are read back        batch.py      what one commit writes and releases
-    committer.py    one commit after the other                        outbox.py     one-way messages to the other services
-    waiting.py      callers who wait for a run                        pages.py      a history as it goes over the wire
-    definitions.py  parsed definitions, registration                  identity.py   run ids and shards
+    session.py      one ownership of the shards: finds runs, decides, gathers, releases
+    live.py         runs in memory, and how they are read back
+    batch.py        what one commit writes and releases
+    committer.py    one commit after the other
+    calls.py, registry.py, reports.py   what may be asked: executions, definitions, workers' reports
+    waiting.py      callers who wait for a run
+    pages.py        a history as it goes over the wire
+    definitions.py  parsed definitions
+    outbox.py       one-way messages to the other services
+    identity.py     run ids and shards
 """

@@ -52,7 +52,8 @@ class Committer:
     async def flushed(self) -> None:
         """Until everything gathered so far is on disk."""
         while self.committing is not None or not self.gathering.empty:
-            self._idle = trio.Event()
+            if self._idle.is_set():
+                self._idle = trio.Event()
             await self._idle.wait()
 
     async def run(self) -> None:

@@ -110,12 +110,15 @@ class LiveRuns:
 
     def shrink(self) -> None:
         """Forget what was not used for longest, down to the limit."""
-        if self._bytes <= self._limit:
-            return
-        idle = [run_id for run_id, live in self._runs.items() if live.batch is None and not live.waiters]
-        for run_id in idle:
-            if self._bytes <= self._limit:
-                return
+        excess = self._bytes - self._limit
+        victims: list[str] = []
+        for run_id, live in self._runs.items():
+            if excess <= 0:
+                break
+            if live.batch is None and not live.waiters:
+                victims.append(run_id)
+                excess -= live.size
+        for run_id in victims:
             self.remove(run_id)
 
 

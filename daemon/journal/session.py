@@ -64,6 +64,9 @@ SPEC_BYTES = 64 * 1024
 LOADS = 64
 """Runs that are read back at once."""
 
+LOADS_WAITING = 1024
+"""Runs that may wait to be read back; beyond, no more messages are taken until it is half of that."""
+
 Action = Callable[[LiveRun], None]
 Lost = Callable[[Refused], None]
 
@@ -102,6 +105,7 @@ class Session:
         self.held: dict[tuple[str, str], trio.Event] = {}
         self._loading: dict[str, list[tuple[Action, Lost]]] = {}
         self._loads = trio.CapacityLimiter(LOADS)
+        self._loaded = trio.Event()
         self.matching: Outbox[ToMatching] = Outbox(links.matching, RefillQueues())
         self.worker: Outbox[ToWorker] = Outbox(links.worker, ReportAgain())
         self.timer: Outbox[ToTimer] = Outbox(links.timer, None)
@@ -196,6 +200,8 @@ class Session:
         if live is not None:
             self.runs.add(live)
         waiting = self._loading.pop(ref.run_id)
+        if len(self._loading) <= LOADS_WAITING // 2:
+            self._loaded.set()
         for action, lost in waiting:
             if live is not None:
                 action(live)
@@ -203,6 +209,12 @@ class Session:
                 assert problem is not None
                 lost(problem)
         self.runs.shrink()
+
+    async def keep_up(self) -> None:
+        """Wait while too many runs are being read back."""
+        if len(self._loading) > LOADS_WAITING:
+            self._loaded = trio.Event()
+            await self._loaded.wait()
 
     def shard(self, ref: RunRef) -> int:
         return shard_of(ref.tenant, ref.workflow_id, len(self.epochs))

@@ -1,0 +1,91 @@
+"""The workflow language: Amazon States Language with JSONPath. Parse, validate, evaluate.
+
+Pure: no I/O, no clock, no randomness, no await. What an evaluation needs of these comes in through a `Scope`. A
+definition is parsed and compiled once (`parse_definition`) and then only evaluated.
+"""
+
+from __future__ import annotations
+
+from daemon.language.definition import (
+    Catcher,
+    Choice,
+    Definition,
+    Fail,
+    Fault,
+    InvalidDefinition,
+    Machine,
+    Map,
+    Parallel,
+    Pass,
+    Retrier,
+    State,
+    StateKind,
+    Succeed,
+    Task,
+    Wait,
+)
+from daemon.language.errors import StateError
+from daemon.language.evaluate import (
+    TaskTimes,
+    arguments,
+    choose,
+    failure,
+    map_concurrency,
+    map_item_input,
+    map_items,
+    output,
+    pass_result,
+    task_result,
+    task_target,
+    task_times,
+    tolerated_failures,
+    wait_until,
+)
+from daemon.language.evaluation import Scope
+from daemon.language.parse import parse_definition
+from daemon.language.resource import BadResource, Resource, ResourceKind, parse_resource
+from daemon.language.retry import caught_output, matching_catcher, matching_retrier, retry_delay
+
+__all__ = [
+    "BadResource",
+    "Catcher",
+    "Choice",
+    "Definition",
+    "Fail",
+    "Fault",
+    "InvalidDefinition",
+    "Machine",
+    "Map",
+    "Parallel",
+    "Pass",
+    "Resource",
+    "ResourceKind",
+    "Retrier",
+    "Scope",
+    "State",
+    "StateError",
+    "StateKind",
+    "Succeed",
+    "Task",
+    "TaskTimes",
+    "Wait",
+    "arguments",
+    "caught_output",
+    "choose",
+    "failure",
+    "map_concurrency",
+    "map_item_input",
+    "map_items",
+    "matching_catcher",
+    "matching_retrier",
+    "output",
+    "parse_definition",
+    "parse_resource",
+    "pass_result",
+    "retry_delay",
+    "task_result",
+    "task_target",
+    "task_times",
+    "tolerated_failures",
+    "wait_until",
+]

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
 import msgspec
+import trio
 
 from enginekit.messages.calls import Call, Result
 from enginekit.messages.status import Refused
@@ -36,6 +37,12 @@ class Request(ABC):
         self.call = call
         self.deadline = deadline
         """In `trio.current_time()`: after it nobody waits any more."""
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody still waits for the answer, as far as is known. Work handed out with an answer that nobody
+        reads is lost until somebody misses it: look before taking any."""
+        return trio.current_time() < self.deadline
 
     @abstractmethod
     def answer(self, result: Result) -> None: ...

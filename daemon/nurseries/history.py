@@ -108,6 +108,7 @@ class History:
                     self._request(session, table, message)
                 else:
                     self._message(session, reports, message)
+            await session.keep_up()
 
     def _message(self, session: Session, reports: Reports, message: ToHistory) -> None:
         match message:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import trio
 
+from daemon.stores.faults import BatchRefused, Fenced, NoSuchEvent, StoreUnavailable, StoreUnusable
 from daemon.stores.rows import (
     Batch,
     Definition,
@@ -28,26 +29,7 @@ from daemon.stores.rows import (
 )
 from enginekit.messages.links import Millis, QueuedTask, QueueKey
 
-
-class StoreUnavailable(Exception):
-    """The store cannot be reached, or went away in the middle: what was being written may or may not be on disk."""
-
-
-class StoreUnusable(Exception):
-    """The store can not be opened as it is (newer schema, locked, foreign or damaged file, another shard count). The
-    message says what to do."""
-
-
-class Fenced(Exception):
-    """Nothing was written: somebody else has taken these shards since."""
-
-    def __init__(self, shards: list[int]) -> None:
-        super().__init__(f"shards {shards} have a newer epoch: another History owns them")
-        self.shards = shards
-
-
-class BatchRefused(Exception):
-    """Nothing was written: the store refuses this batch's data (a gap in a run's events, a key that is taken)."""
+__all__ = ["BatchRefused", "Fenced", "NoSuchEvent", "Store", "StoreUnavailable", "StoreUnusable"]
 
 
 class Store(Protocol):
@@ -75,7 +57,12 @@ class Store(Protocol):
         """Raise every shard's epoch by one and own them: whoever had them before is fenced from now on."""
 
     async def commit(self, batch: Batch) -> None:
-        """Write all of it, durably, in one transaction. Raises Fenced or BatchRefused when nothing was written."""
+        """Write all of it, durably, in one transaction. Raises Fenced or BatchRefused when nothing was written.
+
+        A batch is judged by what it leaves behind: a run that closes makes room for another of its `workflow_id` in
+        the same batch. A closed run takes no more events and has no `wake_at`; its effects can still be removed. Tasks
+        and effects to be marked or removed that are not there are passed over.
+        """
 
     # Reads see every commit that has returned.
 
@@ -91,7 +78,7 @@ class Store(Protocol):
         """Consecutive events from `after_id + 1`: at most `limit`, stopping before `max_bytes` (but at least one)."""
 
     async def events_by_id(self, tenant: str, run_id: str, ids: list[int]) -> list[bytes]:
-        """These events, in the order asked for."""
+        """These events, in the order asked for. Raises NoSuchEvent when one is not there."""
 
     async def due_runs(self, before: Millis, limit: int, after: DueRun | None = None) -> list[DueRun]:
         """Open runs with `wake_at < before`, in the order of (wake_at, run_id), from behind `after`."""

@@ -190,8 +190,8 @@ class ListWorkflows(Call, frozen=True, kw_only=True):
     status: ExecutionStatus | None = None
     workflow: Id | None = None
     label: Annotated[str, Meta(pattern=r"^[^=]+=", max_length=320)] | None = None
-    started_after: datetime | None = None
-    started_before: datetime | None = None
+    started_after: Annotated[datetime, Meta(tz=True)] | None = None
+    started_before: Annotated[datetime, Meta(tz=True)] | None = None
     page_size: PageSize = 100
     page_token: Token | None = None
 

@@ -220,4 +220,9 @@ class ArmTimer(Message, frozen=True):
     wake_at: Millis
 
 
-ToTimer: TypeAlias = ArmTimer
+class RescanTimers(Message, frozen=True):
+    """Hints or wake-ups may have been lost (History has started, or an ArmTimer found no room): look into the store
+    now, and fire again what is overdue there."""
+
+
+ToTimer: TypeAlias = ArmTimer | RescanTimers

@@ -1,0 +1,110 @@
+"""The methods of the wire, as a table: what each takes and answers, who may call it, who answers it and how long
+that may take.
+
+A token's `scope` claim is a space-separated string of these scopes; none implies another:
+
+- `read`: definitions, executions, histories, queues
+- `write`: register definitions; start, cancel and terminate executions
+- `work`: poll for tasks and report on them
+- `admin`: look into the daemon itself
+
+`engine token` without `--scope` gives all four. A token without the claim may only say Hello.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+from enginekit.messages import calls
+
+
+class Scope(str, Enum):
+    """What a token allows."""
+
+    READ = "read"
+    WRITE = "write"
+    WORK = "work"
+    ADMIN = "admin"
+
+
+class Answerer(Enum):
+    """Who answers a method."""
+
+    GATEWAY = "gateway"
+    CONNECTION = "connection"
+    HISTORY = "history"
+    MATCHING = "matching"
+    BOTH = "matching, then history"
+
+
+_WAITING = (calls.WaitWorkflow, calls.GetHistory, calls.PollTask)
+
+
+class Method(msgspec.Struct, frozen=True, kw_only=True):
+    """One row. `new_work`: refused while the daemon drains."""
+
+    params: type[calls.Call]
+    result: type[calls.Result]
+    scope: Scope | None
+    answerer: Answerer
+    new_work: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.params.__name__
+
+    @property
+    def timed(self) -> bool:
+        """Whether the time it takes says how fast the daemon is, not how long somebody wanted to wait."""
+        return self.params not in _WAITING
+
+    def timeout(self, call: calls.Call, base_seconds: float) -> float:
+        """Seconds the call may take in all."""
+        if isinstance(call, calls.WaitWorkflow | calls.GetHistory | calls.PollTask):
+            return call.wait_seconds + base_seconds
+        return base_seconds
+
+
+def _history(params: type[calls.Call], result: type[calls.Result], scope: Scope, new_work: bool = False) -> Method:
+    return Method(params=params, result=result, scope=scope, answerer=Answerer.HISTORY, new_work=new_work)
+
+
+METHODS: Final[dict[str, Method]] = {
+    method.name: method
+    for method in (
+        Method(params=calls.Hello, result=calls.HelloResult, scope=None, answerer=Answerer.GATEWAY),
+        Method(params=calls.Authenticate, result=calls.HelloResult, scope=None, answerer=Answerer.CONNECTION),
+        _history(calls.RegisterWorkflow, calls.RegisterWorkflowResult, Scope.WRITE),
+        _history(calls.GetDefinition, calls.GetDefinitionResult, Scope.READ),
+        _history(calls.ListDefinitions, calls.ListDefinitionsResult, Scope.READ),
+        _history(calls.StartWorkflow, calls.StartWorkflowResult, Scope.WRITE, new_work=True),
+        _history(calls.DescribeWorkflow, calls.DescribeWorkflowResult, Scope.READ),
+        _history(calls.WaitWorkflow, calls.DescribeWorkflowResult, Scope.READ),
+        _history(calls.ListWorkflows, calls.ListWorkflowsResult, Scope.READ),
+        _history(calls.GetHistory, calls.GetHistoryResult, Scope.READ),
+        _history(calls.CancelWorkflow, calls.Acknowledged, Scope.WRITE),
+        _history(calls.TerminateWorkflow, calls.Acknowledged, Scope.WRITE),
+        Method(
+            params=calls.PollTask,
+            result=calls.PollTaskResult,
+            scope=Scope.WORK,
+            answerer=Answerer.BOTH,
+            new_work=True,
+        ),
+        _history(calls.CompleteTask, calls.Acknowledged, Scope.WORK),
+        _history(calls.FailTask, calls.Acknowledged, Scope.WORK),
+        _history(calls.ReturnTask, calls.Acknowledged, Scope.WORK),
+        _history(calls.HeartbeatTask, calls.HeartbeatTaskResult, Scope.WORK),
+        _history(calls.CompleteTasks, calls.CompleteTasksResult, Scope.WORK),
+        Method(params=calls.ListQueues, result=calls.ListQueuesResult, scope=Scope.READ, answerer=Answerer.MATCHING),
+        Method(
+            params=calls.DescribeDaemon,
+            result=calls.DescribeDaemonResult,
+            scope=Scope.ADMIN,
+            answerer=Answerer.GATEWAY,
+        ),
+    )
+}

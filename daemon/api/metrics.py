@@ -1,0 +1,107 @@
+"""What the daemon counts, for `/metrics`: every counter, gauge and histogram, each with a method a service calls.
+
+One instance a process, over a registry that is passed in. Labels come from small closed sets only (a method, a
+status, a kind), never from what a caller sent, and their children are looked up once and kept: a count is cheap.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from enginekit.messages.events import TaskKind
+from enginekit.messages.status import ErrorStatus, ExecutionStatus
+
+OK: Final = "OK"
+_FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_SIZES: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500)
+
+
+class Metrics:
+    """The daemon's metrics, all prefixed `engine_`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self._calls = Counter(
+            "engine_rpc_calls", "Calls answered, by method and status.", ["method", "status"], registry=registry
+        )
+        self._call_children: dict[tuple[str, str], Counter] = {}
+        self._seconds = Histogram(
+            "engine_rpc_seconds",
+            "Time from a call to its answer, long polls left out.",
+            buckets=_FAST,
+            registry=registry,
+        )
+        self._connections = Gauge("engine_rpc_connections", "WebSocket connections open.", registry=registry)
+        self._ended = Counter(
+            "engine_rpc_connections_ended", "WebSocket connections ended, by why.", ["reason"], registry=registry
+        )
+        self._dispatched = Counter(
+            "engine_tasks_dispatched", "Tasks handed to a worker, by kind.", ["kind"], registry=registry
+        )
+        self._returned = Counter(
+            "engine_tasks_undelivered", "Tasks given back because their poll's answer was lost.", registry=registry
+        )
+        self._started = Counter("engine_executions_started", "Executions started.", registry=registry)
+        self._closed = Counter(
+            "engine_executions_closed", "Executions closed, by status.", ["status"], registry=registry
+        )
+        self._commits = Counter("engine_commits", "Batches committed to the store.", registry=registry)
+        self._commit_failures = Counter(
+            "engine_commit_failures", "Batches whose commit failed or whose outcome is unknown.", registry=registry
+        )
+        self._commit_seconds = Histogram(
+            "engine_commit_seconds", "Time one commit took.", buckets=_FAST, registry=registry
+        )
+        self._commit_transitions = Histogram(
+            "engine_commit_transitions", "Transitions in one commit.", buckets=_SIZES, registry=registry
+        )
+        self._events = Counter("engine_events", "Events written.", registry=registry)
+        self._dispatched_by_kind = {kind: self._dispatched.labels(kind.value) for kind in TaskKind}
+        self._closed_by_status = {
+            status: self._closed.labels(status.value) for status in ExecutionStatus if status.closed
+        }
+
+    def call(self, method: str, status: ErrorStatus | None, seconds: float | None) -> None:
+        """One call was answered, `status` None: with a result. `method` is a known one's name or `unknown`;
+        `seconds` None: it was a long poll."""
+        key = (method, OK if status is None else status.value)
+        child = self._call_children.get(key)
+        if child is None:
+            child = self._call_children[key] = self._calls.labels(*key)
+        child.inc()
+        if seconds is not None:
+            self._seconds.observe(seconds)
+
+    def connection_opened(self) -> None:
+        self._connections.inc()
+
+    def connection_closed(self) -> None:
+        self._connections.dec()
+
+    def connection_ended(self, reason: str) -> None:
+        """Why a connection was refused or cut (a short fixed word)."""
+        self._ended.labels(reason).inc()
+
+    def dispatched(self, kind: TaskKind, tasks: int) -> None:
+        self._dispatched_by_kind[kind].inc(tasks)
+
+    def undelivered(self, tasks: int) -> None:
+        self._returned.inc(tasks)
+
+    def execution_started(self, executions: int = 1) -> None:
+        self._started.inc(executions)
+
+    def execution_closed(self, status: ExecutionStatus) -> None:
+        self._closed_by_status[status].inc()
+
+    def committed(self, transitions: int, events: int, seconds: float) -> None:
+        """One batch is on disk."""
+        self._commits.inc()
+        self._events.inc(events)
+        self._commit_transitions.observe(transitions)
+        self._commit_seconds.observe(seconds)
+
+    def commit_failed(self) -> None:
+        self._commit_failures.inc()

@@ -1,0 +1,51 @@
+"""Looking after a daemon: `queues`, `status`."""
+
+from __future__ import annotations
+
+import click
+
+from daemon.cli.output import document, json_option, line, moment, table
+from daemon.cli.session import talk
+from enginekit.messages.calls import DescribeDaemon, ListQueues
+
+
+@click.command()
+@json_option
+def queues(as_json: bool) -> None:
+    """Show the task queues: what waits in each, for how long, and who asks for it."""
+    found = talk(lambda client: client.call(ListQueues())).queues
+    if as_json:
+        document(found)
+        return
+    rows = [
+        (
+            each.queue,
+            each.kind,
+            str(each.depth),
+            f"{each.oldest_seconds:.1f} s" if each.depth else "",
+            str(each.pollers),
+            str(each.dispatched),
+            f"{each.rate:.1f}/s",
+        )
+        for each in found
+    ]
+    table(("queue", "kind", "depth", "oldest", "pollers", "dispatched", "rate"), rows)
+
+
+@click.command()
+@json_option
+def status(as_json: bool) -> None:
+    """Show the daemon's services, shards and store."""
+    seen = talk(lambda client: client.call(DescribeDaemon()))
+    if as_json:
+        document(seen)
+        return
+    line(f"engine {seen.engine} (Python {seen.python}, Trio {seen.trio}), pid {seen.pid}")
+    line(f"started {moment(seen.started_at)}")
+    line(f"store: {seen.store.kind}, {seen.store.state}, schema {seen.store.schema_version}")
+    line("shards: " + ", ".join(f"{each.shard} (epoch {each.epoch})" for each in seen.shards))
+    rows = [
+        (each.name, each.state, str(each.restarts), f"{each.uptime_seconds:.0f} s", each.last_error or "")
+        for each in seen.services
+    ]
+    table(("service", "state", "restarts", "uptime", "last error"), rows)

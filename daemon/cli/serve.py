@@ -1,0 +1,80 @@
+"""`engine serve`: from the command line to a running daemon, and from its end to the exit status.
+
+Exit status: 0 drained, 1 a service failed for good, 2 wrong settings, 3 the store or the key cannot be used,
+128 + N ended at once by a second signal N.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+import click
+import trio
+
+import daemon
+from daemon.assembly import Daemon
+from daemon.clock import WallClock
+from daemon.configuration import BadSettings, load_settings
+from daemon.logs import configure_logs
+from daemon.supervisor import serve as supervise
+from enginekit.local import data_dir
+
+ROLES: Final = ("frontend", "history", "matching", "worker", "timer")
+DISTRIBUTION: Final = "execution-plane"
+
+
+@click.command()
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="engine.toml; all defaults without it.")
+@click.option("--data-dir", "folder", type=click.Path(file_okay=False, path_type=Path), help="Where the daemon lives.")
+@click.option("--roles", metavar="ROLE,…", help=f"The services to run, of {','.join(ROLES)}; all without it.")
+@click.pass_context
+def serve(ctx: click.Context, config: Path | None, folder: Path | None, roles: str | None) -> None:
+    """Run the daemon until SIGTERM or Ctrl-C, which let running tasks finish; a second one ends it at once."""
+    shadow = find_shadow()
+    if shadow is not None:
+        raise click.ClickException(shadow)
+    check_roles(roles)
+    try:
+        settings = load_settings(config)
+    except BadSettings as error:
+        raise click.UsageError(str(error)) from error
+    configure_logs(settings.log)
+    ctx.exit(trio.run(supervise, Daemon(settings, folder or data_dir(), WallClock())))
+
+
+def check_roles(roles: str | None) -> None:
+    """Raises click.BadParameter for roles that there are not, or that cannot run apart from the others."""
+    if roles is None:
+        return
+    named = {role.strip() for role in roles.split(",")}
+    unknown = sorted(named - set(ROLES))
+    if unknown:
+        raise click.BadParameter(f"no role {unknown[0]!r}; there are {', '.join(ROLES)}", param_hint="--roles")
+    missing = [role for role in ROLES if role not in named]
+    if missing:
+        raise click.BadParameter(
+            f"an embedded store belongs to one daemon, which needs all five services; {', '.join(missing)} missing",
+            param_hint="--roles",
+        )
+
+
+def find_shadow(home: Path | None = None) -> str | None:
+    """What is wrong when the package `daemon` is not ours: other distributions use that name, too."""
+    ours = home or Path(__file__).resolve().parent.parent
+    loaded = Path(daemon.__file__ or "").resolve().parent
+    if loaded != ours:
+        return (
+            f"another `daemon` package shadows the engine's: Python imports {loaded} instead of {ours}; "
+            "run the engine in an environment of its own"
+        )
+    for name in sorted(set(metadata.packages_distributions().get("daemon", ())) - {DISTRIBUTION}):
+        distribution = metadata.distribution(name)
+        for file in distribution.files or ():
+            if file.name == "__init__.py" and Path(str(distribution.locate_file(file))).resolve().parent == ours:
+                return (
+                    f"the distribution {name} has written its own `daemon` package over the engine's in {ours}; "
+                    f"uninstall {name}, then reinstall {DISTRIBUTION}, or give each an environment of its own"
+                )
+    return None

@@ -1,0 +1,312 @@
+"""engine.toml, read strictly: every fault in it at once, each with its line, what is wrong, and what was meant.
+
+Only reading and checking live here; the shape, the defaults and the bounds of single values are in
+`daemon/settings.py`. What is checked across values, or beyond a type, is in `_CHECKS` below.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+
+from daemon.settings import Section, Settings
+
+FILE_BYTES = 64 * 1024
+"""Far more than every setting with its comment takes. Finding lines re-reads the file, so its size is bounded."""
+
+ALGORITHMS = frozenset(
+    {
+        "HS256",
+        "HS384",
+        "HS512",
+        "RS256",
+        "RS384",
+        "RS512",
+        "ES256",
+        "ES384",
+        "ES512",
+        "PS256",
+        "PS384",
+        "PS512",
+        "EdDSA",
+    }
+)
+
+KeyPath: TypeAlias = tuple[str, ...]
+Fault: TypeAlias = tuple[KeyPath, str]
+Check: TypeAlias = Callable[[Settings], str | None]
+"""Why a value cannot be, or None."""
+
+
+class BadSettings(Exception):
+    """The settings cannot be used. The message has one line for each fault, in the order of the file."""
+
+
+def load_settings(path: Path | None) -> Settings:
+    """The settings of an engine.toml, or the defaults without one.
+
+    Raises BadSettings: no such file, not TOML, an unknown setting, a wrong type, an impossible value.
+    """
+    if path is None:
+        return Settings()
+    text = _read(path)
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadSettings(_not_toml(path, text, error)) from error
+    faults: list[Fault] = []
+    sections = _sections(document, faults)
+    settings = msgspec.structs.replace(Settings(), **sections)
+    # A value that was refused has been replaced by its default: a check that reads it would blame the wrong one.
+    refused = {key for key, _ in faults}
+    faults += [
+        (key, reason)
+        for key, reason in _check(settings)
+        if refused.isdisjoint((key, key[:1], _COMPARED_WITH.get(key, key)))
+    ]
+    if faults:
+        raise BadSettings("\n".join(_located(path, text, faults)))
+    return settings
+
+
+def _read(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadSettings(f"{path}: cannot be read: {error.strerror}") from error
+    if len(data) > FILE_BYTES:
+        raise BadSettings(f"{path}: {len(data)} bytes are more than settings can take ({FILE_BYTES}); is it the file?")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise BadSettings(f"{path}:{line}: not UTF-8 (byte {data[error.start]:#04x})") from error
+
+
+def _not_toml(path: Path, text: str, error: tomllib.TOMLDecodeError) -> str:
+    match = re.fullmatch(r"(.*?) \(at (?:line (\d+), column \d+|end of document)\)", str(error), re.DOTALL)
+    if match is None:
+        return f"{path}: not TOML: {error}"
+    line = match[2] or str(max(len(text.splitlines()), 1))
+    return f"{path}:{line}: not TOML: {match[1]}"
+
+
+# --- types and names ---------------------------------------------------------------------------------------------
+
+
+def _sections(document: dict[str, object], faults: list[Fault]) -> dict[str, Section]:
+    """Every section that the document has, with the default in the place of each value that is at fault."""
+    known = {field.name: field for field in msgspec.structs.fields(Settings)}
+    sections: dict[str, Section] = {}
+    for name, table in document.items():
+        if name not in known:
+            if isinstance(table, dict):
+                faults.append(((name,), f"[{name}]: unknown section{_near(name, known)}"))
+            else:
+                faults.append(((name,), f"{name}: a setting must stand in its section{_near(name, known)}"))
+            continue
+        kind = known[name].type
+        assert isinstance(kind, type)
+        assert issubclass(kind, Section)
+        if not isinstance(table, dict):
+            faults.append(((name,), f"{name}: must be a section, written [{name}], not {_shown(table)}"))
+            continue
+        sections[name] = msgspec.structs.replace(kind(), **_values(name, kind, table, faults))
+    return sections
+
+
+def _values(section: str, kind: type[Section], table: dict[str, object], faults: list[Fault]) -> dict[str, object]:
+    known = {field.name: field for field in msgspec.structs.fields(kind)}
+    values: dict[str, object] = {}
+    for key, value in table.items():
+        where = (section, key)
+        if key not in known:
+            faults.append((where, f"[{section}] {key}: unknown setting{_near(key, known)}"))
+            continue
+        if isinstance(value, float) and not math.isfinite(value):
+            faults.append((where, f"[{section}] {key}: must be a finite number, not {value}"))
+            continue
+        try:
+            values[key] = msgspec.convert(value, known[key].type)
+        except msgspec.ValidationError as error:
+            faults.append((where, f"[{section}] {key}: {_expectation(error)}, not {_shown(value)}"))
+    return values
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+
+
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a string",
+    "bool": "true or false",
+    "array": "a list",
+    "null": "absent",
+}
+
+
+def _expectation(error: msgspec.ValidationError) -> str:
+    """msgspec's "Expected `int` >= 1 - at `$`" in a person's words: "must be a whole number >= 1"."""
+    text = re.sub(r", got `.*?`|  ?- at `.*?`", "", str(error))
+    match = re.fullmatch(r"Expected `(.*?)`(.*)", text, re.DOTALL)
+    if match is None:
+        return f"is refused ({text})"
+    kinds = [_TYPES.get(kind.strip(), kind.strip()) for kind in match[1].split("|")]
+    pattern = re.fullmatch(r" matching regex '\^\((.*)\)\$'", match[2])
+    if pattern is not None:
+        return f"must be one of {', '.join(pattern[1].split('|'))}"
+    return f"must be {' or '.join(k for k in kinds if k != 'absent')}{match[2]}"
+
+
+def _shown(value: object) -> str:
+    text = {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# --- beyond types ------------------------------------------------------------------------------------------------
+
+
+def _check(settings: Settings) -> list[Fault]:
+    """What no single type can say."""
+    return [
+        ((section, key), f"[{section}] {key}: {reason}")
+        for (section, key), check in _CHECKS
+        if (reason := check(settings)) is not None
+    ]
+
+
+def _store_url(settings: Settings) -> str | None:
+    url = settings.store.url
+    if url == "memory:" or url.startswith("sqlite:///"):
+        return None
+    return f"must be memory: or sqlite:///PATH, not {_shown(url)}"
+
+
+def parse_listen(listen: str) -> tuple[str, int]:
+    """HOST and PORT of a `…_listen`; an IPv6 host is in brackets there. Raises ValueError."""
+    host, colon, port = listen.rpartition(":")
+    if not colon or not host:
+        raise ValueError(f"must be HOST:PORT, not {_shown(listen)}")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if ":" in host and not bracketed:
+        raise ValueError(f"must have an IPv6 host in brackets, as [::1]:7460, not {_shown(listen)}")
+    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise ValueError(f"must end in a port from 0 (any free one) to 65535, not {_shown(listen)}")
+    return host[1:-1] if bracketed else host, int(port)
+
+
+def _listen(read: Callable[[Settings], str]) -> Check:
+    def check(settings: Settings) -> str | None:
+        try:
+            parse_listen(read(settings))
+        except ValueError as error:
+            return str(error)
+        return None
+
+    return check
+
+
+def _same_listen(settings: Settings) -> str | None:
+    rpc, http = settings.frontend.rpc_listen, settings.frontend.http_listen
+    if rpc == http and not http.endswith(":0"):
+        return f"is the same address as rpc_listen ({http})"
+    return None
+
+
+def _payload_fits_frame(settings: Settings) -> str | None:
+    if settings.history.payload_bytes > settings.frontend.frame_bytes // 2:
+        return (
+            f"{settings.history.payload_bytes} does not fit twice into [frontend] frame_bytes "
+            f"({settings.frontend.frame_bytes}): a call with such a payload could not come in, nor an answer go out"
+        )
+    return None
+
+
+def _page_fits_frame(settings: Settings) -> str | None:
+    if settings.history.page_bytes > settings.frontend.frame_bytes:
+        return (
+            f"{settings.history.page_bytes} is more than [frontend] frame_bytes ({settings.frontend.frame_bytes}): "
+            "a full page could not go out"
+        )
+    return None
+
+
+def _algorithms(settings: Settings) -> str | None:
+    bad = [name for name in settings.auth.algorithms if name not in ALGORITHMS]
+    return f"{_shown(bad[0])} is none of {', '.join(sorted(ALGORITHMS))}" if bad else None
+
+
+def _backoff_limit(settings: Settings) -> str | None:
+    supervisor = settings.supervisor
+    if supervisor.backoff_limit_seconds < supervisor.backoff_seconds:
+        return f"{supervisor.backoff_limit_seconds:g} is less than backoff_seconds ({supervisor.backoff_seconds:g})"
+    return None
+
+
+_CHECKS: tuple[tuple[tuple[str, str], Check], ...] = (
+    (("store", "url"), _store_url),
+    (("frontend", "rpc_listen"), _listen(lambda settings: settings.frontend.rpc_listen)),
+    (("frontend", "http_listen"), _listen(lambda settings: settings.frontend.http_listen)),
+    (("frontend", "http_listen"), _same_listen),
+    (("auth", "algorithms"), _algorithms),
+    (("history", "payload_bytes"), _payload_fits_frame),
+    (("history", "page_bytes"), _page_fits_frame),
+    (("supervisor", "backoff_limit_seconds"), _backoff_limit),
+)
+
+_COMPARED_WITH: dict[KeyPath, KeyPath] = {
+    ("frontend", "http_listen"): ("frontend", "rpc_listen"),
+    ("history", "payload_bytes"): ("frontend", "frame_bytes"),
+    ("history", "page_bytes"): ("frontend", "frame_bytes"),
+    ("supervisor", "backoff_limit_seconds"): ("supervisor", "backoff_seconds"),
+}
+"""Where to look for the line of a fault when the file leaves the setting itself at its default."""
+
+
+# --- lines -------------------------------------------------------------------------------------------------------
+
+
+def _located(path: Path, text: str, faults: list[Fault]) -> list[str]:
+    lines = _lines_of(text, {key for key, _ in faults} | set(_COMPARED_WITH.values()))
+    placed = sorted((lines.get(key) or lines.get(_COMPARED_WITH.get(key, key), 1), reason) for key, reason in faults)
+    return [f"{path}:{line}: {reason}" for line, reason in placed]
+
+
+def _lines_of(text: str, keys: set[KeyPath]) -> dict[KeyPath, int]:
+    """The line on which each of these keys is set.
+
+    tomllib does not tell, so its own reading of the file's beginnings does: a key is set on the line after the
+    longest beginning that is TOML and does not have it. Keys that are nowhere in the file are left out.
+    """
+    found: dict[KeyPath, int] = {}
+    lines = text.splitlines(keepends=True)
+    longest_without = 0
+    for count in range(1, len(lines) + 1):
+        try:
+            document = tomllib.loads("".join(lines[:count]))
+        except tomllib.TOMLDecodeError:
+            continue
+        for key in keys - found.keys():
+            if _has(document, key):
+                found[key] = longest_without + 1
+        longest_without = count
+    return found
+
+
+def _has(document: dict[str, object], key: KeyPath) -> bool:
+    here: object = document
+    for part in key:
+        if not isinstance(here, dict) or part not in here:
+            return False
+        here = here[part]
+    return True

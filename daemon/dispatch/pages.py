@@ -1,0 +1,66 @@
+"""Filling a queue from the store, page by page, while its tasks come and go.
+
+Reads only. When a queue is to be filled, and what happens when the store is away, is Matching's to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from daemon.dispatch.task_queue import TaskQueue
+from daemon.stores.interface import Store
+from daemon.stores.rows import TaskCursor
+from enginekit.messages.links import QueuedTask, TaskRef
+
+PAGE_TASKS = 500
+"""Tasks read from the store at once."""
+
+
+class Pages:
+    """Reads queues of one store, one at a time."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._over: set[TaskRef] | None = None
+
+    def over(self, ref: TaskRef) -> None:
+        """A task is over, or no longer waiting.
+
+        It was removed from the store before anybody said so: a page whose reading began after that does not have it,
+        one that is being read now may.
+        """
+        if self._over is not None:
+            self._over.add(ref)
+
+    async def fill(
+        self, queue: TaskQueue, known: Callable[[TaskRef], bool], admit: Callable[[list[QueuedTask]], None]
+    ) -> bool:
+        """Read the queue from its first task on and `admit` those that are not `known`, while it has room.
+
+        Whether the end of the queue was reached. Raises StoreUnavailable.
+        """
+        after: TaskCursor | None = None
+        while queue.room:
+            self._over = set()
+            try:
+                page = await self._store.waiting_tasks(queue.key, PAGE_TASKS, after)
+                wanted = [task for task in page if task.task not in self._over and not known(task.task)]
+            finally:
+                self._over = None
+            room = queue.room
+            admit(wanted[:room])
+            if len(wanted) > room:
+                return False
+            if len(page) < PAGE_TASKS:
+                return True
+            after = cursor_behind(page[-1])
+        return False
+
+
+def cursor_behind(task: QueuedTask) -> TaskCursor:
+    return TaskCursor(
+        priority=task.priority,
+        scheduled_at=task.scheduled_at,
+        run_id=task.task.run.run_id,
+        event_id=task.task.event_id,
+    )

@@ -1,0 +1,193 @@
+"""Running a state's expressions: what goes into a state, what comes out, where it leads.
+
+Every function is pure, takes the state's raw input, leaves it as it is, and may raise StateError. The values they
+answer may share parts with the input and with the definition: nobody changes them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import cast
+
+import msgspec
+
+from daemon.language.definition import Choice, Fail, Map, Parallel, Pass, Quantity, State, Task, Wait
+from daemon.language.errors import NO_CHOICE_MATCHED, RUNTIME, StateError
+from daemon.language.evaluation import Evaluation, Scope
+from daemon.language.resource import function_name
+from enginekit.messages.json import JSON
+
+
+class TaskTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """The times a Task's definition gives, in seconds; None where it gives none.
+
+    `timeout_seconds` is from start to close, `schedule_to_start_seconds` how long it may wait for a worker.
+    """
+
+    timeout_seconds: float | None
+    heartbeat_seconds: float | None
+    schedule_to_start_seconds: float | None
+
+
+def arguments(state: State, raw: JSON, scope: Scope) -> JSON:
+    """What the state works on: InputPath, then Parameters. For a Map, that is before its items are taken."""
+    select = state.input_path
+    template = state.parameters if isinstance(state, Pass | Task | Parallel) else None
+    if template is None:
+        return raw if select is None else select(raw, Evaluation(scope))
+    evaluation = Evaluation(scope)
+    return template(raw if select is None else select(raw, evaluation), evaluation)
+
+
+def output(state: State, raw: JSON, result: JSON, scope: Scope) -> JSON:
+    """What the state passes on: ResultSelector, ResultPath, OutputPath, as far as its type has them.
+
+    For Wait, Succeed and Choice `result` is the effective input (`arguments`), which OutputPath applies to.
+    """
+    evaluation = Evaluation(scope)
+    if isinstance(state, Task | Parallel | Map):
+        if state.selector is not None:
+            result = state.selector(result, evaluation)
+        if state.place is not None:
+            result = state.place(raw, result)
+    elif isinstance(state, Pass) and state.place is not None:
+        result = state.place(raw, result)
+    return result if state.output_path is None else state.output_path(result, evaluation)
+
+
+def pass_result(state: Pass, raw: JSON, scope: Scope) -> JSON:
+    """A Pass state's result: its Result if it has one, else its arguments."""
+    return state.result if state.has_result else arguments(state, raw, scope)
+
+
+def choose(state: Choice, raw: JSON, scope: Scope) -> tuple[str, JSON]:
+    """The next state's name, and the output. Raises StateError (States.NoChoiceMatched) without a Default."""
+    evaluation = Evaluation(scope)
+    value = raw if state.input_path is None else state.input_path(raw, evaluation)
+    for rule, following in state.rules:
+        if rule(value, evaluation):
+            chosen = following
+            break
+    else:
+        if state.default is None:
+            raise StateError(NO_CHOICE_MATCHED, f"{state.where}: no rule holds for the input, and there is no Default")
+        chosen = state.default
+    return chosen, value if state.output_path is None else state.output_path(value, evaluation)
+
+
+def wait_until(state: Wait, raw: JSON, scope: Scope) -> datetime:
+    """When a Wait state is over (UTC; it may be past already)."""
+    evaluation = Evaluation(scope)
+    return state.until(raw if state.input_path is None else state.input_path(raw, evaluation), evaluation)
+
+
+def failure(state: Fail, raw: JSON, scope: Scope) -> tuple[str, str]:
+    """A Fail state's error and cause; empty where it names none."""
+    evaluation = Evaluation(scope)
+    error = state.error if isinstance(state.error, str) else state.error(raw, evaluation)
+    cause = state.cause if isinstance(state.cause, str) else state.cause(raw, evaluation)
+    return cast(str, error), cast(str, cause)
+
+
+def task_times(state: Task, raw: JSON, scope: Scope) -> TaskTimes:
+    """A Task's times; paths are applied to its effective input."""
+    return TaskTimes(
+        timeout_seconds=_quantity(state.timeout, state, raw, scope),
+        heartbeat_seconds=_quantity(state.heartbeat, state, raw, scope),
+        schedule_to_start_seconds=state.schedule_to_start,
+    )
+
+
+def task_target(state: Task, args: JSON) -> tuple[str, JSON]:
+    """The task queue a task goes to, and what its worker gets, from the state's arguments.
+
+    Only for `arn:aws:states:::lambda:invoke` do the two differ from the resource's queue and the arguments.
+    """
+    resource = state.resource
+    if not resource.lambda_invoke:
+        return state.task_queue or resource.queue, args
+    if not isinstance(args, dict):
+        raise StateError(RUNTIME, f"{state.where}.Parameters: lambda:invoke wants an object with FunctionName")
+    queue = state.task_queue or resource.queue
+    if not queue:
+        written = args.get("FunctionName")
+        named = function_name(written) if isinstance(written, str) else None
+        if named is None:
+            raise StateError(RUNTIME, f"{state.where}.Parameters.FunctionName: does not name a Lambda function")
+        queue = named
+    return queue, args.get("Payload", {})
+
+
+def task_result(state: Task, result: JSON) -> JSON:
+    """A task's result as the reference service wraps it: only for `arn:aws:states:::lambda:invoke` is it wrapped."""
+    if not state.resource.lambda_invoke or state.resource.wait_for_token:
+        return result
+    return {"ExecutedVersion": "$LATEST", "Payload": result, "StatusCode": 200}
+
+
+def map_items(state: Map, raw: JSON, scope: Scope) -> list[JSON]:
+    """A Map state's items: what ItemsPath leads to in its effective input, which must be an array."""
+    evaluation = Evaluation(scope)
+    value = raw if state.input_path is None else state.input_path(raw, evaluation)
+    if state.items is not None:
+        value = state.items(value, evaluation)
+    if not isinstance(value, list):
+        field = "ItemsPath" if state.items is not None else "InputPath"
+        raise StateError(RUNTIME, f"{state.where}.{field}: a Map state needs an array of items")
+    return value
+
+
+def map_item_input(state: Map, raw: JSON, index: int, value: JSON, scope: Scope) -> JSON:
+    """The input of one item's run: the item, or what ItemSelector makes with `$$.Map.Item.Index` and `.Value`."""
+    if state.parameters is None:
+        return value
+    evaluation = Evaluation(_ItemContext(scope, index, value).scope())
+    return state.parameters(raw if state.input_path is None else state.input_path(raw, evaluation), evaluation)
+
+
+class _ItemContext:
+    """The context object of one item: the base one and `Map.Item`."""
+
+    __slots__ = ("base", "index", "value")
+
+    def __init__(self, base: Scope, index: int, value: JSON) -> None:
+        self.base = base
+        self.index = index
+        self.value = value
+
+    def build(self) -> dict[str, JSON]:
+        return {**self.base.context(), "Map": {"Item": {"Index": self.index, "Value": self.value}}}
+
+    def scope(self) -> Scope:
+        base = self.base
+        return Scope(context=self.build, random=base.random, uuid=base.uuid, now=base.now)
+
+
+def map_concurrency(state: Map, raw: JSON, scope: Scope) -> int:
+    """How many items may run at a time; 0 for as many as there are."""
+    return _quantity(state.concurrency, state, raw, scope) or 0
+
+
+def tolerated_failures(state: Map, raw: JSON, scope: Scope, total: int) -> int:
+    """How many of `total` items may fail before the Map state does: the lower of the count and the percentage."""
+    limits: list[int] = []
+    count = _quantity(state.tolerated_count, state, raw, scope)
+    if count is not None:
+        limits.append(count)
+    percentage = state.tolerated_percentage
+    if percentage is not None:
+        if not isinstance(percentage, int | float):
+            evaluation = Evaluation(scope)
+            value = raw if state.input_path is None else state.input_path(raw, evaluation)
+            percentage = cast(float, percentage(value, evaluation))
+        limits.append(int(total * percentage / 100))
+    return min([*limits, total]) if limits else 0
+
+
+def _quantity(quantity: Quantity, state: State, raw: JSON, scope: Scope) -> int | None:
+    """The number, read from the effective input where a path gives it; the path's expression checks its range."""
+    if quantity is None or isinstance(quantity, int):
+        return quantity
+    evaluation = Evaluation(scope)
+    value = raw if state.input_path is None else state.input_path(raw, evaluation)
+    return cast(int, quantity(value, evaluation))

@@ -1,0 +1,164 @@
+"""Reading a definition's fields with their types checked, and gathering what is wrong with them.
+
+Every reader reports what it finds and answers something harmless, so that one pass finds every fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Final
+
+from daemon.language.definition import Fault
+from daemon.language.values import kind
+from enginekit.messages.json import JSON
+
+MAX_FAULTS: Final = 1_000
+_MAX_SUGGESTIONS: Final = 25
+_MAX_CANDIDATES: Final = 1_000
+
+MAX_COUNT: Final = 2**31 - 1
+LONGEST_SECONDS: Final = 99_999_999
+"""The most seconds that a definition may name anywhere."""
+
+
+class Findings:
+    """What is wrong with a definition, and what is only worth a warning; and the names used in it so far."""
+
+    def __init__(self, node_types: frozenset[str] | None) -> None:
+        self.faults: list[Fault] = []
+        self.warnings: list[Fault] = []
+        self.names: dict[str, str] = {}
+        self.node_types = node_types
+        self._untold = 0
+        self._suggestions = 0
+
+    def fault(self, path: str, message: str) -> None:
+        """Note a fault."""
+        if len(self.faults) < MAX_FAULTS:
+            self.faults.append(Fault(path, message))
+        else:
+            self._untold += 1
+
+    def warn(self, path: str, message: str) -> None:
+        """Note a warning."""
+        if len(self.warnings) < MAX_FAULTS:
+            self.warnings.append(Fault(path, message))
+
+    def all_faults(self) -> tuple[Fault, ...]:
+        """The faults, and how many more there were than anybody would read."""
+        more = (Fault("", f"and {self._untold:,} more faults"),) if self._untold else ()
+        return (*self.faults, *more)
+
+    def suggest(self, name: str, candidates: Iterable[str]) -> str:
+        """`; did you mean "X"?` for the candidate most like the name, or nothing."""
+        if self._suggestions >= _MAX_SUGGESTIONS:
+            return ""
+        self._suggestions += 1
+        known = list(candidates)[:_MAX_CANDIDATES]
+        near = get_close_matches(name[:80], known, 1) or [each for each in known if each.lower() == name.lower()][:1]
+        return f'; did you mean "{near[0]}"?' if near else ""
+
+
+class Fields:
+    """One object of the definition at a path, read field by field."""
+
+    def __init__(self, findings: Findings, where: str, values: dict[str, JSON]) -> None:
+        self.findings = findings
+        self.where = where
+        self.values = values
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.values
+
+    def path(self, name: str) -> str:
+        """The path of a field."""
+        return f"{self.where}.{name}" if self.where else name
+
+    def fault(self, name: str, message: str) -> None:
+        """Note a fault of a field."""
+        self.findings.fault(self.path(name), message)
+
+    def _wrong(self, name: str, wanted: str) -> None:
+        self.fault(name, f"must be {wanted}, not {kind(self.values[name])}")
+
+    def text(self, name: str) -> str | None:
+        """A string, None where there is none."""
+        value = self.values.get(name)
+        if isinstance(value, str):
+            return value
+        if name in self.values:
+            self._wrong(name, "a string")
+        return None
+
+    def flag(self, name: str) -> bool | None:
+        """A boolean, None where there is none."""
+        value = self.values.get(name)
+        if isinstance(value, bool):
+            return value
+        if name in self.values:
+            self._wrong(name, "true or false")
+        return None
+
+    def whole(self, name: str, least: int, most: int) -> int | None:
+        """A whole number in a range, None where there is none."""
+        value = self.values.get(name)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            if least <= value <= most:
+                return value
+            self.fault(name, f"must be from {least:,} to {most:,}, not {_shown(value)}")
+        elif isinstance(value, float):
+            self.fault(name, f"must be a whole number, not {value}")
+        elif name in self.values:
+            self._wrong(name, "a whole number")
+        return None
+
+    def number(self, name: str, least: float, most: float) -> float | None:
+        """A number in a range, None where there is none."""
+        value = self.values.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if least <= value <= most:
+                return float(value)
+            self.fault(name, f"must be from {least:,g} to {most:,g}, not {_shown(value)}")
+        elif name in self.values:
+            self._wrong(name, "a number")
+        return None
+
+    def object(self, name: str) -> Fields | None:
+        """An object, None where there is none."""
+        value = self.values.get(name)
+        if isinstance(value, dict):
+            return Fields(self.findings, self.path(name), value)
+        if name in self.values:
+            self._wrong(name, "an object")
+        return None
+
+    def objects(self, name: str, *, empty: bool = False) -> list[Fields]:
+        """An array of objects. Without `empty` there must be one at least."""
+        value = self.values.get(name)
+        if not isinstance(value, list):
+            if name in self.values:
+                self._wrong(name, "an array")
+            return []
+        if not value and not empty:
+            self.fault(name, "must not be empty")
+        made: list[Fields] = []
+        for index, item in enumerate(value):
+            if isinstance(item, dict):
+                made.append(Fields(self.findings, f"{self.path(name)}[{index}]", item))
+            else:
+                self.fault(f"{name}[{index}]", f"must be an object, not {kind(item)}")
+        return made
+
+    def only(self, names: Iterable[str], what: str) -> None:
+        """Note every field that is not one of these. `what` the object is, for the message."""
+        known = list(names)
+        for name in self.values:
+            if name not in known:
+                self.fault(name, f"{what} has no such field{self.findings.suggest(name, known)}")
+
+
+def _shown(number: float) -> str:
+    return f"{number:,}" if abs(number) < 10**15 else f"{float(number):g}" if abs(number) < 10**300 else "a huge number"

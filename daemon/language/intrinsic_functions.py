@@ -1,0 +1,254 @@
+"""What each intrinsic function does: plain functions of their arguments' values.
+
+They raise Failed with the reason alone; the caller adds the function's name and the error's. Randomness and
+identifiers come from the evaluation's scope.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+from daemon.language.errors import DATA_LIMIT_EXCEEDED, Failed
+from daemon.language.evaluation import Evaluation
+from daemon.language.values import MAX_BYTES, encodable, kind, same
+from enginekit.messages.json import JSON, NotJSON, decode, encode
+
+Function: TypeAlias = Callable[[list[JSON], Evaluation], JSON]
+
+MAX_RANGE: Final = 1_000
+MAX_TEXT: Final = 10_000
+_LARGEST: Final = 2**63 - 1
+_ALGORITHMS: Final = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256", "SHA-384": "sha384", "SHA-512": "sha512"}
+
+
+def interpolate(pieces: Sequence[str], values: list[JSON], evaluation: Evaluation) -> str:
+    """The pieces with the values between them. Values must be strings, numbers, booleans or null."""
+    made = [pieces[0]]
+    length = len(pieces[0])
+    for value, piece in zip(values, pieces[1:], strict=True):
+        if isinstance(value, str):
+            text = value
+        elif isinstance(value, list | dict):
+            raise Failed(f"a value for the template is {kind(value)}; use States.JsonToString to write it as text")
+        else:
+            text = _written(value, evaluation)
+        made.append(text)
+        made.append(piece)
+        length += len(text) + len(piece)
+        if length > MAX_BYTES:
+            raise Failed(f"the text it builds is longer than {MAX_BYTES:,} characters", DATA_LIMIT_EXCEEDED)
+    evaluation.spend(length >> 4)
+    return "".join(made)
+
+
+def _written(value: JSON, evaluation: Evaluation) -> str:
+    """The value as JSON text."""
+    evaluation.weigh(value)
+    try:
+        return bytes(encode(value)).decode()
+    except NotJSON as error:
+        raise Failed(str(error)) from None
+
+
+def _array_of(value: JSON) -> list[JSON]:
+    if not isinstance(value, list):
+        raise Failed(f"wants an array, not {kind(value)}")
+    return value
+
+
+def _text_of(value: JSON, limit: int) -> str:
+    if not isinstance(value, str):
+        raise Failed(f"wants a string, not {kind(value)}")
+    if len(value) > limit:
+        raise Failed(f"takes {limit:,} characters at most, not {len(value):,}")
+    return value
+
+
+def _whole(value: JSON) -> int:
+    """A whole number; a fraction is rounded, half up, as the reference service does."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise Failed(f"wants a whole number, not {kind(value)}")
+    whole = math.floor(value + 0.5) if isinstance(value, float) and math.isfinite(value) else value
+    if not isinstance(whole, int) or not -_LARGEST <= whole <= _LARGEST:
+        raise Failed("the number is too large")
+    return whole
+
+
+def _array(values: list[JSON], evaluation: Evaluation) -> JSON:
+    return values
+
+
+def _array_contains(values: list[JSON], evaluation: Evaluation) -> JSON:
+    items, wanted = _array_of(values[0]), values[1]
+    evaluation.spend(len(items))
+    return any(same(item, wanted, evaluation.spend) for item in items)
+
+
+def _array_get_item(values: list[JSON], evaluation: Evaluation) -> JSON:
+    items, index = _array_of(values[0]), _whole(values[1])
+    if not 0 <= index < len(items):
+        raise Failed(f"the array has {len(items)} items, and no item {index}")
+    return items[index]
+
+
+def _array_length(values: list[JSON], evaluation: Evaluation) -> JSON:
+    return len(_array_of(values[0]))
+
+
+def _array_partition(values: list[JSON], evaluation: Evaluation) -> JSON:
+    items, size = _array_of(values[0]), _whole(values[1])
+    if size < 1:
+        raise Failed(f"the size of a part must be at least 1, not {size}")
+    evaluation.spend(len(items))
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _array_range(values: list[JSON], evaluation: Evaluation) -> JSON:
+    first, last, step = map(_whole, values)
+    if step == 0:
+        raise Failed("the step must not be 0")
+    numbers = range(first, last + (1 if step > 0 else -1), step)
+    count = max(0, (last - first) // step + 1)
+    if count > MAX_RANGE:
+        raise Failed(f"a range holds {MAX_RANGE:,} numbers at most, not {count:,}")
+    evaluation.spend(count)
+    return list(numbers)
+
+
+def _array_unique(values: list[JSON], evaluation: Evaluation) -> JSON:
+    items = _array_of(values[0])
+    evaluation.spend(len(items))
+    evaluation.weigh(items)
+    unique: list[JSON] = []
+    plain: set[tuple[str, JSON]] = set()
+    others: dict[tuple[str, int], list[JSON]] = {}
+    for item in items:
+        if isinstance(item, list | dict):
+            alike = others.setdefault((kind(item), len(item)), [])
+            evaluation.spend(len(alike))
+            if any(same(item, each, evaluation.spend) for each in alike):
+                continue
+            alike.append(item)
+        else:
+            key: tuple[str, JSON] = (kind(item), item)
+            if key in plain:
+                continue
+            plain.add(key)
+        unique.append(item)
+    return unique
+
+
+def _base64_encode(values: list[JSON], evaluation: Evaluation) -> JSON:
+    text = _text_of(values[0], MAX_TEXT)
+    if not encodable(text):
+        raise Failed("the text holds half of a surrogate pair")
+    return base64.b64encode(text.encode()).decode()
+
+
+def _base64_decode(values: list[JSON], evaluation: Evaluation) -> JSON:
+    text = _text_of(values[0], MAX_TEXT)
+    try:
+        return base64.b64decode(text, validate=True).decode()
+    except (binascii.Error, ValueError):
+        raise Failed("the text is not base64 of UTF-8 text") from None
+
+
+def _hash(values: list[JSON], evaluation: Evaluation) -> JSON:
+    data, algorithm = values
+    if not isinstance(algorithm, str) or algorithm not in _ALGORITHMS:
+        raise Failed(f"knows the algorithms {', '.join(_ALGORITHMS)}")
+    text = _text_of(data if isinstance(data, str) else _written(data, evaluation), MAX_TEXT)
+    if not encodable(text):
+        raise Failed("the text holds half of a surrogate pair")
+    return hashlib.new(_ALGORITHMS[algorithm], text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _json_merge(values: list[JSON], evaluation: Evaluation) -> JSON:
+    left, right, deep = values
+    if not isinstance(left, dict) or not isinstance(right, dict):
+        raise Failed(f"wants two objects, not {kind(left)} and {kind(right)}")
+    if deep is not False:
+        raise Failed("merges shallowly only: its third argument must be false")
+    evaluation.spend(len(left) + len(right))
+    return {**left, **right}
+
+
+def _json_to_string(values: list[JSON], evaluation: Evaluation) -> JSON:
+    return _written(values[0], evaluation)
+
+
+def _string_to_json(values: list[JSON], evaluation: Evaluation) -> JSON:
+    text = _text_of(values[0], MAX_BYTES)
+    if not encodable(text):
+        raise Failed("the text holds half of a surrogate pair")
+    evaluation.spend(len(text) >> 4)
+    try:
+        return decode(text.encode())
+    except NotJSON as error:
+        raise Failed(f"the text is {error}") from None
+
+
+def _math_add(values: list[JSON], evaluation: Evaluation) -> JSON:
+    total = _whole(values[0]) + _whole(values[1])
+    if not -_LARGEST <= total <= _LARGEST:
+        raise Failed("the sum is too large")
+    return total
+
+
+def _math_random(values: list[JSON], evaluation: Evaluation) -> JSON:
+    start, end = _whole(values[0]), _whole(values[1])
+    if start >= end:
+        raise Failed(f"the end ({end}) must be greater than the start ({start})")
+    fraction = evaluation.scope.random() if len(values) == 2 else _seeded(_whole(values[2]))
+    return min(start + int(fraction * (end - start)), end - 1)
+
+
+def _seeded(seed: int) -> float:
+    """The first fraction of the linear congruential generator with this seed (48 bits, Knuth's multiplier)."""
+    state = (seed ^ 0x5DEECE66D) & 0xFFFFFFFFFFFF
+    bits = 0
+    for width in (26, 27):
+        state = (state * 0x5DEECE66D + 0xB) & 0xFFFFFFFFFFFF
+        bits = (bits << 27) + (state >> (48 - width))
+    return bits / (1 << 53)
+
+
+def _string_split(values: list[JSON], evaluation: Evaluation) -> JSON:
+    text, delimiters = _text_of(values[0], MAX_BYTES), _text_of(values[1], MAX_TEXT)
+    if not delimiters:
+        return [text]
+    evaluation.spend(len(text) >> 4)
+    parts = re.split("[" + re.escape(delimiters) + "]", text)
+    evaluation.spend(len(parts))
+    return [part for part in parts if part]
+
+
+def _uuid(values: list[JSON], evaluation: Evaluation) -> JSON:
+    return evaluation.scope.uuid()
+
+
+FUNCTIONS: Final[dict[str, Function]] = {
+    "States.Array": _array,
+    "States.ArrayContains": _array_contains,
+    "States.ArrayGetItem": _array_get_item,
+    "States.ArrayLength": _array_length,
+    "States.ArrayPartition": _array_partition,
+    "States.ArrayRange": _array_range,
+    "States.ArrayUnique": _array_unique,
+    "States.Base64Decode": _base64_decode,
+    "States.Base64Encode": _base64_encode,
+    "States.Hash": _hash,
+    "States.JsonMerge": _json_merge,
+    "States.JsonToString": _json_to_string,
+    "States.MathAdd": _math_add,
+    "States.MathRandom": _math_random,
+    "States.StringSplit": _string_split,
+    "States.StringToJson": _string_to_json,
+    "States.UUID": _uuid,
+}

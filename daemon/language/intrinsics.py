@@ -1,0 +1,90 @@
+"""Intrinsic functions, compiled: a call becomes a function of the input and the evaluation.
+
+What a call may build is bounded by the reference service's own limits (1,000 items of a range, 10,000 characters to
+hash or to code) and by the weight of a value, so that no nesting of calls builds without bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+from daemon.language.errors import INTRINSIC_FAILURE, Failed
+from daemon.language.evaluation import Evaluation, Expression
+from daemon.language.intrinsic_functions import FUNCTIONS, interpolate
+from daemon.language.intrinsic_syntax import Argument, Call, Place, Text, Value, parse_call, split_template
+from daemon.language.jsonpath import compile_tree
+from enginekit.messages.json import JSON
+
+Argued: TypeAlias = Callable[[JSON, Evaluation], JSON]
+_MAX_TEMPLATE: Final = 256 * 1024
+
+
+def compile_intrinsic(text: str) -> Expression:
+    """Compile a call. Raises Malformed. The function raises Failed."""
+    return _call(parse_call(text))
+
+
+def _argument(argument: Argument) -> Argued:
+    if isinstance(argument, Text | Value):
+        constant = argument.value
+        return lambda value, evaluation: constant
+    if isinstance(argument, Place):
+        return compile_tree(argument.text, argument.tree).read
+    return _call(argument)
+
+
+def _call(call: Call) -> Argued:
+    if call.name == "States.Format":
+        return _format(call)
+    arguments = [_argument(argument) for argument in call.arguments]
+    work = FUNCTIONS[call.name]
+    name = call.name
+
+    def apply(value: JSON, evaluation: Evaluation) -> JSON:
+        given = [argument(value, evaluation) for argument in arguments]
+        try:
+            return work(given, evaluation)
+        except Failed as failed:
+            raise _named(name, failed) from None
+
+    return apply
+
+
+def _format(call: Call) -> Argued:
+    first = call.arguments[0]
+    values = [_argument(argument) for argument in call.arguments[1:]]
+    if isinstance(first, Text):
+        pieces = first.pieces
+
+        def fill(value: JSON, evaluation: Evaluation) -> JSON:
+            return _filled(pieces, [each(value, evaluation) for each in values], evaluation)
+
+        return fill
+    template = _argument(first)
+
+    def apply(value: JSON, evaluation: Evaluation) -> JSON:
+        text = template(value, evaluation)
+        if not isinstance(text, str) or len(text) > _MAX_TEMPLATE:
+            raise Failed("States.Format: the template must be a string", INTRINSIC_FAILURE)
+        evaluation.spend(len(text) >> 3)
+        found = split_template(text)
+        if len(found) - 1 != len(values):
+            raise Failed(
+                f"States.Format: the template has {len(found) - 1} places {{}} and {len(values)} values are given",
+                INTRINSIC_FAILURE,
+            )
+        return _filled(found, [each(value, evaluation) for each in values], evaluation)
+
+    return apply
+
+
+def _filled(pieces: Sequence[str], values: list[JSON], evaluation: Evaluation) -> str:
+    try:
+        return interpolate(pieces, values, evaluation)
+    except Failed as failed:
+        raise _named("States.Format", failed) from None
+
+
+def _named(name: str, failed: Failed) -> Failed:
+    return Failed(f"{name}: {failed.reason}", failed.error or INTRINSIC_FAILURE)

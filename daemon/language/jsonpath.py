@@ -1,0 +1,344 @@
+"""JSONPath, compiled: a path becomes a function that reads a value.
+
+A path that can only lead to one place (names and single indices) is definite: it answers the value there, and fails
+where there is none. Any other path answers the list of what it finds, which may be empty, once the definite part it
+begins with was found. That is Jayway's behaviour, which the reference service has. The common case, a plain reference
+path, is read without a budget or a stage: its cost is its length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import msgspec
+
+from daemon.language.errors import Failed
+from daemon.language.evaluation import Evaluation
+from daemon.language.filters import ABSENT, Found, Operand, compile_condition
+from daemon.language.path_functions import FUNCTIONS
+from daemon.language.path_syntax import parse_path
+from daemon.language.path_tree import Descend, Filter, Function, Indices, Names, PathTree, Slice, Token
+from daemon.language.values import kind
+from enginekit.messages.json import JSON
+
+Steps: TypeAlias = "tuple[str | int, ...]"
+Stage: TypeAlias = Callable[[list[JSON], JSON, Evaluation], list[JSON]]
+"""(the values found so far, the root, the evaluation) -> the values found next. Raises Failed when over budget."""
+
+
+class Path(msgspec.Struct, frozen=True, kw_only=True):
+    """A compiled path.
+
+    `reference` holds the steps of a path made of names and single indices only, else None. `context`: it begins with
+    `$$`. `read` applies it to an input; raises Failed where there is nothing, and when over budget.
+    """
+
+    text: str
+    context: bool
+    reference: Steps | None
+    read: Callable[[JSON, Evaluation], JSON]
+
+
+def compile_path(text: str) -> Path:
+    """Compile a path. Raises Malformed."""
+    return compile_tree(text, parse_path(text))
+
+
+def compile_tree(text: str, tree: PathTree) -> Path:
+    """Compile a path that was read already; `text` is how it is called in messages."""
+    context = tree.root == "$$"
+    steps, rest = _split(tree.tokens)
+    if rest:
+        read = _searching(text, steps, rest, context)
+    elif context:
+        read = _of_context(text, steps)
+    elif len(steps) == 1 and isinstance(steps[0], str):
+        read = _field(text, steps[0])
+    else:
+        read = _reference(text, steps)
+    return Path(text=text, context=context, reference=None if rest else steps, read=read)
+
+
+def _split(tokens: tuple[Token, ...]) -> tuple[Steps, tuple[Token, ...]]:
+    """The steps a path begins with, and the tokens from the first one that is no step."""
+    steps: list[str | int] = []
+    for number, token in enumerate(tokens):
+        if not isinstance(token, str | int):
+            return tuple(steps), tokens[number:]
+        steps.append(token)
+    return tuple(steps), ()
+
+
+def _field(text: str, name: str) -> Callable[[JSON, Evaluation], JSON]:
+    def read(value: JSON, evaluation: Evaluation) -> JSON:
+        if isinstance(value, dict) and name in value:
+            return value[name]
+        raise _nothing(text, (name,), value)
+
+    return read
+
+
+def _reference(text: str, steps: Steps) -> Callable[[JSON, Evaluation], JSON]:
+    def read(value: JSON, evaluation: Evaluation) -> JSON:
+        return _follow(text, steps, value)
+
+    return read
+
+
+def _of_context(text: str, steps: Steps) -> Callable[[JSON, Evaluation], JSON]:
+    def read(value: JSON, evaluation: Evaluation) -> JSON:
+        return _follow(text, steps, evaluation.context())
+
+    return read
+
+
+def _follow(text: str, steps: Steps, value: JSON) -> JSON:
+    found = value
+    for step in steps:
+        if isinstance(step, str):
+            if isinstance(found, dict) and step in found:
+                found = found[step]
+                continue
+        elif isinstance(found, list) and -len(found) <= step < len(found):
+            found = found[step]
+            continue
+        raise _nothing(text, steps, value)
+    return found
+
+
+def _nothing(text: str, steps: Steps, value: JSON) -> Failed:
+    """Why there is nothing at the end of the steps."""
+    place = "the context object" if text.startswith("$$") else "the input"
+    for step in steps:
+        if isinstance(step, str):
+            if not isinstance(value, dict):
+                return Failed(f'"{text}" finds nothing: {place} is {kind(value)}, so it has no field "{step}"')
+            if step not in value:
+                return Failed(f'"{text}" finds nothing: {place} has no field "{step}"')
+            value = value[step]
+            place = f'"{step}"'
+        else:
+            if not isinstance(value, list):
+                return Failed(f'"{text}" finds nothing: {place} is {kind(value)}, so it has no item {step}')
+            if not -len(value) <= step < len(value):
+                return Failed(f'"{text}" finds nothing: {place} has {len(value)} items, and no item {step}')
+            value = value[step]
+            place = f"item {step} of {place}"
+    return Failed(f'"{text}" finds nothing')
+
+
+def _searching(text: str, steps: Steps, rest: tuple[Token, ...], context: bool) -> Callable[[JSON, Evaluation], JSON]:
+    """Reads a path that is more than steps: the steps, then stages, then functions."""
+    search = _search(text, rest)
+
+    def read(value: JSON, evaluation: Evaluation) -> JSON:
+        root: JSON = evaluation.context() if context else value
+        found = search(_follow(text, steps, root), root, evaluation)
+        evaluation.weigh(found)
+        return found
+
+    return read
+
+
+def _search(text: str, rest: tuple[Token, ...]) -> Callable[[JSON, JSON, Evaluation], JSON]:
+    """What follows the steps, as a function of (the value they lead to, the root, the evaluation)."""
+    calls = [_call(text, token) for token in rest if isinstance(token, Function)]
+    tokens = [token for token in rest if not isinstance(token, Function)]
+    definite = not tokens or (len(tokens) == 1 and isinstance(tokens[0], Names))
+    gathered = definite or any(isinstance(token, Descend) for token in tokens)
+    stages: list[Stage] = []
+    position = 0
+    while position < len(tokens):
+        token = tokens[position]
+        position += 1
+        if isinstance(token, Descend):
+            after = tokens[position]
+            position += 1
+            stages.append(_descend(_stage(after, below=True, last=position == len(tokens))))
+        else:
+            stages.append(_stage(token, below=False, last=position == len(tokens)))
+    first = tokens[0] if tokens else None
+
+    def search(value: JSON, root: JSON, evaluation: Evaluation) -> JSON:
+        _check_first(text, first, value)
+        nodes = [value]
+        for stage in stages:
+            nodes = stage(nodes, root, evaluation)
+            evaluation.spend(len(nodes))
+        if gathered:
+            answer: JSON = nodes[0] if definite else nodes
+            for call in calls:
+                answer = call(answer)
+            return answer
+        for call in calls:
+            nodes = [call(node) for node in nodes]
+        return nodes
+
+    return search
+
+
+def _check_first(text: str, token: Token | None, value: JSON) -> None:
+    """The value that the definite part leads to must be one that the next token can be applied to."""
+    if isinstance(token, Slice | Indices) and not isinstance(value, list):
+        raise Failed(f'"{text}" finds nothing: it wants items of an array, and there is {kind(value)}')
+    if isinstance(token, Names) and not isinstance(value, dict):
+        raise Failed(f'"{text}" finds nothing: it wants fields of an object, and there is {kind(value)}')
+    if isinstance(token, Filter) and not isinstance(value, list | dict):
+        raise Failed(f'"{text}" finds nothing: a filter applies to an array or an object, and there is {kind(value)}')
+
+
+def _call(text: str, function: Function) -> Callable[[JSON], JSON]:
+    apply = FUNCTIONS[function.name]
+    arguments = function.arguments
+
+    def call(value: JSON) -> JSON:
+        try:
+            return apply(value, arguments)
+        except Failed as failed:
+            raise Failed(f'"{text}" cannot be worked out: {failed.reason}', failed.error) from None
+
+    return call
+
+
+def _descend(stage: Stage) -> Stage:
+    """The stage, applied to every object and array in the values and below, parents before children."""
+
+    def descend(nodes: list[JSON], root: JSON, evaluation: Evaluation) -> list[JSON]:
+        below: list[JSON] = []
+        todo = nodes[::-1]
+        while todo:
+            node = todo.pop()
+            if isinstance(node, dict):
+                below.append(node)
+                children = list(node.values())
+            elif isinstance(node, list):
+                below.append(node)
+                children = node[:]
+            else:
+                continue
+            evaluation.spend(len(children) + 1)
+            children.reverse()
+            todo.extend(children)
+        return stage(below, root, evaluation)
+
+    return descend
+
+
+def _stage(token: Token, *, below: bool, last: bool) -> Stage:
+    """A token as a stage: what does not fit it is passed over. `below`: it stands after `..`."""
+    if isinstance(token, str):
+        name = token
+        return lambda nodes, root, evaluation: [node[name] for node in nodes if isinstance(node, dict) and name in node]
+    if isinstance(token, int):
+        return _indices((token,))
+    if isinstance(token, Indices):
+        return _indices(token.indices)
+    if isinstance(token, Slice):
+        part = slice(token.start, token.end, token.step)
+        return lambda nodes, root, evaluation: [item for node in nodes if isinstance(node, list) for item in node[part]]
+    if isinstance(token, Names):
+        return _merged(token.names) if last else _fields(token.names)
+    if isinstance(token, Filter):
+        return _filtered(token, below)
+    return _children
+
+
+def _children(nodes: list[JSON], root: JSON, evaluation: Evaluation) -> list[JSON]:
+    found: list[JSON] = []
+    for node in nodes:
+        if isinstance(node, list):
+            evaluation.spend(len(node))
+            found.extend(node)
+        elif isinstance(node, dict):
+            evaluation.spend(len(node))
+            found.extend(node.values())
+    return found
+
+
+def _indices(indices: tuple[int, ...]) -> Stage:
+    def stage(nodes: list[JSON], root: JSON, evaluation: Evaluation) -> list[JSON]:
+        found: list[JSON] = []
+        for node in nodes:
+            if isinstance(node, list):
+                evaluation.spend(len(indices))
+                found.extend([node[index] for index in indices if -len(node) <= index < len(node)])
+        return found
+
+    return stage
+
+
+def _fields(names: tuple[str, ...]) -> Stage:
+    def stage(nodes: list[JSON], root: JSON, evaluation: Evaluation) -> list[JSON]:
+        found: list[JSON] = []
+        for node in nodes:
+            if isinstance(node, dict):
+                evaluation.spend(len(names))
+                found.extend([node[name] for name in names if name in node])
+        return found
+
+    return stage
+
+
+def _merged(names: tuple[str, ...]) -> Stage:
+    """Several names at the end of a path: an object with those of them that are there."""
+
+    def stage(nodes: list[JSON], root: JSON, evaluation: Evaluation) -> list[JSON]:
+        found: list[JSON] = []
+        for node in nodes:
+            if isinstance(node, dict):
+                evaluation.spend(len(names))
+                found.append({name: node[name] for name in names if name in node})
+        return found
+
+    return stage
+
+
+def _filtered(token: Filter, below: bool) -> Stage:
+    """The items of arrays, and the objects, for which the condition holds. Below `..` items come by on their own."""
+    holds = compile_condition(token.condition, _operand)
+
+    def stage(nodes: list[JSON], root: JSON, evaluation: Evaluation) -> list[JSON]:
+        found: list[JSON] = []
+        for node in nodes:
+            if isinstance(node, dict):
+                evaluation.spend(1)
+                if holds(node, root, evaluation):
+                    found.append(node)
+            elif isinstance(node, list) and not below:
+                evaluation.spend(len(node))
+                found.extend([item for item in node if holds(item, root, evaluation)])
+        return found
+
+    return stage
+
+
+def _operand(tree: PathTree) -> Operand:
+    """A path in a filter: the value there, the list of values, or absent."""
+    steps, rest = _split(tree.tokens)
+    search = _search(tree.root, rest) if rest else None
+    root_of = tree.root
+
+    def operand(value: JSON, root: JSON, evaluation: Evaluation) -> Found:
+        start: JSON = value if root_of == "@" else root if root_of == "$" else evaluation.context()
+        found = start
+        for step in steps:
+            if isinstance(step, str):
+                if isinstance(found, dict) and step in found:
+                    found = found[step]
+                    continue
+            elif isinstance(found, list) and -len(found) <= step < len(found):
+                found = found[step]
+                continue
+            return ABSENT
+        if search is None:
+            return found
+        try:
+            answer = search(found, root, evaluation)
+        except Failed as failed:
+            if failed.error:
+                raise
+            return ABSENT
+        return ABSENT if answer == [] else answer
+
+    return operand

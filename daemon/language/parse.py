@@ -1,0 +1,113 @@
+"""From text to a Definition: machines and states are read, checked and compiled in one pass that finds every fault."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from daemon.language.definition import Definition, InvalidDefinition, Machine, State, StateKind
+from daemon.language.fields import LONGEST_SECONDS, Fields, Findings
+from daemon.language.graph import Graph
+from daemon.language.parse_states import parse_state
+from daemon.language.source import load
+from daemon.language.values import kind
+
+MAX_NAME: Final = 80
+_TOP: Final = ("Comment", "StartAt", "States", "Version", "TimeoutSeconds", "QueryLanguage")
+_BRANCH: Final = ("Comment", "StartAt", "States", "QueryLanguage")
+
+
+def parse_definition(text: str | bytes, node_types: frozenset[str] | None = None) -> Definition:
+    """Read a definition, in JSON or YAML. `node_types` are those installed; None leaves them unchecked.
+
+    Raises InvalidDefinition with every fault found.
+    """
+    value = load(text)
+    findings = Findings(node_types)
+    if not isinstance(value, dict):
+        findings.fault("", f"a definition is an object with StartAt and States, not {kind(value)}")
+        raise InvalidDefinition(findings.all_faults())
+    fields = Fields(findings, "", value)
+    version = fields.text("Version")
+    if version not in (None, "1.0"):
+        fields.fault("Version", f'only version "1.0" of the language is known, not "{version}"')
+    timeout = fields.whole("TimeoutSeconds", 1, LONGEST_SECONDS)
+    machine = _machine(fields, _TOP, "a definition")
+    if findings.faults:
+        raise InvalidDefinition(findings.all_faults())
+    return Definition(
+        start_at=machine.start_at,
+        states=machine.states,
+        comment=fields.text("Comment"),
+        version=version,
+        timeout_seconds=timeout,
+        warnings=tuple(findings.warnings),
+    )
+
+
+def _machine(fields: Fields, names: tuple[str, ...], what: str) -> Machine:
+    fields.only(names, what)
+    fields.text("Comment")
+    query_language(fields)
+    start = fields.text("StartAt")
+    states = fields.object("States")
+    for name in ("StartAt", "States"):
+        if name not in fields:
+            fields.findings.fault(fields.where, f"needs {name}")
+    if states is None:
+        return Machine(start_at="", states={})
+    if not states.values:
+        fields.fault("States", "must have one state at least")
+    graph = Graph(fields.findings, list(states.values))
+    if start is not None and states.values:
+        graph.link(None, fields.path("StartAt"), start)
+    made: dict[str, State] = {}
+    for name in states.values:
+        _check_name(fields.findings, states.path(name), name)
+        state = states.object(name)
+        parsed = _state(state, name, graph) if state is not None else None
+        if parsed is None:
+            graph.unknown()
+        else:
+            made[name] = parsed
+    graph.check(fields.where, start)
+    return Machine(start_at=start or "", states=made)
+
+
+def _check_name(findings: Findings, path: str, name: str) -> None:
+    if not name:
+        findings.fault(path, "a state needs a name")
+    elif len(name) > MAX_NAME:
+        findings.fault(path, f"the name of a state has {MAX_NAME} characters at most, and this one has {len(name)}")
+    if name in findings.names:
+        findings.fault(path, f"there is another state of this name at {findings.names[name]}; names must be unique")
+    else:
+        findings.names[name] = path
+
+
+def query_language(fields: Fields) -> None:
+    """QueryLanguage, of a machine or a state."""
+    language = fields.text("QueryLanguage")
+    if language == "JSONata":
+        fields.fault("QueryLanguage", "JSONata is not available in this version; only JSONPath is")
+    elif language not in (None, "JSONPath"):
+        fields.fault("QueryLanguage", f'must be "JSONPath", not "{language}"')
+
+
+def _state(fields: Fields, name: str, graph: Graph) -> State | None:
+    fields.text("Comment")
+    query_language(fields)
+    written = fields.text("Type")
+    if written is None:
+        if "Type" not in fields:
+            fields.findings.fault(fields.where, f"needs a Type: {', '.join(sort.value for sort in StateKind)}")
+        return None
+    sort = next((each for each in StateKind if each.value == written), None)
+    if sort is None:
+        hint = fields.findings.suggest(written, [each.value for each in StateKind])
+        fields.fault("Type", f'no type of state is "{written}"{hint}')
+        return None
+    return parse_state(sort, fields, name, graph, _nested)
+
+
+def _nested(fields: Fields, more: tuple[str, ...], what: str) -> Machine:
+    return _machine(fields, (*_BRANCH, *more), what)

@@ -1,0 +1,245 @@
+"""Reading and compiling the fields that several types of state share: paths, templates, retriers, catchers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from daemon.language.definition import Catcher, Placement, Quantity, Retrier
+from daemon.language.errors import ALL, RESERVED, RUNTIME, StateError
+from daemon.language.evaluation import Evaluation, Expression
+from daemon.language.fields import LONGEST_SECONDS, Fields
+from daemon.language.graph import Graph
+from daemon.language.jsonpath import Path
+from daemon.language.placement import compile_placement, discard
+from daemon.language.retry import MAX_DELAY_SECONDS
+from daemon.language.template import compile_template, compile_value, constant, placed, read_path
+from daemon.language.values import kind
+from enginekit.messages.json import JSON
+
+
+def selection(fields: Fields, name: str) -> Expression | None:
+    """InputPath, OutputPath: a path, or null for an empty object. None for `$`."""
+    if name in fields and fields.values[name] is None:
+        return constant({})
+    text = fields.text(name)
+    if text is None or text == "$":
+        return None
+    where = fields.path(name)
+    path = read_path(text, where, fields.findings.fault)
+    return placed(path.read, where, RUNTIME) if path is not None else None
+
+
+def template(fields: Fields, name: str) -> Expression | None:
+    """Parameters, ResultSelector, ItemSelector: a payload template, None where there is none."""
+    if name not in fields:
+        return None
+    value = fields.values[name]
+    if not isinstance(value, dict):
+        fields.fault(name, f"must be an object, not {kind(value)}")
+        return None
+    return compile_template(value, fields.path(name), fields.findings.fault)
+
+
+def result_path(fields: Fields) -> Placement | None:
+    """ResultPath: a reference path, or null to drop the result. None for `$`."""
+    if "ResultPath" in fields and fields.values["ResultPath"] is None:
+        return discard
+    path = reference(fields, "ResultPath")
+    if path is None or path.reference is None:
+        return None
+    if path.context:
+        fields.fault("ResultPath", "a result cannot be put into the context object ($$)")
+    elif any(isinstance(step, int) and step < 0 for step in path.reference):
+        fields.fault("ResultPath", "a result cannot be put at a place counted from the end")
+    elif path.reference:
+        return compile_placement(path.text, path.reference, fields.path("ResultPath"))
+    return None
+
+
+def reference(fields: Fields, name: str) -> Path | None:
+    """A reference path: one that can lead to one place only."""
+    text = fields.text(name)
+    path = read_path(text, fields.path(name), fields.findings.fault) if text is not None else None
+    if path is not None and path.reference is None:
+        fields.fault(
+            name, f'"{text}" must be a reference path: names and single indices, without * .. , : ? or functions'
+        )
+        return None
+    return path
+
+
+def looked_up(fields: Fields, name: str, check: Callable[[JSON], JSON], wanted: str) -> Expression | None:
+    """A reference path to a value that `check` accepts and may convert; it answers None to refuse it."""
+    path = reference(fields, name)
+    if path is None:
+        return None
+    where = fields.path(name)
+    text = path.text
+    read = placed(path.read, where, RUNTIME)
+
+    def look_up(value: JSON, evaluation: Evaluation) -> JSON:
+        found = read(value, evaluation)
+        checked = check(found)
+        if checked is None:
+            shown = f"{found}" if isinstance(found, int | float) and not isinstance(found, bool) else kind(found)
+            raise StateError(RUNTIME, f'{where}: the value at "{text}" must be {wanted}, not {shown}')
+        return checked
+
+    return look_up
+
+
+def whole_in(least: int, most: int) -> Callable[[JSON], int | None]:
+    """A check for whole numbers in a range."""
+
+    def check(value: JSON) -> int | None:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+            return value
+        return None
+
+    return check
+
+
+def quantity(fields: Fields, name: str, least: int, most: int) -> Quantity:
+    """A whole number, or the number at the reference path in the same field with `Path` at its end."""
+    by_path = f"{name}Path"
+    written = fields.whole(name, least, most)
+    read = looked_up(fields, by_path, whole_in(least, most), f"a whole number from {least:,} to {most:,}")
+    if name in fields and by_path in fields:
+        fields.fault(by_path, f"stands beside {name}; only one of them can be")
+    return written if read is None else read
+
+
+def text_or_path(fields: Fields, name: str) -> str | Expression:
+    """A string, or the string that a reference path or intrinsic function in the field with `Path` gives."""
+    by_path = f"{name}Path"
+    written = fields.text(name)
+    text = fields.text(by_path)
+    if name in fields and by_path in fields:
+        fields.fault(by_path, f"stands beside {name}; only one of them can be")
+    if text is None:
+        return written or ""
+    if text.startswith("$"):
+        return looked_up(fields, by_path, lambda value: value if isinstance(value, str) else None, "a string") or ""
+    where = fields.path(by_path)
+    compiled = compile_value(text, where, fields.findings.fault)
+    if compiled is None:
+        return ""
+    read = compiled[0]
+
+    def worked_out(value: JSON, evaluation: Evaluation) -> JSON:
+        found = read(value, evaluation)
+        if not isinstance(found, str):
+            raise StateError(RUNTIME, f"{where}: must give a string, not {kind(found)}")
+        return found
+
+    return worked_out
+
+
+def _errors(fields: Fields, last: bool) -> tuple[str, ...]:
+    """ErrorEquals."""
+    names = fields.values.get("ErrorEquals")
+    if not isinstance(names, list) or not names:
+        if "ErrorEquals" not in fields:
+            fields.findings.fault(fields.where, "needs ErrorEquals, the names of the errors it is for")
+        else:
+            fields.fault("ErrorEquals", "must be an array of error names, with one at least")
+        return ()
+    made: list[str] = []
+    for index, name in enumerate(names):
+        here = f"ErrorEquals[{index}]"
+        if not isinstance(name, str):
+            fields.fault(here, f"must be a string, not {kind(name)}")
+            continue
+        made.append(name)
+        if name.startswith("States.") and name not in RESERVED:
+            hint = fields.findings.suggest(name, RESERVED)
+            fields.findings.warn(fields.path(here), f'no error is named "{name}"{hint}')
+    if ALL in made:
+        if len(made) > 1:
+            fields.fault("ErrorEquals", f"{ALL} must stand alone")
+        if not last:
+            fields.fault("ErrorEquals", f"{ALL} must stand in the last entry, since nothing after it is ever used")
+    return tuple(made)
+
+
+_RETRIER = (
+    "ErrorEquals",
+    "IntervalSeconds",
+    "MaxAttempts",
+    "BackoffRate",
+    "MaxDelaySeconds",
+    "JitterStrategy",
+    "Comment",
+)
+_CATCHER = ("ErrorEquals", "Next", "ResultPath", "Comment")
+
+
+def retriers(fields: Fields) -> tuple[Retrier, ...]:
+    """Retry."""
+    made: list[Retrier] = []
+    written = fields.objects("Retry", empty=True)
+    for each in written:
+        each.only(_RETRIER, "a retrier")
+        each.text("Comment")
+        interval = each.whole("IntervalSeconds", 1, LONGEST_SECONDS)
+        attempts = each.whole("MaxAttempts", 0, LONGEST_SECONDS)
+        rate = each.number("BackoffRate", 1, 1e6)
+        delay = each.whole("MaxDelaySeconds", 1, MAX_DELAY_SECONDS)
+        if delay is not None and delay < (interval or 1):
+            each.fault("MaxDelaySeconds", f"must not be less than IntervalSeconds ({interval or 1})")
+        jitter = each.text("JitterStrategy")
+        if jitter not in (None, "FULL", "NONE"):
+            each.fault("JitterStrategy", f'must be "FULL" or "NONE", not "{jitter}"')
+        made.append(
+            Retrier(
+                errors=_errors(each, each is written[-1]),
+                interval_seconds=1 if interval is None else interval,
+                max_attempts=3 if attempts is None else attempts,
+                backoff_rate=2.0 if rate is None else rate,
+                max_delay_seconds=delay,
+                jitter=jitter == "FULL",
+            )
+        )
+    return tuple(made)
+
+
+def catchers(fields: Fields, graph: Graph, name: str) -> tuple[Catcher, ...]:
+    """Catch, of the state with this name."""
+    made: list[Catcher] = []
+    written = fields.objects("Catch", empty=True)
+    for each in written:
+        for refused in ("Assign", "Output"):
+            if refused in each:
+                each.fault(refused, "is not available in this version")
+        each.only((*_CATCHER, "Assign", "Output"), "a catcher")
+        each.text("Comment")
+        target = each.text("Next")
+        if target is not None:
+            graph.link(name, each.path("Next"), target)
+        else:
+            graph.unknown()
+            if "Next" not in each:
+                each.findings.fault(each.where, "needs Next, the state to go to")
+        errors = _errors(each, each is written[-1])
+        made.append(Catcher(errors=errors, next=target or "", place=result_path(each)))
+    return tuple(made)
+
+
+def transition(fields: Fields, name: str, graph: Graph) -> tuple[str | None, bool]:
+    """Next and End."""
+    following = fields.text("Next")
+    end = fields.flag("End") or False
+    if following is not None:
+        graph.link(name, fields.path("Next"), following)
+        if end:
+            fields.fault("Next", "stands beside End; a state has one of them")
+    elif "Next" in fields:
+        graph.unknown()
+    elif not end:
+        fields.findings.fault(fields.where, 'needs Next, the state to go to, or "End": true')
+        graph.unknown()
+    if end:
+        graph.end(name)
+    return following, end

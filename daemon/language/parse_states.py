@@ -1,0 +1,249 @@
+"""Reading and compiling one state of each type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from daemon.language.definition import (
+    Choice,
+    Fail,
+    Parallel,
+    Pass,
+    Rule,
+    State,
+    StateKind,
+    Succeed,
+    Task,
+    Wait,
+)
+from daemon.language.evaluation import Evaluation
+from daemon.language.fields import LONGEST_SECONDS, MAX_COUNT, Fields
+from daemon.language.graph import Graph
+from daemon.language.parse_choice import parse_rule
+from daemon.language.parse_fields import (
+    catchers,
+    looked_up,
+    quantity,
+    result_path,
+    retriers,
+    selection,
+    template,
+    text_or_path,
+    transition,
+    whole_in,
+)
+from daemon.language.parse_map import Nested, parse_map
+from daemon.language.parse_task import parse_resource_field
+from daemon.language.state_fields import check_names
+from daemon.language.timestamps import parse_timestamp
+from enginekit.messages.json import JSON
+
+
+def parse_state(sort: StateKind, fields: Fields, name: str, graph: Graph, nested: Nested) -> State | None:
+    """Read one state; None when it cannot be built. What is wrong with it is reported."""
+    check_names(sort, fields)
+    if sort is StateKind.PASS:
+        return _pass(fields, name, graph)
+    if sort is StateKind.TASK:
+        return _task(fields, name, graph)
+    if sort is StateKind.CHOICE:
+        return _choice(fields, name, graph)
+    if sort is StateKind.WAIT:
+        return _wait(fields, name, graph)
+    if sort is StateKind.SUCCEED:
+        graph.end(name)
+        return Succeed(
+            name=name,
+            where=fields.where,
+            end=True,
+            input_path=selection(fields, "InputPath"),
+            output_path=selection(fields, "OutputPath"),
+        )
+    if sort is StateKind.FAIL:
+        graph.end(name)
+        return Fail(
+            name=name,
+            where=fields.where,
+            end=True,
+            error=text_or_path(fields, "Error"),
+            cause=text_or_path(fields, "Cause"),
+        )
+    if sort is StateKind.PARALLEL:
+        return _parallel(fields, name, graph, nested)
+    return parse_map(fields, name, graph, nested)
+
+
+def _pass(fields: Fields, name: str, graph: Graph) -> Pass:
+    following, end = transition(fields, name, graph)
+    return Pass(
+        name=name,
+        where=fields.where,
+        next=following,
+        end=end,
+        input_path=selection(fields, "InputPath"),
+        output_path=selection(fields, "OutputPath"),
+        parameters=template(fields, "Parameters"),
+        place=result_path(fields),
+        has_result="Result" in fields,
+        result=fields.values.get("Result"),
+    )
+
+
+def _task(fields: Fields, name: str, graph: Graph) -> Task | None:
+    following, end = transition(fields, name, graph)
+    resource = parse_resource_field(fields)
+    timeout = quantity(fields, "TimeoutSeconds", 1, LONGEST_SECONDS)
+    heartbeat = quantity(fields, "HeartbeatSeconds", 1, LONGEST_SECONDS)
+    if isinstance(timeout, int) and isinstance(heartbeat, int) and heartbeat >= timeout:
+        fields.fault("HeartbeatSeconds", f"must be less than TimeoutSeconds ({timeout})")
+    schedule_to_start = fields.whole("ScheduleToStartSeconds", 1, LONGEST_SECONDS)
+    priority = fields.whole("Priority", -MAX_COUNT, MAX_COUNT)
+    queue = fields.text("TaskQueue")
+    if queue is not None and not 0 < len(queue) <= 255:
+        fields.fault("TaskQueue", "the name of a task queue has from 1 to 255 characters")
+    if fields.object("Credentials") is not None:
+        fields.findings.warn(fields.path("Credentials"), "has no meaning here and is not used")
+    input_path = selection(fields, "InputPath")
+    parameters = template(fields, "Parameters")
+    selector = template(fields, "ResultSelector")
+    place = result_path(fields)
+    retry = retriers(fields)
+    catch = catchers(fields, graph, name)
+    output_path = selection(fields, "OutputPath")
+    if resource is None:
+        return None
+    return Task(
+        name=name,
+        where=fields.where,
+        next=following,
+        end=end,
+        input_path=input_path,
+        output_path=output_path,
+        parameters=parameters,
+        selector=selector,
+        place=place,
+        retry=retry,
+        catch=catch,
+        resource=resource,
+        timeout=timeout,
+        heartbeat=heartbeat,
+        schedule_to_start=schedule_to_start,
+        priority=priority or 0,
+        task_queue=queue,
+    )
+
+
+def _choice(fields: Fields, name: str, graph: Graph) -> Choice:
+    if "Choices" not in fields:
+        fields.findings.fault(fields.where, "needs Choices, its rules")
+    rules: list[tuple[Rule, str]] = []
+    for each in fields.objects("Choices"):
+        rule = parse_rule(each, top=True)
+        target = each.text("Next")
+        if target is not None:
+            graph.link(name, each.path("Next"), target)
+        else:
+            graph.unknown()
+            if "Next" not in each:
+                each.findings.fault(each.where, "needs Next, the state to go to")
+        if rule is not None and target is not None:
+            rules.append((rule, target))
+    default = fields.text("Default")
+    if default is not None:
+        graph.link(name, fields.path("Default"), default)
+    return Choice(
+        name=name,
+        where=fields.where,
+        input_path=selection(fields, "InputPath"),
+        output_path=selection(fields, "OutputPath"),
+        rules=tuple(rules),
+        default=default,
+    )
+
+
+def _wait(fields: Fields, name: str, graph: Graph) -> Wait | None:
+    following, end = transition(fields, name, graph)
+    given = [each for each in ("Seconds", "SecondsPath", "Timestamp", "TimestampPath") if each in fields]
+    if len(given) != 1:
+        found = f"here are {' and '.join(given)}" if given else "there is none"
+        fields.findings.fault(
+            fields.where, f"a Wait state has one of Seconds, SecondsPath, Timestamp and TimestampPath, and {found}"
+        )
+    until = _until(fields)
+    input_path = selection(fields, "InputPath")
+    output_path = selection(fields, "OutputPath")
+    if until is None:
+        return None
+    return Wait(
+        name=name,
+        where=fields.where,
+        next=following,
+        end=end,
+        input_path=input_path,
+        output_path=output_path,
+        until=until,
+    )
+
+
+def _until(fields: Fields) -> Callable[[JSON, Evaluation], datetime] | None:
+    """When the wait is over."""
+    seconds = fields.whole("Seconds", 0, LONGEST_SECONDS)
+    by_seconds = looked_up(
+        fields, "SecondsPath", whole_in(0, LONGEST_SECONDS), f"a whole number from 0 to {LONGEST_SECONDS:,}"
+    )
+    timestamp = fields.text("Timestamp")
+    moment = parse_timestamp(timestamp) if timestamp is not None else None
+    if timestamp is not None and moment is None:
+        fields.fault("Timestamp", f'"{timestamp[:60]}" is not a timestamp like 2016-03-14T01:59:00Z')
+    by_timestamp = looked_up(fields, "TimestampPath", _timestamp, "a timestamp like 2016-03-14T01:59:00Z")
+    if seconds is not None:
+        duration = timedelta(seconds=seconds)
+        return lambda value, evaluation: evaluation.scope.now + duration
+    if by_seconds is not None:
+        read_seconds = by_seconds
+
+        def after_seconds(value: JSON, evaluation: Evaluation) -> datetime:
+            found = read_seconds(value, evaluation)
+            assert isinstance(found, int)
+            return evaluation.scope.now + timedelta(seconds=found)
+
+        return after_seconds
+    if moment is not None:
+        fixed = moment
+        return lambda value, evaluation: fixed
+    if by_timestamp is not None:
+        read_timestamp = by_timestamp
+
+        def at_timestamp(value: JSON, evaluation: Evaluation) -> datetime:
+            found = read_timestamp(value, evaluation)
+            parsed = parse_timestamp(found) if isinstance(found, str) else None
+            assert parsed is not None
+            return parsed
+
+        return at_timestamp
+    return None
+
+
+def _timestamp(value: JSON) -> JSON:
+    return value if isinstance(value, str) and parse_timestamp(value) is not None else None
+
+
+def _parallel(fields: Fields, name: str, graph: Graph, nested: Nested) -> Parallel:
+    following, end = transition(fields, name, graph)
+    if "Branches" not in fields:
+        fields.findings.fault(fields.where, "needs Branches")
+    return Parallel(
+        name=name,
+        where=fields.where,
+        next=following,
+        end=end,
+        input_path=selection(fields, "InputPath"),
+        output_path=selection(fields, "OutputPath"),
+        parameters=template(fields, "Parameters"),
+        selector=template(fields, "ResultSelector"),
+        place=result_path(fields),
+        retry=retriers(fields),
+        catch=catchers(fields, graph, name),
+        branches=tuple(nested(branch, (), "a branch") for branch in fields.objects("Branches")),
+    )

@@ -1,0 +1,69 @@
+"""Retry and Catch: which policy an error meets, how long a retry waits, what a catcher passes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from daemon.language.definition import Catcher, Map, Parallel, Retrier, Task
+from daemon.language.errors import ALL, DATA_LIMIT_EXCEEDED, HEARTBEAT_TIMEOUT, RUNTIME, TASK_FAILED, TIMEOUT
+from daemon.language.evaluation import Scope
+from enginekit.messages.json import JSON
+
+MAX_DELAY_SECONDS: Final = 31_622_400
+"""The longest wait before a retry (366 days), whatever the policy works out."""
+
+_TERMINAL: Final = frozenset({DATA_LIMIT_EXCEEDED, RUNTIME})
+_TIMEOUTS: Final = frozenset({TIMEOUT, HEARTBEAT_TIMEOUT})
+
+
+def matches(names: tuple[str, ...], error: str) -> bool:
+    """Whether an `ErrorEquals` matches an error.
+
+    A name matches itself. States.ALL matches all but States.DataLimitExceeded and States.Runtime; States.TaskFailed
+    matches what States.ALL does except timeouts; States.Timeout matches a missed heartbeat, too.
+    """
+    if error in names:
+        return True
+    if error in _TERMINAL:
+        return False
+    if error in _TIMEOUTS:
+        return ALL in names or TIMEOUT in names
+    return ALL in names or TASK_FAILED in names
+
+
+def matching_retrier(state: Task | Parallel | Map, error: str) -> int | None:
+    """The number of the first retrier that the error matches, whether or not it has attempts left."""
+    for number, retrier in enumerate(state.retry):
+        if matches(retrier.errors, error):
+            return number
+    return None
+
+
+def matching_catcher(state: Task | Parallel | Map, error: str) -> int | None:
+    """The number of the first catcher that the error matches."""
+    for number, catcher in enumerate(state.catch):
+        if matches(catcher.errors, error):
+            return number
+    return None
+
+
+def caught_output(
+    state: Task | Parallel | Map, catcher: Catcher, raw: JSON, error: str, cause: str, scope: Scope
+) -> JSON:
+    """What a catcher passes to its next state: the error output, at its ResultPath in the state's raw input.
+
+    Raises StateError (States.ResultPathMatchFailure).
+    """
+    made: JSON = {"Error": error, "Cause": cause}
+    return made if catcher.place is None else catcher.place(raw, made)
+
+
+def retry_delay(retrier: Retrier, nth: int, random: Callable[[], float]) -> float:
+    """Seconds to wait before the nth retry (from 1) of this retrier. `random` is called for jitter only."""
+    limit = float(min(retrier.max_delay_seconds or MAX_DELAY_SECONDS, MAX_DELAY_SECONDS))
+    try:
+        delay = min(retrier.interval_seconds * retrier.backoff_rate ** (nth - 1), limit)
+    except OverflowError:
+        delay = limit
+    return random() * delay if retrier.jitter else delay

@@ -1,0 +1,173 @@
+"""Payload templates and single expressions, compiled: what stands in the fields of a state that may hold them.
+
+Compiling reports what is wrong through a callback and goes on, so that all of it is found. What is compiled raises
+StateError, whose cause starts with the path of the field it stands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from daemon.language.errors import PARAMETER_PATH_FAILURE, Failed, Malformed
+from daemon.language.evaluation import Evaluation, Expression
+from daemon.language.intrinsics import compile_intrinsic
+from daemon.language.jsonpath import Path, compile_path
+from daemon.language.values import kind
+from enginekit.messages.json import JSON
+
+Report: TypeAlias = Callable[[str, str], None]
+"""(the path of a field, a sentence) -> noted."""
+
+_MANY: Final = 16
+"""More references than this in a template, and what it builds is weighed: each may be as large as a payload."""
+
+
+def constant(value: JSON) -> Expression:
+    """The expression that is always this value."""
+    return lambda _, __: value
+
+
+def read_path(text: str, where: str, report: Report) -> Path | None:
+    """Compile a path, or report why it is none."""
+    try:
+        return compile_path(text)
+    except Malformed as malformed:
+        report(where, f'"{_short(text)}" is not a path: {malformed.reason} (character {malformed.position})')
+        return None
+
+
+def placed(read: Callable[[JSON, Evaluation], JSON], where: str, error: str) -> Expression:
+    """The same, with its failures placed at a field. `error` is their name where they have none."""
+
+    def apply(value: JSON, evaluation: Evaluation) -> JSON:
+        try:
+            return read(value, evaluation)
+        except Failed as failed:
+            raise failed.at(where, error) from None
+
+    return apply
+
+
+def compile_value(text: str, where: str, report: Report) -> tuple[Expression, bool] | None:
+    """Compile what a field ending in `.$` holds: a path or an intrinsic function. None when it was reported.
+
+    The flag: it is a plain reference, whose weight is no more than the input's.
+    """
+    if text.startswith("$"):
+        path = read_path(text, where, report)
+        if path is None:
+            return None
+        return placed(path.read, where, PARAMETER_PATH_FAILURE), path.reference is not None
+    try:
+        return placed(compile_intrinsic(text), where, PARAMETER_PATH_FAILURE), False
+    except Malformed as malformed:
+        if not text.startswith("States."):
+            report(where, f'"{_short(text)}" is neither a path (beginning with "$") nor an intrinsic function')
+        else:
+            report(where, f'"{_short(text)}": {malformed.reason} (character {malformed.position})')
+        return None
+
+
+def compile_template(value: JSON, where: str, report: Report) -> Expression:
+    """Compile a payload template: any JSON, in which a field `name.$` is computed and becomes `name`."""
+    template = _Template(report)
+    build = template.compile(value, where)
+    if build is None:
+        return constant(value)
+    if not template.heavy and template.leaves <= _MANY:
+        return build
+    made = build
+
+    def weighed(value: JSON, evaluation: Evaluation) -> JSON:
+        built = made(value, evaluation)
+        try:
+            evaluation.weigh(built)
+        except Failed as failed:
+            raise failed.at(where, PARAMETER_PATH_FAILURE) from None
+        return built
+
+    return weighed
+
+
+class _Template:
+    """One compilation of a template: how much in it is computed."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.leaves = 0
+        self.heavy = False
+
+    def compile(self, value: JSON, where: str) -> Expression | None:
+        """The value's builder, or None for a value in which nothing is computed."""
+        if isinstance(value, dict):
+            return self._object(value, where)
+        if isinstance(value, list):
+            return self._array(value, where)
+        return None
+
+    def _object(self, fields: dict[str, JSON], where: str) -> Expression | None:
+        base: dict[str, JSON] = {}
+        computed: list[tuple[str, Expression]] = []
+        for name, value in fields.items():
+            here = f"{where}.{name}"
+            target = name.removesuffix(".$") if name.endswith(".$") else name
+            if target in base:
+                self.report(here, f'"{target}" and "{target}.$" are both there; only one of them can be the field')
+            base[target] = value
+            build = self._leaf(value, here) if target != name else self.compile(value, here)
+            if build is not None:
+                base[target] = None
+                computed.append((target, build))
+        if not computed:
+            return None
+        if len(computed) == len(base):
+            return _all_computed(tuple(computed))
+
+        def build_object(value: JSON, evaluation: Evaluation) -> JSON:
+            made = base.copy()
+            for name, build in computed:
+                made[name] = build(value, evaluation)
+            return made
+
+        return build_object
+
+    def _array(self, items: list[JSON], where: str) -> Expression | None:
+        computed: list[tuple[int, Expression]] = []
+        for index, item in enumerate(items):
+            build = self.compile(item, f"{where}[{index}]")
+            if build is not None:
+                computed.append((index, build))
+        if not computed:
+            return None
+
+        def build_array(value: JSON, evaluation: Evaluation) -> JSON:
+            made = items.copy()
+            for index, build in computed:
+                made[index] = build(value, evaluation)
+            return made
+
+        return build_array
+
+    def _leaf(self, value: JSON, where: str) -> Expression | None:
+        if not isinstance(value, str):
+            self.report(where, f"must be a path or an intrinsic function in a string, not {kind(value)}")
+            return None
+        compiled = compile_value(value, where, self.report)
+        if compiled is None:
+            return None
+        expression, plain = compiled
+        self.leaves += 1
+        self.heavy = self.heavy or not plain
+        return expression
+
+
+def _all_computed(computed: tuple[tuple[str, Expression], ...]) -> Expression:
+    def build(value: JSON, evaluation: Evaluation) -> JSON:
+        return {name: each(value, evaluation) for name, each in computed}
+
+    return build
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."

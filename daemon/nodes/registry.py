@@ -1,0 +1,127 @@
+"""Node types by name: the daemon's own, one file each in this folder, and whatever entry points install.
+
+A file of ours is named like its resource, `_` standing for `:` (`ai_openai.py` runs `ai:openai`), and has one public
+function `create(settings: Settings) -> Node`. An entry point of the group `engine.nodes` has the resource's name and
+points at something that, called without arguments, gives a Node. Names are known from the start; a node type is
+imported when its first task runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Protocol, runtime_checkable
+
+import daemon.nodes
+from daemon.settings import Settings
+from enginekit.node import Node
+
+ENTRY_POINT_GROUP = "engine.nodes"
+RESERVED = ("arn:", "activity:", "workflow:", "signal:")
+"""What a resource that is not run by a node type starts with."""
+
+_NAME = re.compile(r"[a-z][a-z0-9-]*(:[A-Za-z0-9][A-Za-z0-9_-]*)*\Z")
+_NOT_NODES = frozenset({"registry"})
+
+
+class NodeTypeError(Exception):
+    """A node type cannot be used as it is installed. The message says which, whose, and what to do."""
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """A node type that keeps something open between calls may have this as well."""
+
+    async def aclose(self) -> None: ...
+
+
+class NodeTypes:
+    """Every node type of this process.
+
+    Raises NodeTypeError when two have one name, or a name is none that a `Resource` can have. `installed` replaces
+    the installed entry points.
+    """
+
+    def __init__(self, settings: Settings, installed: Iterable[EntryPoint] | None = None) -> None:
+        self._settings = settings
+        self._nodes: dict[str, Node] = {}
+        self._makers: dict[str, Callable[[], Node]] = {}
+        self._origins: dict[str, str] = {}
+        for module in pkgutil.iter_modules(daemon.nodes.__path__):
+            if module.name not in _NOT_NODES:
+                self._add_own(module.name)
+        for entry in entry_points(group=ENTRY_POINT_GROUP) if installed is None else installed:
+            self._add_installed(entry)
+
+    def names(self) -> frozenset[str]:
+        """The resources that can run here. Importing nothing, this does not say that each is sound."""
+        return frozenset(self._makers)
+
+    def get(self, name: str) -> Node:
+        """The node type of that name, imported and made on first use.
+
+        Raises NodeTypeError: there is none of that name, or it is broken (each call tries again).
+        """
+        node = self._nodes.get(name)
+        if node is None:
+            node = self._nodes[name] = self._make(name)
+        return node
+
+    async def aclose(self) -> None:
+        """Close what node types keep open. They can not be used afterwards. Cancelled: the rest is left to the
+        process's end."""
+        for node in self._nodes.values():
+            if isinstance(node, Closing):
+                await node.aclose()
+
+    def _make(self, name: str) -> Node:
+        maker = self._makers.get(name)
+        if maker is None:
+            raise NodeTypeError(
+                f"no node type {name!r} is installed (there are {', '.join(sorted(self._makers))}); install the "
+                f"package that has it beside the daemon, or use `activity:{name}` and poll that queue"
+            )
+        try:
+            node = maker()
+        except Exception as error:
+            raise NodeTypeError(
+                f"node type {name!r} of {self._origins[name]} is broken: {type(error).__name__}: {error}"
+            ) from error
+        if not inspect.iscoroutinefunction(getattr(node, "run", None)):
+            raise NodeTypeError(
+                f"node type {name!r} of {self._origins[name]} is broken: {type(node).__name__} has no "
+                "`async def run(self, call)`"
+            )
+        return node
+
+    def _add_own(self, stem: str) -> None:
+        def make() -> Node:
+            create: Callable[[Settings], Node] = importlib.import_module(f"daemon.nodes.{stem}").create
+            return create(self._settings)
+
+        self._add(stem.replace("_", ":"), "the daemon", make)
+
+    def _add_installed(self, entry: EntryPoint) -> None:
+        def make() -> Node:
+            create: Callable[[], Node] = entry.load()
+            return create()
+
+        origin = f"package {entry.dist.name} {entry.dist.version}" if entry.dist else "an unnamed package"
+        self._add(entry.name, f"{origin} ({entry.value})", make)
+
+    def _add(self, name: str, origin: str, make: Callable[[], Node]) -> None:
+        if not _NAME.match(name) or name.startswith(RESERVED):
+            raise NodeTypeError(
+                f"node type {name!r} of {origin} cannot be a resource: it needs a name like `acme:render`, not "
+                f"starting with {', '.join(RESERVED)}"
+            )
+        if name in self._makers:
+            raise NodeTypeError(
+                f"node type {name!r} is there twice: in {self._origins[name]} and in {origin}; uninstall or rename one"
+            )
+        self._makers[name] = make
+        self._origins[name] = origin

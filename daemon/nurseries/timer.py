@@ -1,0 +1,198 @@
+"""Timer: tells History which runs' `wake_at` has come, at about the right moment and in batches.
+
+The store keeps one `wake_at` a run, indexed: that index is the sorted set of all wake-ups. Timer holds only those of
+the next `window_seconds`, in a heap; the rest waits in the store at no cost. It learns of wake-ups in two ways:
+
+- *hints*: History says so after a commit that moved a run's `wake_at`. A later hint replaces an earlier one. A hint
+  beyond what is held is dropped, but the next look at the store is brought forward to it.
+- *looks* at the store: at the start, half a window before the first wake-up that is known beyond the window, and every
+  now and then for hints and wake-ups that were lost. A look replaces everything held by what the store has: whatever
+  it reads is at least as new as the hints that came before it.
+
+How often is now and then: `scan_seconds` after something happened that may have been lost (a run was fired, a look
+found what no hint had told of, a full batch of hints came and more may have found no room), and twice as long each
+time that a look found everything as expected, up to twenty times `scan_seconds`. So a timer that has nothing to do
+does nothing, also under a mock clock that jumps over three days, and a lost wake-up is found soon while there is
+traffic to lose. What History alone can know (that it has restarted) it says: RescanTimers.
+
+Nothing is decided here: History looks whether anything of the run is due, so that a wake-up too many changes nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+import structlog
+import trio
+
+from daemon.clock import Clock
+from daemon.links.interface import Request
+from daemon.links.table import Links
+from daemon.settings import TimerSettings
+from daemon.stores.interface import Store, StoreUnavailable
+from daemon.stores.rows import DueRun
+from enginekit.messages.links import ArmTimer, Millis, RescanTimers, RunRef, ToTimer, WakeRuns
+from enginekit.messages.status import ErrorStatus, Refused
+
+log = structlog.get_logger("daemon.timer")
+
+RECEIVE_LIMIT = 256
+FIRE_RUNS = 256
+"""Runs in one message to History."""
+PAGE_RUNS = 256
+HELD_RUNS = 20_000
+"""Wake-ups held in memory. When more fall into the window, a shorter window is held."""
+SCAN_GROWTH_LIMIT = 20
+STEP_SECONDS = 1.0
+"""While a wake-up is near, how often the wall clock is looked at: it may step."""
+CROWDED_SECONDS = 1.0
+"""The pause between looks while more falls into the window than is held."""
+PAUSE_SECONDS = 0.05
+PAUSE_LIMIT_SECONDS = 2.0
+FAR_FUTURE: Millis = 1 << 53
+
+
+class Timer:
+    """One run of the Timer service."""
+
+    def __init__(self, links: Links, store: Store, settings: TimerSettings, clock: Clock) -> None:
+        self._links = links
+        self._store = store
+        self._settings = settings
+        self._clock = clock
+        self._window: Millis = round(settings.window_seconds * 1000)
+        self._armed: dict[RunRef, Millis] = {}
+        self._heap: list[tuple[Millis, int, RunRef]] = []
+        self._serial = 0
+        # Fired wake-ups that the store has not yet been seen without: when, and how many looks have found them still.
+        self._fired: dict[RunRef, tuple[Millis, int]] = {}
+        self._horizon: Millis = 0
+        self._beyond: Millis | None = None
+        self._crowded = False
+        self._interval = settings.scan_seconds
+        self._looked_at = 0.0
+        self._look_due = True
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled. Once: a restart takes a new Timer, which looks into the store first.
+
+        Started as soon as it receives.
+        """
+        task_status.started()
+        while True:
+            if self._look_due or self._until_look() <= 0:
+                await self._look()
+            await self._fire()
+            batch: list[ToTimer | Request] = []
+            with trio.move_on_after(self._until_something()):
+                batch = await self._links.timer.receive(RECEIVE_LIMIT)
+            for message in batch:
+                self._take(message)
+            if len(batch) >= RECEIVE_LIMIT:
+                # The link may have been full: look soon, but once for all batches of a rush.
+                self._look_within(self._settings.scan_seconds)
+
+    # --- what comes in -----------------------------------------------------------------------------------------------
+
+    def _take(self, message: ToTimer | Request) -> None:
+        match message:
+            case ArmTimer(run, wake_at):
+                self._fired.pop(run, None)
+                if wake_at < self._horizon and (len(self._armed) < HELD_RUNS or run in self._armed):
+                    self._arm(run, wake_at)
+                else:
+                    self._armed.pop(run, None)
+                    self._crowded = self._crowded or wake_at < self._horizon
+                    self._beyond = wake_at if self._beyond is None else min(self._beyond, wake_at)
+            case RescanTimers():
+                self._fired.clear()
+                self._look_due = True
+            case Request():
+                message.refuse(
+                    Refused(ErrorStatus.INVALID_ARGUMENT, f"Timer does not answer {type(message.call).__name__}")
+                )
+
+    def _arm(self, run: RunRef, wake_at: Millis) -> None:
+        if self._armed.get(run) == wake_at:
+            return
+        self._armed[run] = wake_at
+        self._serial += 1
+        heapq.heappush(self._heap, (wake_at, self._serial, run))
+        if len(self._heap) > 2 * len(self._armed) + 64:
+            self._heap = [item for item in self._heap if self._armed.get(item[2]) == item[0]]
+            heapq.heapify(self._heap)
+
+    # --- what is due -------------------------------------------------------------------------------------------------
+
+    def _earliest(self) -> Millis | None:
+        heap = self._heap
+        while heap and self._armed.get(heap[0][2]) != heap[0][0]:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else None
+
+    async def _fire(self) -> None:
+        """Tell History of every run whose time has come. Waits while History's link is full: History waits for nobody,
+        and hints that find no room meanwhile are made good for by a look."""
+        while True:
+            now = self._clock.now()
+            runs: list[RunRef] = []
+            while len(runs) < FIRE_RUNS and (earliest := self._earliest()) is not None and earliest <= now:
+                run = heapq.heappop(self._heap)[2]
+                self._fired[run] = (self._armed.pop(run), 0)
+                runs.append(run)
+            if not runs:
+                return
+            self._look_within(self._settings.scan_seconds)
+            await self._links.history.send(WakeRuns(runs))
+
+    # --- when to wake ------------------------------------------------------------------------------------------------
+
+    def _look_within(self, seconds: float) -> None:
+        """Look into the store at most `seconds` from now, and as soon after that, if need be."""
+        self._interval = self._settings.scan_seconds
+        passed = trio.current_time() - self._looked_at
+        self._interval = min(self._interval, seconds) if passed < self._interval else passed
+        self._interval = max(self._interval, 0.0)
+
+    def _until_look(self) -> float:
+        """Seconds until the next look at the store."""
+        since = trio.current_time() - self._looked_at
+        until = self._interval - since
+        if self._beyond is not None:
+            ahead = (self._beyond - self._window // 2 - self._clock.now()) / 1000
+            until = min(until, max(ahead, CROWDED_SECONDS - since) if self._crowded else ahead)
+        return until
+
+    def _until_something(self) -> float:
+        """Seconds until there is something to do unless a message comes."""
+        until = max(self._until_look(), 0.0)
+        earliest = self._earliest()
+        if earliest is not None:
+            due = max((earliest - self._clock.now()) / 1000, 0.0)
+            until = min(until, due, STEP_SECONDS)
+        return until
+
+    # --- looking into the store --------------------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        """Take over the store's wake-ups of the window. While the store is away, wait for it: then nothing can fire
+        that History could write down."""
+        pause = PAUSE_SECONDS
+        while True:
+            now = self._clock.now()
+            try:
+                rows, beyond, crowded = await self._read(now + self._window)
+            except StoreUnavailable as error:
+                if pause == PAUSE_SECONDS:
+                    log.warning("the store cannot be read; timers go on when it is back", reason=str(error))
+                await self._store.wait_ready()
+                await trio.sleep(pause)
+                pause = min(2 * pause, PAUSE_LIMIT_SECONDS)
+            else:
+                break
+        self._take_over(rows)
+        self._beyond = beyond
+        self._crowded = crowded
+        self._horizon = beyond if crowded and beyond is not None else now + self._window
+        self._looked_at = trio.current_time()
+        self._look_due = False

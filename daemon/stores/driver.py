@@ -1,0 +1,88 @@
+"""A store's synchronous side: what a backend implements to be hosted in the driver process (`host.py`).
+
+A backend is opened once and answers on two lanes, each with a thread and a connection of its own: one writes, one
+reads. Nothing here may import Trio: this process is small and starts fast.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from daemon.stores.rows import (
+    Batch,
+    Definition,
+    DefinitionEntry,
+    DueRun,
+    Execution,
+    ExecutionFilter,
+    LatestRun,
+    QueueBacklog,
+    ShardEpochs,
+    StartCheck,
+    StoredEffect,
+    StoredRun,
+    StoreInfo,
+    TaskCursor,
+)
+from enginekit.messages.links import Millis, QueuedTask, QueueKey
+
+
+class Writer(Protocol):
+    """The write lane. Raises what `Store` raises; anything else ends the process, and the next one reopens the
+    store: after a failed write to disk that is the one way to learn what is on it."""
+
+    def take_shards(self) -> ShardEpochs: ...
+
+    def commit(self, batch: Batch) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Reader(Protocol):
+    """The read lane: the reads of `Store`, one for one. Each answers from one moment of the store's."""
+
+    def start_check(self, tenant: str, workflow_id: str, request_id: str | None) -> StartCheck: ...
+
+    def latest_run(self, tenant: str, workflow_id: str) -> LatestRun | None: ...
+
+    def execution(self, tenant: str, run_id: str) -> Execution | None: ...
+
+    def load_run(self, tenant: str, run_id: str, fingerprint: str) -> StoredRun | None: ...
+
+    def events(self, tenant: str, run_id: str, after_id: int, limit: int, max_bytes: int) -> list[bytes]: ...
+
+    def events_by_id(self, tenant: str, run_id: str, ids: list[int]) -> list[bytes]: ...
+
+    def due_runs(self, before: Millis, limit: int, after: DueRun | None) -> list[DueRun]: ...
+
+    def effects(self, limit: int, after: StoredEffect | None) -> list[StoredEffect]: ...
+
+    def queue_backlogs(self) -> list[QueueBacklog]: ...
+
+    def waiting_tasks(self, queue: QueueKey, limit: int, after: TaskCursor | None) -> list[QueuedTask]: ...
+
+    def list_executions(self, wanted: ExecutionFilter) -> list[Execution]: ...
+
+    def definition(self, tenant: str, name: str, version: int | None) -> Definition | None: ...
+
+    def definition_text(self, tenant: str, hash: str) -> str | None: ...
+
+    def list_definitions(self, tenant: str, limit: int, after_name: str | None) -> list[DefinitionEntry]: ...
+
+    def close(self) -> None: ...
+
+
+class Driver(Protocol):
+    """An open backend."""
+
+    @property
+    def info(self) -> StoreInfo: ...
+
+    @property
+    def writer(self) -> Writer: ...
+
+    @property
+    def reader(self) -> Reader: ...
+
+    def close(self) -> None:
+        """Close both lanes' connections and let the next process in."""

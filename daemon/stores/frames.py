@@ -1,0 +1,208 @@
+"""What passes between the daemon and its driver process: length-prefixed MessagePack frames.
+
+There are two lanes, a socket pair each: one for what writes, one for reads. On each, requests may be sent before earlier
+ones have been answered; answers come in the order of the requests. The first request is `Open`, on the write lane; the
+read lane is served once it has been answered. Both ends are always of the same version: the daemon starts its own
+driver.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TypeAlias
+
+import msgspec
+
+from daemon.stores.rows import Batch, DueRun, ExecutionFilter, StoredEffect, StoreInfo, TaskCursor
+from enginekit.messages.links import Millis, QueueKey
+
+HEADER = struct.Struct(">I")
+"""The length of what follows, in bytes."""
+
+
+class Frame(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
+    """Base of all that is sent."""
+
+
+# --- asked on the write lane -------------------------------------------------------------------------------------
+
+
+class Open(Frame, frozen=True):
+    """`url` says which backend and where: `sqlite:` and an absolute path."""
+
+    url: str
+    shards: int
+    lock_wait_seconds: float
+
+
+class TakeShards(Frame, frozen=True):
+    pass
+
+
+class Commit(Frame, frozen=True):
+    batch: Batch
+
+
+WriteRequest: TypeAlias = Open | TakeShards | Commit
+
+# --- asked on the read lane --------------------------------------------------------------------------------------
+
+
+class GetStartCheck(Frame, frozen=True):
+    tenant: str
+    workflow_id: str
+    request_id: str | None
+
+
+class GetLatestRun(Frame, frozen=True):
+    tenant: str
+    workflow_id: str
+
+
+class GetExecution(Frame, frozen=True):
+    tenant: str
+    run_id: str
+
+
+class LoadRun(Frame, frozen=True):
+    tenant: str
+    run_id: str
+    fingerprint: str
+
+
+class GetEvents(Frame, frozen=True):
+    tenant: str
+    run_id: str
+    after_id: int
+    limit: int
+    max_bytes: int
+
+
+class GetEventsById(Frame, frozen=True):
+    tenant: str
+    run_id: str
+    ids: list[int]
+
+
+class GetDueRuns(Frame, frozen=True):
+    before: Millis
+    limit: int
+    after: DueRun | None
+
+
+class GetEffects(Frame, frozen=True):
+    limit: int
+    after: StoredEffect | None
+
+
+class GetQueueBacklogs(Frame, frozen=True):
+    pass
+
+
+class GetWaitingTasks(Frame, frozen=True):
+    queue: QueueKey
+    limit: int
+    after: TaskCursor | None
+
+
+class ListExecutions(Frame, frozen=True):
+    wanted: ExecutionFilter
+
+
+class GetDefinition(Frame, frozen=True):
+    tenant: str
+    name: str
+    version: int | None
+
+
+class GetDefinitionText(Frame, frozen=True):
+    tenant: str
+    hash: str
+
+
+class ListDefinitions(Frame, frozen=True):
+    tenant: str
+    limit: int
+    after_name: str | None
+
+
+ReadRequest: TypeAlias = (
+    GetStartCheck
+    | GetLatestRun
+    | GetExecution
+    | LoadRun
+    | GetEvents
+    | GetEventsById
+    | GetDueRuns
+    | GetEffects
+    | GetQueueBacklogs
+    | GetWaitingTasks
+    | ListExecutions
+    | GetDefinition
+    | GetDefinitionText
+    | ListDefinitions
+)
+Request: TypeAlias = WriteRequest | ReadRequest
+
+# --- answered ----------------------------------------------------------------------------------------------------
+
+
+class Opened(Frame, frozen=True):
+    """The store is open: both lanes are served."""
+
+    info: StoreInfo
+
+
+class Answer(Frame, frozen=True):
+    """`value` is what the method of `Store` returns, encoded; whoever asked knows its type."""
+
+    value: msgspec.Raw
+
+
+class Refused(Frame, frozen=True):
+    """BatchRefused."""
+
+    message: str
+
+
+class Outdated(Frame, frozen=True):
+    """Fenced."""
+
+    shards: list[int]
+
+
+class Missing(Frame, frozen=True):
+    """NoSuchEvent."""
+
+    message: str
+
+
+class Unavailable(Frame, frozen=True):
+    """StoreUnavailable, with the driver going on."""
+
+    message: str
+
+
+class Unusable(Frame, frozen=True):
+    """StoreUnusable; the driver ends."""
+
+    message: str
+
+
+Reply: TypeAlias = Opened | Answer | Refused | Outdated | Missing | Unavailable | Unusable
+
+# --- bytes -------------------------------------------------------------------------------------------------------
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def answer(value: object) -> Answer:
+    return Answer(msgspec.Raw(_encoder.encode(value)))
+
+
+def frame(message: Request | Reply) -> bytearray:
+    """The message with its length before it."""
+    buffer = bytearray(HEADER.size)
+    _encoder.encode_into(message, buffer, HEADER.size)
+    HEADER.pack_into(buffer, 0, len(buffer) - HEADER.size)
+    return buffer

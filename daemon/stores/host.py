@@ -1,0 +1,186 @@
+"""The driver process: `python -m daemon.stores.host WRITE_LANE READ_LANE`, started by `process.py` and nobody else.
+
+It hosts one synchronous driver behind two lanes. The main thread serves the write lane, a second thread the read lane;
+SQLite and the sockets release the GIL while they work. The process ends when its lanes do: a daemon that is gone,
+however it went, takes its driver along as soon as that has finished what it is executing. Nothing here imports Trio.
+
+Signals that reach a whole group (Ctrl-C, systemd's SIGTERM) are ignored: the daemon needs its store to stop in good
+order, and says when.
+"""
+
+from __future__ import annotations
+
+import gc
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from daemon.stores import frames
+from daemon.stores.driver import Driver, Reader, Writer
+from daemon.stores.faults import BatchRefused, Fenced, NoSuchEvent, StoreUnavailable, StoreUnusable
+
+_BUFFER_BYTES = 256 * 1024
+_READER_GRACE_SECONDS = 1.0
+_SWITCH_SECONDS = 0.0002
+"""A commit gives up the GIL at every statement: it must not wait the usual 5 ms for a read to give it back."""
+
+R = TypeVar("R")
+
+_write_requests: msgspec.msgpack.Decoder[frames.WriteRequest] = msgspec.msgpack.Decoder(frames.WriteRequest)
+_read_requests: msgspec.msgpack.Decoder[frames.ReadRequest] = msgspec.msgpack.Decoder(frames.ReadRequest)
+
+
+def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    write_lane, read_lane = (socket.socket(fileno=int(descriptor)) for descriptor in sys.argv[1:3])
+    host = _Host(write_lane, read_lane)
+    gc.collect()
+    gc.freeze()
+    try:
+        _serve(write_lane, _write_requests, host.write)
+    finally:
+        host.close()
+
+
+class _Host:
+    """The driver, from `Open` to the end of the lanes."""
+
+    def __init__(self, write_lane: socket.socket, read_lane: socket.socket) -> None:
+        self._write_lane = write_lane
+        self._read_lane = read_lane
+        self._driver: Driver | None = None
+        self._reading: threading.Thread | None = None
+
+    def write(self, request: frames.WriteRequest) -> frames.Reply:
+        if isinstance(request, frames.Open):
+            self._driver = open_driver(request, lambda: not _has_ended(self._write_lane))
+            self._reading = threading.Thread(target=self._serve_reads, args=(self._driver.reader,), daemon=True)
+            self._reading.start()
+            return frames.Opened(self._driver.info)
+        if self._driver is None:
+            raise StoreUnusable("the first request to a driver process is Open")
+        return _write(self._driver.writer, request)
+
+    def _serve_reads(self, reader: Reader) -> None:
+        try:
+            _serve(self._read_lane, _read_requests, lambda request: frames.answer(_read(reader, request)))
+        finally:
+            # Of no use without reads: the write lane ends behind what it is executing.
+            _shut(self._write_lane, socket.SHUT_RD)
+
+    def close(self) -> None:
+        """Close the connections, unless a read is taking its time: those end with the process."""
+        _shut(self._read_lane, socket.SHUT_RDWR)
+        if self._reading is not None:
+            self._reading.join(_READER_GRACE_SECONDS)
+        if self._driver is not None and (self._reading is None or not self._reading.is_alive()):
+            self._driver.close()
+
+
+def open_driver(request: frames.Open, still_wanted: Callable[[], bool]) -> Driver:
+    """The backend that the URL names. Raises StoreUnusable."""
+    scheme, _, location = request.url.partition(":")
+    if scheme == "sqlite":
+        from pathlib import Path
+
+        from daemon.stores.sqlite.database import open_driver as open_sqlite
+
+        return open_sqlite(Path(location), request.shards, request.lock_wait_seconds, still_wanted)
+    raise StoreUnusable(f"no store backend is called {scheme!r}")
+
+
+def _serve(lane: socket.socket, requests: msgspec.msgpack.Decoder[R], handle: Callable[[R], frames.Reply]) -> None:
+    """Answer what comes, in order, until the lane ends or the store proves to be unusable."""
+    stream = lane.makefile("rb", buffering=_BUFFER_BYTES)
+    header_bytes = frames.HEADER.size
+    try:
+        while len(header := stream.read(header_bytes)) == header_bytes:
+            (length,) = frames.HEADER.unpack(header)
+            payload = stream.read(length)
+            if len(payload) < length:
+                return
+            reply = _reply(requests.decode(payload), handle)
+            lane.sendall(frames.frame(reply))
+            if isinstance(reply, frames.Unusable):
+                return
+    except (BrokenPipeError, ConnectionResetError):
+        return
+
+
+def _reply(request: R, handle: Callable[[R], frames.Reply]) -> frames.Reply:
+    try:
+        return handle(request)
+    except BatchRefused as refused:
+        return frames.Refused(str(refused))
+    except Fenced as fenced:
+        return frames.Outdated(fenced.shards)
+    except NoSuchEvent as missing:
+        return frames.Missing(str(missing))
+    except StoreUnavailable as unavailable:
+        return frames.Unavailable(str(unavailable))
+    except StoreUnusable as unusable:
+        return frames.Unusable(str(unusable))
+
+
+def _write(writer: Writer, request: frames.TakeShards | frames.Commit) -> frames.Reply:
+    if isinstance(request, frames.Commit):
+        writer.commit(request.batch)
+        return frames.answer(None)
+    return frames.answer(writer.take_shards())
+
+
+def _read(reader: Reader, request: frames.ReadRequest) -> object:
+    match request:
+        case frames.GetStartCheck():
+            return reader.start_check(request.tenant, request.workflow_id, request.request_id)
+        case frames.GetLatestRun():
+            return reader.latest_run(request.tenant, request.workflow_id)
+        case frames.GetExecution():
+            return reader.execution(request.tenant, request.run_id)
+        case frames.LoadRun():
+            return reader.load_run(request.tenant, request.run_id, request.fingerprint)
+        case frames.GetEvents():
+            return reader.events(request.tenant, request.run_id, request.after_id, request.limit, request.max_bytes)
+        case frames.GetEventsById():
+            return reader.events_by_id(request.tenant, request.run_id, request.ids)
+        case frames.GetDueRuns():
+            return reader.due_runs(request.before, request.limit, request.after)
+        case frames.GetEffects():
+            return reader.effects(request.limit, request.after)
+        case frames.GetQueueBacklogs():
+            return reader.queue_backlogs()
+        case frames.GetWaitingTasks():
+            return reader.waiting_tasks(request.queue, request.limit, request.after)
+        case frames.ListExecutions():
+            return reader.list_executions(request.wanted)
+        case frames.GetDefinition():
+            return reader.definition(request.tenant, request.name, request.version)
+        case frames.GetDefinitionText():
+            return reader.definition_text(request.tenant, request.hash)
+        case frames.ListDefinitions():
+            return reader.list_definitions(request.tenant, request.limit, request.after_name)
+
+
+def _has_ended(lane: socket.socket) -> bool:
+    """Whether the other end is gone. Looks without taking anything."""
+    readable, _, _ = select.select([lane], [], [], 0)
+    return bool(readable) and not lane.recv(1, socket.MSG_PEEK)
+
+
+def _shut(lane: socket.socket, how: int) -> None:
+    try:
+        lane.shutdown(how)
+    except OSError:
+        return  # The other end is gone already.
+
+
+if __name__ == "__main__":
+    main()

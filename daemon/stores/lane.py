@@ -1,0 +1,129 @@
+"""The daemon's end of one lane to a driver process: requests out, answers in, in order, many under way at once.
+
+Sending is tried at once, in the caller's task; only what the socket does not take is left to the lane's own. A frame
+that has begun is always finished, whoever is cancelled: a caller that has gone away leaves its answer to be dropped.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+
+import msgspec
+import trio
+
+from daemon.stores import frames
+from daemon.stores.faults import StoreUnavailable
+
+_RECEIVE_BYTES = 256 * 1024
+_SOCKET_BYTES = 1024 * 1024
+_BUFFERS = 64
+
+_replies: msgspec.msgpack.Decoder[frames.Reply] = msgspec.msgpack.Decoder(frames.Reply)
+
+
+class _Pending:
+    """A request that has not been answered."""
+
+    __slots__ = ("answered", "reply")
+
+    def __init__(self) -> None:
+        self.answered = trio.Event()
+        self.reply: bytes | None = None
+
+
+class Lane:
+    """One lane, until its other end goes away. Closed by whoever runs `serve`."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        stream.setblocking(False)
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            stream.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BYTES)
+        self._socket = stream
+        self._outgoing: deque[memoryview] = deque()
+        self._pending: deque[_Pending] = deque()
+        self._stuck = trio.Event()
+        self._lost = False
+
+    async def ask(self, message: bytearray) -> frames.Reply:
+        """Send a framed request and wait for its reply.
+
+        Raises StoreUnavailable when the lane is lost before it comes. Cancelled: the driver executes it all the same.
+        """
+        if self._lost:
+            await trio.lowlevel.checkpoint()
+            raise StoreUnavailable("the store's driver process has gone away")
+        pending = _Pending()
+        self._pending.append(pending)
+        self._outgoing.append(memoryview(message))
+        if len(self._outgoing) == 1 and not self._flush():
+            self._stuck.set()
+        await pending.answered.wait()
+        if pending.reply is None:
+            raise StoreUnavailable("the store's driver process went away in the middle of this call")
+        return _replies.decode(pending.reply)
+
+    async def serve(self) -> None:
+        """Move bytes until the other end goes away; then every call that waits raises StoreUnavailable."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._send_rest)
+                await self._receive()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._lost = True
+            self._outgoing.clear()
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+            for pending in self._pending:
+                pending.answered.set()
+            self._pending.clear()
+
+    def _flush(self) -> bool:
+        """Send what the socket takes; whether that was all."""
+        outgoing = self._outgoing
+        while outgoing:
+            try:
+                sent = self._socket.sendmsg([outgoing[index] for index in range(min(len(outgoing), _BUFFERS))])
+            except BlockingIOError:
+                return False
+            except OSError:
+                outgoing.clear()  # `_receive` sees the same loss, and reports it.
+                return True
+            while outgoing and sent >= len(outgoing[0]):
+                sent -= len(outgoing.popleft())
+            if sent:
+                outgoing[0] = outgoing[0][sent:]
+        return True
+
+    async def _send_rest(self) -> None:
+        while True:
+            await self._stuck.wait()
+            await trio.lowlevel.wait_writable(self._socket)
+            if self._flush():
+                self._stuck = trio.Event()
+
+    async def _receive(self) -> None:
+        received = bytearray()
+        header = frames.HEADER.size
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            try:
+                some = self._socket.recv(_RECEIVE_BYTES)
+            except BlockingIOError:
+                continue
+            except ConnectionError:
+                return
+            if not some:
+                return
+            received += some
+            start = 0
+            while len(received) - start >= header:
+                end = start + header + frames.HEADER.unpack_from(received, start)[0]
+                if len(received) < end:
+                    break
+                pending = self._pending.popleft()
+                pending.reply = bytes(received[start + header : end])
+                pending.answered.set()
+                start = end
+            del received[:start]

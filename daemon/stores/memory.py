@@ -1,0 +1,406 @@
+"""The memory store: plain dictionaries, no process and no thread, so that a whole daemon runs deterministically.
+
+What it refuses, and in which order it answers, is what every store does; the shared tests hold it to that. Its rows
+outlive whoever uses it: restarting History over the same object is a restart over the same store.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from typing import TypeAlias
+
+import msgspec
+import trio
+
+from daemon.stores.batches import check_batch
+from daemon.stores.faults import BatchRefused, Fenced, NoSuchEvent, StoreUnavailable
+from daemon.stores.rows import (
+    Batch,
+    Definition,
+    DefinitionEntry,
+    DefinitionWrite,
+    DueRun,
+    Effect,
+    Execution,
+    ExecutionFilter,
+    LatestRun,
+    QueueBacklog,
+    RunWrite,
+    ShardEpochs,
+    Snapshot,
+    StartCheck,
+    StoredEffect,
+    StoredRun,
+    StoreInfo,
+    TaskCursor,
+)
+from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef
+from enginekit.messages.status import ExecutionStatus
+
+SCHEMA_VERSION = 1
+
+_QueuePlace: TypeAlias = tuple[int, Millis, str, int]
+"""Where a task stands in its queue: -priority, scheduled_at, run_id, event_id."""
+
+
+class _Run:
+    """One run's rows."""
+
+    __slots__ = ("effects", "events", "execution", "snapshot", "tasks")
+
+    def __init__(self, execution: Execution) -> None:
+        self.execution = execution
+        self.events: list[bytes] = []
+        self.snapshot: Snapshot | None = None
+        self.tasks: dict[int, QueuedTask] = {}
+        self.effects: dict[int, Effect] = {}
+
+
+class MemoryStore:
+    """Implements `Store`. Every call passes a checkpoint; `commit` passes one before it writes and one after."""
+
+    def __init__(self, shards: int, token_key: bytes) -> None:
+        self._shards = shards
+        self._token_key = token_key
+        self._epochs: list[int] = []
+        self._runs: dict[str, _Run] = {}
+        self._run_ids: dict[str, list[str]] = {}
+        self._workflow_runs: dict[tuple[str, str], list[str]] = {}
+        self._open_runs: dict[tuple[str, str], str] = {}
+        self._requests: dict[tuple[str, str], RunRef] = {}
+        self._due: list[tuple[Millis, str]] = []
+        self._waiting: dict[QueueKey, list[_QueuePlace]] = {}
+        self._effects: list[tuple[str, int]] = []
+        self._texts: dict[tuple[str, str], str] = {}
+        self._definitions: dict[tuple[str, str], dict[int, Definition]] = {}
+        self._failure: bool | None = None
+
+    def fail_next_commit(self, *, after_write: bool) -> None:
+        """For tests: the next commit raises StoreUnavailable, its batch written or not."""
+        self._failure = after_write
+
+    # --- the backend -------------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        await trio.sleep_forever()
+
+    async def wait_ready(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    @property
+    def restarts(self) -> int:
+        return 0
+
+    @property
+    def ready(self) -> bool:
+        return True
+
+    async def info(self) -> StoreInfo:
+        await trio.lowlevel.checkpoint()
+        return StoreInfo(kind="memory", schema_version=SCHEMA_VERSION, shards=self._shards)
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    async def take_shards(self) -> ShardEpochs:
+        await trio.lowlevel.checkpoint()
+        self._epochs = [epoch + 1 for epoch in self._epochs or [0] * self._shards]
+        return ShardEpochs(epochs=list(self._epochs), token_key=self._token_key)
+
+    async def commit(self, batch: Batch) -> None:
+        await trio.lowlevel.checkpoint()
+        failure, self._failure = self._failure, None
+        if failure is False:
+            raise StoreUnavailable("the commit was made to fail before it was written")
+        self._check(batch)
+        for definition in batch.definitions:
+            self._write_definition(definition)
+        for write in batch.runs:
+            workflow = (write.run.tenant, write.run.workflow_id)
+            if write.closing is not None and self._open_runs.get(workflow) == write.run.run_id:
+                del self._open_runs[workflow]
+        for write in batch.runs:
+            self._write_run(write)
+        if failure is True:
+            raise StoreUnavailable("the commit was made to fail after it was written")
+        await trio.lowlevel.checkpoint()
+
+    def _check(self, batch: Batch) -> None:
+        check_batch(batch)
+        fenced = {w.shard for w in batch.runs if w.shard >= len(self._epochs) or self._epochs[w.shard] != w.epoch}
+        if fenced:
+            raise Fenced(sorted(fenced))
+        registered: set[tuple[str, str, int]] = set()
+        for definition in batch.definitions:
+            if definition.name is not None and definition.version is not None:
+                key = (definition.tenant, definition.name, definition.version)
+                taken = definition.version in self._definitions.get(key[:2], {})
+                if taken or key in registered:
+                    raise BatchRefused(f"definition {definition.name!r} has a version {definition.version} already")
+                registered.add(key)
+        open_runs: dict[tuple[str, str], str | None] = {}
+        for write in batch.runs:
+            if write.closing is not None and write.created is None:
+                workflow = (write.run.tenant, write.run.workflow_id)
+                if self._open_runs.get(workflow) == write.run.run_id:
+                    open_runs[workflow] = None
+        requests: set[tuple[str, str]] = set()
+        for write in batch.runs:
+            if write.created is None:
+                self._check_known(write)
+                continue
+            run = write.run
+            if run.run_id in self._runs:
+                raise BatchRefused(f"run {run.run_id} exists already")
+            if write.closing is None:
+                workflow = (run.tenant, run.workflow_id)
+                other = open_runs.get(workflow, self._open_runs.get(workflow))
+                if other is not None:
+                    raise BatchRefused(f"run {run.run_id}: run {other} of {run.workflow_id!r} is open")
+                open_runs[workflow] = run.run_id
+            if write.created.request_id is not None:
+                request = (run.tenant, write.created.request_id)
+                if request in self._requests or request in requests:
+                    raise BatchRefused(f"run {run.run_id}: request_id {request[1]!r} has started a run already")
+                requests.add(request)
+            self._check_keys(write, {}, {})
+
+    def _check_known(self, write: RunWrite) -> None:
+        run = self._runs.get(write.run.run_id)
+        if run is None or run.execution.run != write.run:
+            raise BatchRefused(f"run {write.run.run_id} of {write.run.workflow_id!r} does not exist")
+        if run.execution.status.closed and write.events:
+            raise BatchRefused(f"run {write.run.run_id}: no events follow, it has closed")
+        last = len(run.events)
+        if write.events and write.first_event_id != last + 1:
+            raise BatchRefused(
+                f"run {write.run.run_id}: events from {write.first_event_id} do not follow its last event {last}"
+            )
+        self._check_keys(write, run.tasks, run.effects)
+
+    def _check_keys(self, write: RunWrite, tasks: dict[int, QueuedTask], effects: dict[int, Effect]) -> None:
+        added = [task.task.event_id for task in write.tasks_added]
+        if len(set(added)) != len(added) or any(event_id in tasks for event_id in added):
+            raise BatchRefused(f"run {write.run.run_id}: a task of {added} is there already")
+        added = [effect.event_id for effect in write.effects_added]
+        if len(set(added)) != len(added) or any(event_id in effects for event_id in added):
+            raise BatchRefused(f"run {write.run.run_id}: an effect of {added} is there already")
+
+    def _write_definition(self, write: DefinitionWrite) -> None:
+        text = self._texts.setdefault((write.tenant, write.hash), write.text)
+        if write.name is not None and write.version is not None:
+            self._definitions.setdefault((write.tenant, write.name), {})[write.version] = Definition(
+                name=write.name, version=write.version, hash=write.hash, text=text, registered_at=write.registered_at
+            )
+
+    def _write_run(self, write: RunWrite) -> None:
+        ref = write.run
+        if write.created is not None:
+            created = write.created
+            execution = Execution(
+                run=ref,
+                shard=write.shard,
+                workflow=created.workflow,
+                version=created.version,
+                definition_hash=created.definition_hash,
+                labels=dict(created.labels),
+                request_id=created.request_id,
+                status=ExecutionStatus.RUNNING,
+                error=None,
+                started_at=created.started_at,
+                closed_at=None,
+                wake_at=None,
+                last_event_id=0,
+            )
+            self._runs[ref.run_id] = _Run(execution)
+            insort(self._run_ids.setdefault(ref.tenant, []), ref.run_id)
+            insort(self._workflow_runs.setdefault((ref.tenant, ref.workflow_id), []), ref.run_id)
+            if write.closing is None:
+                self._open_runs[ref.tenant, ref.workflow_id] = ref.run_id
+            if created.request_id is not None:
+                self._requests[ref.tenant, created.request_id] = ref
+        run = self._runs[ref.run_id]
+        run.events.extend(write.events)
+        before = run.execution
+        after = msgspec.structs.replace(before, last_event_id=len(run.events))
+        if write.closing is not None:
+            closing = write.closing
+            after = msgspec.structs.replace(
+                after, status=closing.status, error=closing.error, closed_at=closing.closed_at
+            )
+        run.execution = msgspec.structs.replace(after, wake_at=None if after.status.closed else write.wake_at)
+        self._move_wake_up(before, run.execution)
+        if write.snapshot is not None:
+            run.snapshot = write.snapshot
+        self._write_tasks(run, write)
+        self._write_effects(run, write)
+
+    def _move_wake_up(self, before: Execution, after: Execution) -> None:
+        if before.wake_at is not None:
+            del self._due[bisect_left(self._due, (before.wake_at, before.run.run_id))]
+        if after.wake_at is not None:
+            insort(self._due, (after.wake_at, after.run.run_id))
+
+    def _write_tasks(self, run: _Run, write: RunWrite) -> None:
+        for task in write.tasks_added:
+            run.tasks[task.task.event_id] = task
+            self._queue(task)
+        for event_id in write.tasks_started:
+            if event_id in run.tasks:
+                self._unqueue(run.tasks[event_id])
+        for event_id in write.tasks_returned:
+            if event_id in run.tasks:
+                self._unqueue(run.tasks[event_id])
+                self._queue(run.tasks[event_id])
+        for event_id in write.tasks_removed:
+            if event_id in run.tasks:
+                self._unqueue(run.tasks.pop(event_id))
+
+    def _queue(self, task: QueuedTask) -> None:
+        insort(self._waiting.setdefault(task.queue, []), _place(task))
+
+    def _unqueue(self, task: QueuedTask) -> None:
+        """Leaves a task alone that does not wait."""
+        places = self._waiting.get(task.queue, [])
+        place = _place(task)
+        index = bisect_left(places, place)
+        if index < len(places) and places[index] == place:
+            del places[index]
+            if not places:
+                del self._waiting[task.queue]
+
+    def _write_effects(self, run: _Run, write: RunWrite) -> None:
+        run_id = write.run.run_id
+        for effect in write.effects_added:
+            run.effects[effect.event_id] = effect
+            insort(self._effects, (run_id, effect.event_id))
+        for event_id in write.effects_removed:
+            if run.effects.pop(event_id, None) is not None:
+                del self._effects[bisect_left(self._effects, (run_id, event_id))]
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def start_check(self, tenant: str, workflow_id: str, request_id: str | None) -> StartCheck:
+        latest = await self.latest_run(tenant, workflow_id)
+        requested = self._requests.get((tenant, request_id)) if request_id is not None else None
+        return StartCheck(latest=latest, requested=requested)
+
+    async def latest_run(self, tenant: str, workflow_id: str) -> LatestRun | None:
+        await trio.lowlevel.checkpoint()
+        run_ids = self._workflow_runs.get((tenant, workflow_id))
+        if not run_ids:
+            return None
+        return LatestRun(run_id=run_ids[-1], status=self._runs[run_ids[-1]].execution.status)
+
+    async def execution(self, tenant: str, run_id: str) -> Execution | None:
+        await trio.lowlevel.checkpoint()
+        run = self._run(tenant, run_id)
+        return run.execution if run is not None else None
+
+    async def load_run(self, tenant: str, run_id: str, fingerprint: str) -> StoredRun | None:
+        await trio.lowlevel.checkpoint()
+        run = self._run(tenant, run_id)
+        if run is None:
+            return None
+        snapshot = run.snapshot if run.snapshot is not None and run.snapshot.fingerprint == fingerprint else None
+        tail = run.events[snapshot.event_id if snapshot is not None else 0 :]
+        return StoredRun(execution=run.execution, snapshot=snapshot, tail=tail)
+
+    async def events(self, tenant: str, run_id: str, after_id: int, limit: int, max_bytes: int) -> list[bytes]:
+        await trio.lowlevel.checkpoint()
+        run = self._run(tenant, run_id)
+        page: list[bytes] = []
+        taken = 0
+        for event in run.events[after_id : after_id + limit] if run is not None else ():
+            taken += len(event)
+            if page and taken > max_bytes:
+                break
+            page.append(event)
+        return page
+
+    async def events_by_id(self, tenant: str, run_id: str, ids: list[int]) -> list[bytes]:
+        await trio.lowlevel.checkpoint()
+        run = self._run(tenant, run_id)
+        events = run.events if run is not None else []
+        for event_id in ids:
+            if not 1 <= event_id <= len(events):
+                raise NoSuchEvent(f"run {run_id} has no event {event_id}")
+        return [events[event_id - 1] for event_id in ids]
+
+    async def due_runs(self, before: Millis, limit: int, after: DueRun | None = None) -> list[DueRun]:
+        await trio.lowlevel.checkpoint()
+        start = bisect_right(self._due, (after.wake_at, after.run.run_id)) if after is not None else 0
+        end = bisect_left(self._due, (before, ""))
+        page = self._due[start : min(end, start + limit)]
+        return [DueRun(run=self._runs[run_id].execution.run, wake_at=wake_at) for wake_at, run_id in page]
+
+    async def effects(self, limit: int, after: StoredEffect | None = None) -> list[StoredEffect]:
+        await trio.lowlevel.checkpoint()
+        start = bisect_right(self._effects, (after.run.run_id, after.effect.event_id)) if after is not None else 0
+        found = [(self._runs[run_id], event_id) for run_id, event_id in self._effects[start : start + limit]]
+        return [StoredEffect(run=run.execution.run, effect=run.effects[event_id]) for run, event_id in found]
+
+    async def queue_backlogs(self) -> list[QueueBacklog]:
+        await trio.lowlevel.checkpoint()
+        queues = sorted(self._waiting, key=lambda queue: (queue.tenant, queue.kind.value, queue.name))
+        return [
+            QueueBacklog(queue=queue, depth=len(places), oldest=min(place[1] for place in places))
+            for queue, places in ((queue, self._waiting[queue]) for queue in queues)
+        ]
+
+    async def waiting_tasks(self, queue: QueueKey, limit: int, after: TaskCursor | None = None) -> list[QueuedTask]:
+        await trio.lowlevel.checkpoint()
+        places = self._waiting.get(queue, [])
+        start = 0
+        if after is not None:
+            start = bisect_right(places, (-after.priority, after.scheduled_at, after.run_id, after.event_id))
+        return [self._runs[run_id].tasks[event_id] for _, _, run_id, event_id in places[start : start + limit]]
+
+    async def list_executions(self, wanted: ExecutionFilter) -> list[Execution]:
+        await trio.lowlevel.checkpoint()
+        run_ids = self._run_ids.get(wanted.tenant, [])
+        end = len(run_ids) if wanted.before_run_id is None else bisect_left(run_ids, wanted.before_run_id)
+        page: list[Execution] = []
+        for index in range(end - 1, -1, -1):
+            if len(page) == wanted.limit:
+                break
+            execution = self._runs[run_ids[index]].execution
+            if _matches(execution, wanted):
+                page.append(execution)
+        return page
+
+    async def definition(self, tenant: str, name: str, version: int | None) -> Definition | None:
+        await trio.lowlevel.checkpoint()
+        versions = self._definitions.get((tenant, name))
+        if not versions:
+            return None
+        return versions.get(max(versions) if version is None else version)
+
+    async def definition_text(self, tenant: str, hash: str) -> str | None:
+        await trio.lowlevel.checkpoint()
+        return self._texts.get((tenant, hash))
+
+    async def list_definitions(self, tenant: str, limit: int, after_name: str | None) -> list[DefinitionEntry]:
+        await trio.lowlevel.checkpoint()
+        names = sorted(name for owner, name in self._definitions if owner == tenant)
+        start = bisect_right(names, after_name) if after_name is not None else 0
+        newest = [max(self._definitions[tenant, name].items())[1] for name in names[start : start + limit]]
+        return [DefinitionEntry(name=d.name, version=d.version, registered_at=d.registered_at) for d in newest]
+
+    def _run(self, tenant: str, run_id: str) -> _Run | None:
+        run = self._runs.get(run_id)
+        return run if run is not None and run.execution.run.tenant == tenant else None
+
+
+def _place(task: QueuedTask) -> _QueuePlace:
+    return (-task.priority, task.scheduled_at, task.task.run.run_id, task.task.event_id)
+
+
+def _matches(execution: Execution, wanted: ExecutionFilter) -> bool:
+    return (
+        (wanted.status is None or execution.status is wanted.status)
+        and (wanted.workflow is None or execution.workflow == wanted.workflow)
+        and (wanted.label is None or execution.labels.get(wanted.label[0]) == wanted.label[1])
+        and (wanted.started_after is None or execution.started_at > wanted.started_after)
+        and (wanted.started_before is None or execution.started_at < wanted.started_before)
+    )

@@ -1,0 +1,313 @@
+"""The read lane of the SQLite store. Every query is bounded by its page and stays within one tenant, but for the
+scans by which a restart takes up all work."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemon.stores.faults import NoSuchEvent
+from daemon.stores.rows import (
+    Definition,
+    DefinitionEntry,
+    DueRun,
+    Effect,
+    Execution,
+    ExecutionFilter,
+    LatestRun,
+    QueueBacklog,
+    Snapshot,
+    StartCheck,
+    StoredEffect,
+    StoredRun,
+    TaskCursor,
+)
+from daemon.stores.sqlite.failures import explain
+from enginekit.messages.events import TaskKind
+from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef, TaskRef
+from enginekit.messages.status import ExecutionStatus
+
+_EXECUTION = """
+e.tenant, e.workflow_id, e.run_id, e.shard, e.workflow, e.version, e.definition_hash, e.labels, e.request_id, e.status,
+e.error, e.started_at, e.closed_at, o.wake_at, coalesce(o.last_event_id, e.last_event_id)
+"""
+_EXECUTIONS = "executions e LEFT JOIN open_runs o ON o.run_id = e.run_id AND o.tenant = e.tenant"
+
+
+class SqliteReader:
+    """Implements `Reader` over one connection in autocommit mode that cannot write."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+        self._labels = msgspec.json.Decoder(dict[str, str])
+        self._events = msgspec.msgpack.Decoder(list[bytes])
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def start_check(self, tenant: str, workflow_id: str, request_id: str | None) -> StartCheck:
+        with self._one_moment():
+            requested = None
+            if request_id is not None:
+                row = self._row(
+                    "SELECT workflow_id, run_id FROM executions WHERE tenant = ? AND request_id = ?", tenant, request_id
+                )
+                requested = RunRef(tenant, row[0], row[1]) if row is not None else None
+            return StartCheck(latest=self._latest_run(tenant, workflow_id), requested=requested)
+
+    def latest_run(self, tenant: str, workflow_id: str) -> LatestRun | None:
+        with self._one_moment():
+            return self._latest_run(tenant, workflow_id)
+
+    def execution(self, tenant: str, run_id: str) -> Execution | None:
+        with self._one_moment():
+            return self._execution(tenant, run_id)
+
+    def load_run(self, tenant: str, run_id: str, fingerprint: str) -> StoredRun | None:
+        with self._one_moment():
+            execution = self._execution(tenant, run_id)
+            if execution is None:
+                return None
+            row = self._row(
+                "SELECT event_id, fingerprint, data FROM snapshots WHERE run_id = ? AND tenant = ? AND fingerprint = ?",
+                run_id,
+                tenant,
+                fingerprint,
+            )
+            snapshot = Snapshot(event_id=row[0], fingerprint=row[1], data=row[2]) if row is not None else None
+            after_id = snapshot.event_id if snapshot is not None else 0
+            return StoredRun(
+                execution=execution, snapshot=snapshot, tail=list(self._events_after(tenant, run_id, after_id))
+            )
+
+    def events(self, tenant: str, run_id: str, after_id: int, limit: int, max_bytes: int) -> list[bytes]:
+        with self._one_moment():
+            page: list[bytes] = []
+            taken = 0
+            for event in islice(self._events_after(tenant, run_id, after_id), limit):
+                taken += len(event)
+                if page and taken > max_bytes:
+                    break
+                page.append(event)
+            return page
+
+    def events_by_id(self, tenant: str, run_id: str, ids: list[int]) -> list[bytes]:
+        with self._one_moment():
+            found: list[bytes] = []
+            first, events = 0, list[bytes]()
+            for event_id in ids:
+                if not first <= event_id < first + len(events):
+                    first, events = self._row_with(tenant, run_id, event_id)
+                if not first <= event_id < first + len(events):
+                    raise NoSuchEvent(f"run {run_id} has no event {event_id}")
+                found.append(events[event_id - first])
+            return found
+
+    def due_runs(self, before: Millis, limit: int, after: DueRun | None) -> list[DueRun]:
+        wake_at, run_id = (after.wake_at, after.run.run_id) if after is not None else (-(2**63), "")
+        with self._one_moment():
+            rows = self._rows(
+                "SELECT tenant, workflow_id, run_id, wake_at FROM open_runs "
+                "WHERE wake_at IS NOT NULL AND wake_at < ? AND (wake_at, run_id) > (?, ?) "
+                "ORDER BY wake_at, run_id LIMIT ?",
+                before,
+                wake_at,
+                run_id,
+                limit,
+            )
+            return [DueRun(run=RunRef(*run), wake_at=at) for *run, at in rows]
+
+    def effects(self, limit: int, after: StoredEffect | None) -> list[StoredEffect]:
+        run_id, event_id = (after.run.run_id, after.effect.event_id) if after is not None else ("", 0)
+        with self._one_moment():
+            rows = self._rows(
+                "SELECT e.tenant, e.workflow_id, e.run_id, f.event_id, f.kind, f.data FROM effects f "
+                "CROSS JOIN executions e ON e.tenant = f.tenant AND e.run_id = f.run_id "
+                "WHERE (f.run_id, f.event_id) > (?, ?) ORDER BY f.run_id, f.event_id LIMIT ?",
+                run_id,
+                event_id,
+                limit,
+            )
+            return [
+                StoredEffect(run=RunRef(*run), effect=Effect(event_id=number, kind=kind, data=data))
+                for *run, number, kind, data in rows
+            ]
+
+    def queue_backlogs(self) -> list[QueueBacklog]:
+        with self._one_moment():
+            rows = self._rows(
+                "SELECT tenant, kind, queue, count(*), min(scheduled_at) FROM tasks WHERE started = 0 "
+                "GROUP BY tenant, kind, queue ORDER BY tenant, kind, queue"
+            )
+            return [
+                QueueBacklog(queue=QueueKey(tenant, TaskKind(kind), name), depth=depth, oldest=oldest)
+                for tenant, kind, name, depth, oldest in rows
+            ]
+
+    def waiting_tasks(self, queue: QueueKey, limit: int, after: TaskCursor | None) -> list[QueuedTask]:
+        place: tuple[int, int, str, int] = (-(2**63), 0, "", 0)
+        if after is not None:
+            place = (-after.priority, after.scheduled_at, after.run_id, after.event_id)
+        with self._one_moment():
+            rows = self._rows(
+                "SELECT e.tenant, e.workflow_id, e.run_id, t.event_id, t.rank, t.scheduled_at FROM tasks t "
+                "CROSS JOIN executions e ON e.tenant = t.tenant AND e.run_id = t.run_id "
+                "WHERE t.tenant = ? AND t.kind = ? AND t.queue = ? AND t.started = 0 "
+                "AND (t.rank, t.scheduled_at, t.run_id, t.event_id) > (?, ?, ?, ?) "
+                "ORDER BY t.rank, t.scheduled_at, t.run_id, t.event_id LIMIT ?",
+                queue.tenant,
+                queue.kind.value,
+                queue.name,
+                *place,
+                limit,
+            )
+            return [
+                QueuedTask(TaskRef(RunRef(*run), event_id), queue, -rank, scheduled_at)
+                for *run, event_id, rank, scheduled_at in rows
+            ]
+
+    def list_executions(self, wanted: ExecutionFilter) -> list[Execution]:
+        source = _EXECUTIONS
+        order = "e.run_id"
+        conditions = ["e.tenant = ?"]
+        values: list[str | int] = [wanted.tenant]
+        if wanted.label is not None:
+            source = f"labels l CROSS JOIN {_EXECUTIONS}"
+            order = "l.run_id"
+            conditions.append("e.run_id = l.run_id AND l.tenant = ? AND l.name = ? AND l.value = ?")
+            values += [wanted.tenant, *wanted.label]
+        if wanted.status is not None:
+            conditions.append("e.status = ?")
+            values.append(wanted.status.value)
+        if wanted.workflow is not None:
+            conditions.append("e.workflow = ?")
+            values.append(wanted.workflow)
+        if wanted.started_after is not None:
+            conditions.append("e.started_at > ?")
+            values.append(wanted.started_after)
+        if wanted.started_before is not None:
+            conditions.append("e.started_at < ?")
+            values.append(wanted.started_before)
+        if wanted.before_run_id is not None:
+            conditions.append(f"{order} < ?")
+            values.append(wanted.before_run_id)
+        with self._one_moment():
+            rows = self._rows(
+                f"SELECT {_EXECUTION} FROM {source} WHERE {' AND '.join(conditions)} ORDER BY {order} DESC LIMIT ?",
+                *values,
+                wanted.limit,
+            )
+            return [self._to_execution(row) for row in rows]
+
+    def definition(self, tenant: str, name: str, version: int | None) -> Definition | None:
+        with self._one_moment():
+            row = self._row(
+                "SELECT r.name, r.version, r.hash, d.text, r.registered_at FROM registrations r "
+                "JOIN definitions d ON d.tenant = r.tenant AND d.hash = r.hash "
+                "WHERE r.tenant = ? AND r.name = ? AND (? IS NULL OR r.version = ?) ORDER BY r.version DESC LIMIT 1",
+                tenant,
+                name,
+                version,
+                version,
+            )
+            if row is None:
+                return None
+            return Definition(name=row[0], version=row[1], hash=row[2], text=row[3], registered_at=row[4])
+
+    def definition_text(self, tenant: str, hash: str) -> str | None:
+        with self._one_moment():
+            row = self._row("SELECT text FROM definitions WHERE tenant = ? AND hash = ?", tenant, hash)
+            return str(row[0]) if row is not None else None
+
+    def list_definitions(self, tenant: str, limit: int, after_name: str | None) -> list[DefinitionEntry]:
+        with self._one_moment():
+            rows = self._rows(
+                "SELECT r.name, r.version, r.registered_at FROM registrations r WHERE r.tenant = ? AND r.name > ? "
+                "AND r.version = (SELECT max(version) FROM registrations WHERE tenant = r.tenant AND name = r.name) "
+                "ORDER BY r.name LIMIT ?",
+                tenant,
+                after_name if after_name is not None else "",
+                limit,
+            )
+            return [DefinitionEntry(name=name, version=version, registered_at=at) for name, version, at in rows]
+
+    # --- rows --------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _one_moment(self) -> Iterator[None]:
+        """One read transaction, whose errors say what they mean."""
+        try:
+            self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._connection.rollback()
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
+
+    def _rows(self, statement: str, *values: str | int | None) -> Iterator[tuple[Any, ...]]:
+        return self._connection.execute(statement, values)
+
+    def _row(self, statement: str, *values: str | int | None) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._connection.execute(statement, values).fetchone()
+        return row
+
+    def _row_with(self, tenant: str, run_id: str, event_id: int) -> tuple[int, list[bytes]]:
+        """The stored row that has this event, if any has: the number of its first event, and its events."""
+        row = self._row(
+            "SELECT first_id, data FROM events WHERE run_id = ? AND first_id <= ? AND tenant = ? "
+            "ORDER BY first_id DESC LIMIT 1",
+            run_id,
+            event_id,
+            tenant,
+        )
+        return (row[0], self._events.decode(row[1])) if row is not None else (0, [])
+
+    def _events_after(self, tenant: str, run_id: str, after_id: int) -> Iterator[bytes]:
+        first, events = self._row_with(tenant, run_id, after_id + 1)
+        yield from events[after_id + 1 - first :]
+        for (data,) in self._rows(
+            "SELECT data FROM events WHERE run_id = ? AND first_id > ? AND tenant = ? ORDER BY first_id",
+            run_id,
+            after_id + 1,
+            tenant,
+        ):
+            yield from self._events.decode(data)
+
+    def _latest_run(self, tenant: str, workflow_id: str) -> LatestRun | None:
+        row = self._row(
+            "SELECT run_id, status FROM executions WHERE tenant = ? AND workflow_id = ? ORDER BY run_id DESC LIMIT 1",
+            tenant,
+            workflow_id,
+        )
+        return LatestRun(run_id=row[0], status=ExecutionStatus(row[1])) if row is not None else None
+
+    def _execution(self, tenant: str, run_id: str) -> Execution | None:
+        row = self._row(f"SELECT {_EXECUTION} FROM {_EXECUTIONS} WHERE e.tenant = ? AND e.run_id = ?", tenant, run_id)
+        return self._to_execution(row) if row is not None else None
+
+    def _to_execution(self, row: tuple[Any, ...]) -> Execution:
+        tenant, workflow_id, run_id, shard, workflow, version, definition_hash, labels, request_id, status, *rest = row
+        error, started_at, closed_at, wake_at, last_event_id = rest
+        return Execution(
+            run=RunRef(tenant, workflow_id, run_id),
+            shard=shard,
+            workflow=workflow,
+            version=version,
+            definition_hash=definition_hash,
+            labels=self._labels.decode(labels),
+            request_id=request_id,
+            status=ExecutionStatus(status),
+            error=error,
+            started_at=started_at,
+            closed_at=closed_at,
+            wake_at=wake_at,
+            last_event_id=last_event_id,
+        )

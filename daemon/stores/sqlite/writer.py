@@ -1,0 +1,264 @@
+"""The write lane of the SQLite store: one batch, one transaction.
+
+A batch is written statement by statement over all of its runs, not run by run: one `executemany` costs a third of as
+many `execute`s. Updates come before insertions, so that a run which closes makes room for the next of its
+`workflow_id`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+
+from daemon.stores.batches import check_batch
+from daemon.stores.faults import BatchRefused, Fenced
+from daemon.stores.rows import Batch, DefinitionWrite, RunWrite, ShardEpochs
+from daemon.stores.sqlite.failures import explain
+
+_Value: TypeAlias = str | int | bytes | None
+
+_ROW_BYTES = 64 * 1024
+
+_REFUSALS = {
+    "executions.tenant, executions.run_id": "a run of this batch exists already",
+    "open_runs.tenant, open_runs.workflow_id": "another run of this workflow_id is open",
+    "executions.tenant, executions.request_id": "this request_id has started a run already",
+    "registrations.tenant, registrations.name, registrations.version": "this name has this version already",
+    "events.run_id, events.first_id": "an event of this number is there already",
+    "tasks.run_id, tasks.event_id": "a task of this batch is there already",
+    "effects.run_id, effects.event_id": "an effect of this batch is there already",
+}
+
+_CREATE_RUN = """
+INSERT INTO executions (tenant, run_id, workflow_id, shard, status, error, started_at, closed_at, last_event_id,
+                        workflow, version, definition_hash, request_id, labels)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_OPEN_RUN = "INSERT INTO open_runs (run_id, tenant, workflow_id, last_event_id, wake_at) VALUES (?, ?, ?, ?, ?)"
+_APPEND = """
+UPDATE open_runs SET last_event_id = ?, wake_at = ?
+WHERE run_id = ? AND last_event_id = ? AND tenant = ? AND workflow_id = ?
+"""
+_MOVE_WAKE_UP = "UPDATE open_runs SET wake_at = ? WHERE run_id = ? AND tenant = ? AND workflow_id = ?"
+_END_RUN = "DELETE FROM open_runs WHERE run_id = ? AND last_event_id = ? AND tenant = ? AND workflow_id = ?"
+_CLOSE_RUN = """
+UPDATE executions SET status = ?, error = ?, closed_at = ?, last_event_id = ? WHERE tenant = ? AND run_id = ?
+"""
+_LABEL = "INSERT INTO labels (tenant, name, value, run_id) VALUES (?, ?, ?, ?)"
+_EVENTS = "INSERT INTO events (tenant, run_id, first_id, data) VALUES (?, ?, ?, ?)"
+_SNAPSHOT = """
+INSERT INTO snapshots (run_id, tenant, event_id, fingerprint, data) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (run_id) DO UPDATE SET event_id = excluded.event_id, fingerprint = excluded.fingerprint,
+                                   data = excluded.data
+"""
+_ADD_TASK = "INSERT INTO tasks (run_id, event_id, tenant, kind, queue, rank, scheduled_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_MARK_TASK = "UPDATE tasks SET started = ? WHERE run_id = ? AND event_id = ? AND tenant = ?"
+_REMOVE_TASK = "DELETE FROM tasks WHERE run_id = ? AND event_id = ? AND tenant = ?"
+_ADD_EFFECT = "INSERT INTO effects (run_id, event_id, tenant, kind, data) VALUES (?, ?, ?, ?, ?)"
+_REMOVE_EFFECT = "DELETE FROM effects WHERE run_id = ? AND event_id = ? AND tenant = ?"
+_DEFINITION = "INSERT INTO definitions (tenant, hash, text) VALUES (?, ?, ?) ON CONFLICT (tenant, hash) DO NOTHING"
+_REGISTRATION = "INSERT INTO registrations (tenant, name, version, hash, registered_at) VALUES (?, ?, ?, ?, ?)"
+
+
+class SqliteWriter:
+    """Implements `Writer` over one connection in autocommit mode."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, shards: int, token_key: bytes) -> None:
+        self._connection = connection
+        self._path = path
+        self._shards = shards
+        self._token_key = token_key
+        self._labels = msgspec.json.Encoder()
+        self._events = msgspec.msgpack.Encoder()
+
+    def take_shards(self) -> ShardEpochs:
+        try:
+            with _transaction(self._connection):
+                self._many(
+                    "INSERT INTO shards (shard, epoch) VALUES (?, 0) ON CONFLICT (shard) DO NOTHING",
+                    [(shard,) for shard in range(self._shards)],
+                )
+                self._connection.execute("UPDATE shards SET epoch = epoch + 1")
+                epochs = [row[0] for row in self._connection.execute("SELECT epoch FROM shards ORDER BY shard")]
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
+        return ShardEpochs(epochs=epochs, token_key=self._token_key)
+
+    def commit(self, batch: Batch) -> None:
+        check_batch(batch)
+        try:
+            with _transaction(self._connection):
+                self._check_fence(batch)
+                self._write_runs(batch.runs)
+                self._write_definitions(batch.definitions)
+        except sqlite3.IntegrityError as error:
+            raise _refusal(error) from error
+        except (sqlite3.DataError, OverflowError) as error:
+            raise BatchRefused(f"a value of this batch is too large for the store: {error}") from error
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _check_fence(self, batch: Batch) -> None:
+        if not batch.runs:
+            return
+        epochs: dict[int, int] = dict(self._connection.execute("SELECT shard, epoch FROM shards"))
+        fenced = {write.shard for write in batch.runs if epochs.get(write.shard) != write.epoch}
+        if fenced:
+            raise Fenced(sorted(fenced))
+
+    def _write_runs(self, runs: list[RunWrite]) -> None:
+        self._append([write for write in runs if write.created is None and write.events])
+        self._create_runs([write for write in runs if write.created is not None])
+        for write in runs:
+            if not write.events:
+                self._move_wake_up(write)
+        self._many(_EVENTS, [row for write in runs for row in self._event_rows(write)])
+        self._many(
+            _SNAPSHOT,
+            [
+                (w.run.run_id, w.run.tenant, w.snapshot.event_id, w.snapshot.fingerprint, w.snapshot.data)
+                for w in runs
+                if w.snapshot is not None
+            ],
+        )
+        self._write_tasks(runs)
+        self._write_effects(runs)
+
+    def _append(self, runs: list[RunWrite]) -> None:
+        going_on: list[tuple[_Value, ...]] = []
+        ended: list[tuple[_Value, ...]] = []
+        closed: list[tuple[_Value, ...]] = []
+        for write in runs:
+            run, closing = write.run, write.closing
+            last = write.first_event_id - 1
+            now_last = last + len(write.events)
+            if closing is None:
+                going_on.append((now_last, write.wake_at, run.run_id, last, run.tenant, run.workflow_id))
+            else:
+                ended.append((run.run_id, last, run.tenant, run.workflow_id))
+                closed.append(
+                    (closing.status.value, closing.error, closing.closed_at, now_last, run.tenant, run.run_id)
+                )
+        if self._many(_END_RUN, ended) + self._many(_APPEND, going_on) != len(runs):
+            raise BatchRefused("events of this batch do not follow their run's last one, or the run is not open")
+        self._many(_CLOSE_RUN, closed)
+
+    def _create_runs(self, runs: list[RunWrite]) -> None:
+        created: list[tuple[_Value, ...]] = []
+        opened: list[tuple[_Value, ...]] = []
+        labels: list[tuple[_Value, ...]] = []
+        for write in runs:
+            run, new, closing = write.run, write.created, write.closing
+            if new is None:
+                continue
+            if closing is None:
+                opened.append((run.run_id, run.tenant, run.workflow_id, len(write.events), write.wake_at))
+            created.append(
+                (
+                    run.tenant,
+                    run.run_id,
+                    run.workflow_id,
+                    write.shard,
+                    "RUNNING" if closing is None else closing.status.value,
+                    None if closing is None else closing.error,
+                    new.started_at,
+                    None if closing is None else closing.closed_at,
+                    None if closing is None else len(write.events),
+                    new.workflow,
+                    new.version,
+                    new.definition_hash,
+                    new.request_id,
+                    self._labels.encode(new.labels).decode(),
+                )
+            )
+            labels += [(run.tenant, name, value, run.run_id) for name, value in new.labels.items()]
+        self._many(_CREATE_RUN, created)
+        self._many(_OPEN_RUN, opened)
+        self._many(_LABEL, labels)
+
+    def _move_wake_up(self, write: RunWrite) -> None:
+        where = (write.run.run_id, write.run.tenant, write.run.workflow_id)
+        if self._connection.execute(_MOVE_WAKE_UP, (write.wake_at, *where)).rowcount == 0:
+            known = self._connection.execute(
+                "SELECT 1 FROM executions WHERE run_id = ? AND tenant = ? AND workflow_id = ?", where
+            )
+            if known.fetchone() is None:
+                raise BatchRefused(f"run {write.run.run_id} of {write.run.workflow_id!r} does not exist")
+
+    def _event_rows(self, write: RunWrite) -> Iterator[tuple[_Value, ...]]:
+        """Nearly always one. Many or large events are split, so that reading one of them reads little else."""
+        run, events, first = write.run, write.events, write.first_event_id
+        start = size = 0
+        for index, event in enumerate(events):
+            size += len(event)
+            if size > _ROW_BYTES and index > start:
+                yield run.tenant, run.run_id, first + start, self._events.encode(events[start:index])
+                start, size = index, len(event)
+        if events:
+            yield run.tenant, run.run_id, first + start, self._events.encode(events[start:] if start else events)
+
+    def _write_tasks(self, runs: list[RunWrite]) -> None:
+        self._many(
+            _ADD_TASK,
+            [
+                (
+                    write.run.run_id,
+                    task.task.event_id,
+                    task.queue.tenant,
+                    task.queue.kind.value,
+                    task.queue.name,
+                    -task.priority,
+                    task.scheduled_at,
+                )
+                for write in runs
+                for task in write.tasks_added
+            ],
+        )
+        self._many(_MARK_TASK, [(1, w.run.run_id, n, w.run.tenant) for w in runs for n in w.tasks_started])
+        self._many(_MARK_TASK, [(0, w.run.run_id, n, w.run.tenant) for w in runs for n in w.tasks_returned])
+        self._many(_REMOVE_TASK, [(w.run.run_id, n, w.run.tenant) for w in runs for n in w.tasks_removed])
+
+    def _write_effects(self, runs: list[RunWrite]) -> None:
+        self._many(
+            _ADD_EFFECT,
+            [(w.run.run_id, e.event_id, w.run.tenant, e.kind, e.data) for w in runs for e in w.effects_added],
+        )
+        self._many(_REMOVE_EFFECT, [(w.run.run_id, n, w.run.tenant) for w in runs for n in w.effects_removed])
+
+    def _write_definitions(self, definitions: list[DefinitionWrite]) -> None:
+        self._many(_DEFINITION, [(d.tenant, d.hash, d.text) for d in definitions])
+        self._many(
+            _REGISTRATION,
+            [(d.tenant, d.name, d.version, d.hash, d.registered_at) for d in definitions if d.name is not None],
+        )
+
+    def _many(self, statement: str, rows: list[tuple[_Value, ...]]) -> int:
+        return self._connection.executemany(statement, rows).rowcount if rows else 0
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.rollback()
+        raise
+
+
+def _refusal(error: sqlite3.IntegrityError) -> BatchRefused:
+    message = str(error)
+    for columns, meaning in _REFUSALS.items():
+        if message.endswith(columns):
+            return BatchRefused(meaning)
+    return BatchRefused(f"the store refuses this batch: {message}")

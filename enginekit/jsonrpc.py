@@ -1,0 +1,81 @@
+"""JSON-RPC 2.0 as a client speaks it: requests to text, text to replies. No I/O lives here.
+
+Params and results pass through as bytes that somebody else has encoded or will decode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from enginekit.errors import ProtocolError
+from enginekit.messages.json import NotJSON, decode
+from enginekit.messages.status import ErrorStatus, Refused
+
+SUBPROTOCOL = "engine.v1"
+
+_STATUS_OF_CODE = {
+    -32700: ErrorStatus.INVALID_ARGUMENT,
+    -32600: ErrorStatus.INVALID_ARGUMENT,
+    -32601: ErrorStatus.INVALID_ARGUMENT,
+    -32602: ErrorStatus.INVALID_ARGUMENT,
+}
+"""For an error that carries no status of ours: what the specification's codes mean."""
+
+
+class ErrorObject(msgspec.Struct, frozen=True):
+    code: int
+    message: str
+    data: Raw | UnsetType = UNSET
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer to the request with this `id`; without one, a notification or a fault of the whole message."""
+
+    id: int | None = None
+    result: Raw | UnsetType = UNSET
+    error: ErrorObject | None = None
+
+
+_replies = msgspec.json.Decoder(Reply | list[Reply])
+
+
+def request(call_id: int, method: str, params: bytes) -> bytes:
+    """One request. `params` is a JSON object, encoded."""
+    return b'{"jsonrpc":"2.0","id":%d,"method":"%s","params":%s}' % (call_id, method.encode(), params)
+
+
+def message(requests: Sequence[bytes]) -> str:
+    """One request as it is; several as a batch."""
+    if len(requests) == 1:
+        return requests[0].decode()
+    return (b"[" + b",".join(requests) + b"]").decode()
+
+
+def replies(text: str | bytes) -> list[Reply]:
+    """What a message from the daemon answers. Raises ProtocolError for one that is no JSON-RPC."""
+    try:
+        decoded = _replies.decode(text)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise ProtocolError(f"the daemon sent a message that is not JSON-RPC: {error}") from error
+    return decoded if isinstance(decoded, list) else [decoded]
+
+
+def refusal(error: ErrorObject) -> Refused:
+    """The refusal that an error object carries."""
+    data = {}
+    if isinstance(error.data, Raw):
+        try:
+            value = decode(error.data)
+        except NotJSON:
+            value = None
+        if isinstance(value, dict):
+            data = value
+    named = data.pop("status", None)
+    try:
+        status = ErrorStatus(named)
+    except ValueError:
+        status = _STATUS_OF_CODE.get(error.code, ErrorStatus.INTERNAL)
+    return Refused(status, error.message, data)

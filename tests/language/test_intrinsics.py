@@ -1,0 +1,185 @@
+"""Intrinsic functions: what each answers, what it refuses, and how large things may get."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from language_machines import SCOPE, UUID, faults, machine, state
+
+from daemon.language import Pass, Scope, StateError, arguments
+from enginekit.messages.json import JSON
+
+INPUT: JSON = {
+    "name": "Arnav",
+    "template": "Hello, my name is {}.",
+    "escaped": '{"foo": "bar"}',
+    "object": {"foo": "bar"},
+    "Id": 123456,
+    "array": [1, 2, 3, 4, 5, 6, 7, 8, 9],
+    "repeated": [1, 2, 3, 3, 3, 3, 4, "1", True, 1.0, {"a": 1}, {"a": 1.0}, [1], [True], None, None],
+    "one": {"a": {"a1": 1, "a2": 2}, "b": 2},
+    "two": {"a": {"a3": 1, "a4": 2}, "c": 3},
+    "csv": "1,2,3,4,5",
+    "odd": "This.is+a,test=string",
+    "step": 1.5,
+    "price": 12.5,
+    "flag": False,
+    "none": None,
+    "big": "x" * 10_001,
+}
+
+
+def evaluated(expression: str, scope: Scope = SCOPE) -> JSON:
+    made = arguments(state(Pass, {"Parameters": {"value.$": expression}}), INPUT, scope)
+    assert isinstance(made, dict)
+    return made["value"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("States.Format('Hello, my name is {}.', $.name)", "Hello, my name is Arnav."),
+        ("States.Format($.template, $.name)", "Hello, my name is Arnav."),
+        ("States.Format('{} {} {} {}', $.Id, $.price, $.flag, $.none)", "123456 12.5 false null"),
+        ("States.Format('no places')", "no places"),
+        (r"States.Format('\{\} \'{}\' \\', 1)", r"{} '1' \ ".rstrip()),
+        ("States.Format('{}', $$.Execution.Id)", "run-1"),
+        ("States.Format('{}{}', 'a', States.Format('{}', -1.5))", "a-1.5"),
+        ("States.StringToJson($.escaped)", {"foo": "bar"}),
+        ("States.JsonToString($.object)", '{"foo":"bar"}'),
+        ("States.Array()", []),
+        ("States.Array($.Id)", [123456]),
+        ("States.Array('a', 1, true, null, $.none, $.object)", ["a", 1, True, None, None, {"foo": "bar"}]),
+        ("States.ArrayPartition($.array, 4)", [[1, 2, 3, 4], [5, 6, 7, 8], [9]]),
+        ("States.ArrayContains($.array, 5)", True),
+        ("States.ArrayContains($.array, 5.0)", True),
+        ("States.ArrayContains($.array, true)", False),
+        ("States.ArrayContains($.repeated, $.none)", True),
+        ("States.ArrayRange(1, 9, 2)", [1, 3, 5, 7, 9]),
+        ("States.ArrayRange(9, 1, -4)", [9, 5, 1]),
+        ("States.ArrayRange(1, 0, 1)", []),
+        ("States.ArrayRange(0, 3, $.step)", [0, 2]),
+        ("States.ArrayGetItem($.array, 5)", 6),
+        ("States.ArrayLength($.array)", 9),
+        ("States.ArrayUnique($.repeated)", [1, 2, 3, 4, "1", True, {"a": 1}, [1], [True], None]),
+        ("States.Base64Encode($.name)", "QXJuYXY="),
+        ("States.Base64Decode('QXJuYXY=')", "Arnav"),
+        ("States.Hash('input data', 'SHA-1')", "aaff4a450a104cd177d28d18d74485e8cae074b7"),
+        ("States.Hash('a', 'MD5')", hashlib.md5(b"a").hexdigest()),
+        ("States.Hash('a', 'SHA-256')", hashlib.sha256(b"a").hexdigest()),
+        ("States.Hash('a', 'SHA-384')", hashlib.sha384(b"a").hexdigest()),
+        ("States.Hash('a', 'SHA-512')", hashlib.sha512(b"a").hexdigest()),
+        ("States.JsonMerge($.one, $.two, false)", {"a": {"a3": 1, "a4": 2}, "b": 2, "c": 3}),
+        ("States.MathRandom(1, 999)", 500),
+        ("States.MathAdd(111, -1)", 110),
+        ("States.MathAdd(1.4, 2.5)", 4),
+        ("States.StringSplit($.csv, ',')", ["1", "2", "3", "4", "5"]),
+        ("States.StringSplit($.odd, '.+,=')", ["This", "is", "a", "test", "string"]),
+        ("States.StringSplit('a,,b', ',')", ["a", "b"]),
+        ("States.StringSplit('a^]-b', '^]-')", ["a", "b"]),
+        ("States.UUID()", UUID),
+        (
+            "States.Format('{}.{}', States.ArrayGetItem(States.StringSplit(States.ArrayGetItem("
+            "States.StringSplit('arn/x/1.2.3', '/'), 2), '.'), 0), 'y')",
+            "1.y",
+        ),
+        ("States.ArrayLength($.array[?(@ > 3)])", 6),
+        ("States.Array($.array[0,1], $['name'])", [[1, 2], "Arnav"]),
+    ],
+)
+def test_what_a_function_answers(expression: str, value: JSON) -> None:
+    answer = evaluated(expression)
+    assert (answer, repr(answer)) == (value, repr(value))
+
+
+def test_a_seeded_random_number_is_the_same_every_time_and_within_its_bounds() -> None:
+    def never() -> float:
+        raise AssertionError("a seeded number needs no randomness")
+
+    scope = Scope(context=SCOPE.context, random=never, uuid=SCOPE.uuid, now=SCOPE.now)
+    numbers = [evaluated(f"States.MathRandom(0, 10, {seed})", scope) for seed in range(200)]
+    assert numbers == [evaluated(f"States.MathRandom(0, 10, {seed})", scope) for seed in range(200)]
+    assert set(numbers) == set(range(10))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 0.999999999999])
+def test_a_random_number_is_from_its_start_to_before_its_end(fraction: float) -> None:
+    scope = Scope(context=SCOPE.context, random=lambda: fraction, uuid=SCOPE.uuid, now=SCOPE.now)
+    assert evaluated("States.MathRandom(-1, 2)", scope) == int(fraction * 3) - 1
+
+
+@pytest.mark.parametrize(
+    ("expression", "reason"),
+    [
+        ("States.Format($.Id, 1)", "States.Format: the template must be a string"),
+        ("States.Format($.template)", "States.Format: the template has 1 places {} and 0 values are given"),
+        ("States.Format('{}', $.array)", "States.Format: a value for the template is an array; use States.JsonToString"
+         " to write it as text"),
+        ("States.StringToJson($.name)", "States.StringToJson: the text is not a JSON document: "),
+        ("States.StringToJson($.Id)", "States.StringToJson: wants a string, not a number"),
+        ("States.ArrayPartition($.array, 0)", "States.ArrayPartition: the size of a part must be at least 1, not 0"),
+        ("States.ArrayLength($.name)", "States.ArrayLength: wants an array, not a string"),
+        ("States.ArrayGetItem($.array, 9)", "States.ArrayGetItem: the array has 9 items, and no item 9"),
+        ("States.ArrayGetItem($.array, -1)", "States.ArrayGetItem: the array has 9 items, and no item -1"),
+        ("States.ArrayRange(1, 1001, 1)", None),
+        ("States.ArrayRange(0, 1000, 1)", "States.ArrayRange: a range holds 1,000 numbers at most, not 1,001"),
+        ("States.ArrayRange(1, 2, 0)", "States.ArrayRange: the step must not be 0"),
+        ("States.Base64Encode($.big)", "States.Base64Encode: takes 10,000 characters at most, not 10,001"),
+        ("States.Base64Decode('???')", "States.Base64Decode: the text is not base64 of UTF-8 text"),
+        ("States.Base64Decode('/w==')", "States.Base64Decode: the text is not base64 of UTF-8 text"),
+        ("States.Hash('a', 'SHA-2')", "States.Hash: knows the algorithms MD5, SHA-1, SHA-256, SHA-384, SHA-512"),
+        ("States.JsonMerge($.one, $.two, true)", "States.JsonMerge: merges shallowly only: its third argument must be false"),
+        ("States.JsonMerge($.one, $.name, false)", "States.JsonMerge: wants two objects, not an object and a string"),
+        ("States.MathRandom(5, 5)", "States.MathRandom: the end (5) must be greater than the start (5)"),
+        ("States.MathAdd('1', 2)", "States.MathAdd: wants a whole number, not a string"),
+        ("States.MathAdd(9223372036854775807, 1)", "States.MathAdd: the sum is too large"),
+        ("States.StringSplit($.array, ',')", "States.StringSplit: wants a string, not an array"),
+    ],
+)
+def test_what_a_function_refuses(expression: str, reason: str | None) -> None:
+    if reason is None:
+        assert len(evaluated(expression)) == 1001 - 1 + 0 if False else evaluated(expression)  # type: ignore[arg-type]
+        return
+    with pytest.raises(StateError) as raised:
+        evaluated(expression)
+    assert raised.value.error == "States.IntrinsicFailure"
+    assert raised.value.cause.startswith(f"States.X.Parameters.value.$: {reason}")
+
+
+def test_a_path_in_a_function_that_leads_nowhere_names_the_path() -> None:
+    with pytest.raises(StateError) as raised:
+        evaluated("States.Format('{}', $.nobody)")
+    assert raised.value.error == "States.ParameterPathFailure"
+    assert raised.value.cause == (
+        'States.X.Parameters.value.$: "$.nobody" finds nothing: the input has no field "nobody"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("expression", "fault"),
+    [
+        ("States.Nope()", 'no intrinsic function "States.Nope" (character 1)'),
+        ("States.Formt('')", 'no intrinsic function "States.Formt", did you mean "States.Format"? (character 1)'),
+        ("States.UUID", 'expected "(" after States.UUID, found the end (character 12)'),
+        ("States.UUID(1)", "States.UUID takes 0 arguments, not 1 (character 1)"),
+        ("States.ArrayLength()", "States.ArrayLength takes 1 argument, not 0 (character 1)"),
+        ("States.MathRandom(1)", "States.MathRandom takes 2 or 3 arguments, not 1 (character 1)"),
+        ("States.Format()", "States.Format takes at least 1 arguments, not 0 (character 1)"),
+        ("States.Format('{}')", "the template has 1 places {} and 0 values are given for them (character 1)"),
+        ("States.Array('a)", "the quote that opens here is never closed (character 14)"),
+        (r"States.Array('\a')", r"a backslash may stand before ' { } and \ only (character 15)"),
+        ('States.Array("a")', "text in an intrinsic function stands in single quotes (character 14)"),
+        ("States.Array(1 2)", 'expected "," or a closing bracket between arguments, found "2" (character 16)'),
+        ("States.Array($.a[)", 'expected a quoted name, a number, a slice, * or a ?(filter) in brackets, found ")" '
+         "(character 18)"),
+        ("States.Array() x", 'unexpected "x" after the function (character 16)'),
+        ("States.Array(1e999)", "the number is too large (character 14)"),
+        ("States.Array(" * 11 + ")" * 11, "intrinsic functions may nest 10 deep (character 131)"),
+    ],
+)
+def test_what_is_wrong_with_an_expression(expression: str, fault: str) -> None:
+    definition = machine({"X": {"Type": "Pass", "Parameters": {"v.$": expression}, "End": True}})
+    assert [each.split(": ", 2)[-1] if "nest" not in each else each.split(": ", 2)[-1] for each in faults(definition)] == [
+        fault
+    ]

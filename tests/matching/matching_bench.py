@@ -1,0 +1,240 @@
+"""A Matching on memory links and the memory store; the test plays History, the Worker and the pollers."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import trio
+import trio.testing
+from msgspec import Raw
+
+from daemon.clock import TrioClock
+from daemon.links.interface import Caller, Link, Request
+from daemon.links.memory import MemoryLink
+from daemon.links.table import Links, memory_links
+from daemon.nurseries.matching import Matching
+from daemon.settings import MatchingSettings
+from daemon.stores.faults import StoreUnavailable
+from daemon.stores.memory import MemoryStore
+from daemon.stores.rows import Batch, NewExecution, QueueBacklog, RunWrite, TaskCursor
+from enginekit.messages.calls import ListQueues, ListQueuesResult, QueueView
+from enginekit.messages.events import TaskKind
+from enginekit.messages.links import (
+    AttachWorker,
+    CancelTasks,
+    MatchTasks,
+    MatchTasksResult,
+    OfferTask,
+    QueuedTask,
+    QueueKey,
+    RetireTasks,
+    RunRef,
+    RunTask,
+    TaskRef,
+    TasksFinished,
+    TaskSpec,
+    ToHistory,
+    ToMatching,
+    ToWorker,
+)
+
+RESOURCES = ["echo", "http"]
+
+M = TypeVar("M")
+
+
+class FlakyStore(MemoryStore):
+    """The memory store, with reads that can be made to fail, or held up halfway."""
+
+    def __init__(self) -> None:
+        super().__init__(shards=1, token_key=b"key")
+        self.away = False
+        self.reads = 0
+        self.came_back = trio.Event()
+        self.hold: trio.Event | None = None
+        self.held = trio.Event()
+
+    async def wait_ready(self) -> None:
+        await self.came_back.wait()
+
+    async def queue_backlogs(self) -> list[QueueBacklog]:
+        self._check_there()
+        return await super().queue_backlogs()
+
+    async def waiting_tasks(self, queue: QueueKey, limit: int, after: TaskCursor | None = None) -> list[QueuedTask]:
+        self._check_there()
+        self.reads += 1
+        page = await super().waiting_tasks(queue, limit, after)
+        if self.hold is not None:
+            self.held.set()
+            await self.hold.wait()
+        return page
+
+    def _check_there(self) -> None:
+        if self.away:
+            raise StoreUnavailable("the store is away")
+
+
+class Bench:
+    def __init__(self, queue_tasks: int = 2000) -> None:
+        self.links: Links = memory_links()
+        self.store = FlakyStore()
+        self.clock = TrioClock()
+        self.settings = MatchingSettings(queue_tasks=queue_tasks)
+        self.serial = 0
+
+    # --- the test as History ---
+
+    async def commit(
+        self,
+        count: int = 1,
+        *,
+        tenant: str = "acme",
+        kind: TaskKind = TaskKind.NODE,
+        name: str = "echo",
+        priority: int = 0,
+        scheduled_at: int | None = None,
+    ) -> list[QueuedTask]:
+        """Schedule tasks of one new run, on disk; nobody is told."""
+        if self.serial == 0:
+            await self.store.take_shards()
+        self.serial += 1
+        run = RunRef(tenant=tenant, workflow_id=f"w{self.serial:05}", run_id=f"r{self.serial:05}")
+        queue = QueueKey(tenant=tenant, kind=kind, name=name)
+        at = scheduled_at if scheduled_at is not None else self.clock.now() + self.serial
+        tasks = [QueuedTask(TaskRef(run, n), queue, priority, at) for n in range(1, count + 1)]
+        created = NewExecution(
+            workflow=None, version=None, definition_hash="h", labels={}, request_id=None, started_at=at
+        )
+        await self.store.commit(
+            Batch(
+                runs=[
+                    RunWrite(
+                        shard=0,
+                        epoch=1,
+                        run=run,
+                        first_event_id=1,
+                        events=[b"{}"] * count,
+                        wake_at=None,
+                        created=created,
+                        tasks_added=tasks,
+                    )
+                ]
+            )
+        )
+        return tasks
+
+    async def remove(self, *refs: TaskRef, started: bool = False) -> None:
+        """These are over (or started), on disk; nobody is told."""
+        for ref in refs:
+            over = {"tasks_started" if started else "tasks_removed": [ref.event_id]}
+            await self.store.commit(
+                Batch(
+                    runs=[
+                        RunWrite(shard=0, epoch=1, run=ref.run, first_event_id=1, events=[], wake_at=None, **over)  # type: ignore[arg-type]
+                    ]
+                )
+            )
+
+    def tell(self, message: ToMatching) -> None:
+        assert self.links.matching.offer(message)
+
+    def offer(self, tasks: list[QueuedTask], *, specs: bool = False, input: bytes = b"{}") -> None:
+        for task in tasks:
+            self.tell(OfferTask(task, spec_of(task, input) if specs else None))
+
+    async def schedule(self, count: int = 1, **how: object) -> list[TaskRef]:
+        """Commit and offer."""
+        tasks = await self.commit(count, **how)  # type: ignore[arg-type]
+        self.offer(tasks)
+        await settle()
+        return [task.task for task in tasks]
+
+    async def end(self, *refs: TaskRef, cancel: bool = False) -> None:
+        """Remove and retire."""
+        await self.remove(*refs)
+        self.tell(RetireTasks(list(refs), cancel))
+        await settle()
+
+    async def to_history(self) -> list[ToHistory]:
+        return await drained(self.links.history)
+
+    # --- the test as the Worker ---
+
+    async def attach(self, slots: int, incarnation: int = 1, resources: list[str] | None = None) -> None:
+        self.tell(AttachWorker("daemon", incarnation, RESOURCES if resources is None else resources, slots))
+        await settle()
+
+    async def finish(self, *refs: TaskRef, incarnation: int = 1) -> None:
+        self.tell(TasksFinished("daemon", incarnation, list(refs)))
+        await settle()
+
+    async def to_worker(self) -> list[ToWorker]:
+        """Everything that was sent to the Worker since the last look."""
+        return await drained(self.links.worker)
+
+    async def handed(self) -> list[TaskRef]:
+        return [m.task for m in await self.to_worker() if isinstance(m, RunTask)]
+
+    async def canceled(self) -> list[TaskRef]:
+        return [ref for m in await self.to_worker() if isinstance(m, CancelTasks) for ref in m.tasks]
+
+    # --- the test as somebody who polls or looks ---
+
+    async def poll(
+        self, name: str = "render", *, max_tasks: int = 1, wait_seconds: float = 30.0, tenant: str = "acme"
+    ) -> list[TaskRef]:
+        call = MatchTasks(
+            queue=QueueKey(tenant=tenant, kind=TaskKind.ACTIVITY, name=name),
+            worker_id="w",
+            max_tasks=max_tasks,
+            wait_seconds=wait_seconds,
+        )
+        caller = Caller(tenant=tenant, subject="w")
+        return (await self.links.matching.request(caller, call, MatchTasksResult, wait_seconds + 5)).tasks
+
+    async def views(self, tenant: str = "acme") -> dict[str, QueueView]:
+        caller = Caller(tenant=tenant, subject="me")
+        result = await self.links.matching.request(caller, ListQueues(), ListQueuesResult, 5)
+        return {view.queue: view for view in result.queues}
+
+    # --- the service ---
+
+    async def start(self, nursery: trio.Nursery) -> trio.CancelScope:
+        """Start a Matching; cancelling the scope ends it."""
+        matching = Matching(self.links, self.store, self.settings, self.clock)
+        scope = trio.CancelScope()
+
+        async def run(*, task_status: trio.TaskStatus[None]) -> None:
+            with scope:
+                await matching.run(task_status=task_status)
+
+        await nursery.start(run)
+        await settle()
+        return scope
+
+
+def spec_of(task: QueuedTask, input: bytes = b"{}") -> TaskSpec:
+    return TaskSpec(
+        task=task.task,
+        resource=task.queue.name,
+        node="N",
+        path="N",
+        input=Raw(input),
+        attempt=1,
+        timeout_seconds=60,
+        idempotency_key="k",
+    )
+
+
+async def settle() -> None:
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def drained(link: Link[M]) -> list[M]:
+    """All that waits in a memory link, without waiting for more."""
+    assert isinstance(link, MemoryLink)
+    found: list[M] = []
+    while len(link):
+        found += [message for message in await link.receive() if not isinstance(message, Request)]
+    return found

@@ -1,0 +1,167 @@
+"""engine.toml: what is at fault is named with its line; the file at the root documents every setting."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from daemon.configuration import FILE_BYTES, BadSettings, load_settings, parse_listen
+from daemon.settings import Section, Settings
+
+ROOT = Path(__file__).parents[2]
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(text: str) -> Path:
+        path = tmp_path / "engine.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def faults(path: Path) -> list[str]:
+    with pytest.raises(BadSettings) as bad:
+        load_settings(path)
+    return [line.removeprefix(str(path)) for line in str(bad.value).splitlines()]
+
+
+def test_without_a_file_everything_has_its_default() -> None:
+    assert load_settings(None) == Settings()
+
+
+def test_an_empty_file_is_the_defaults(write: Write) -> None:
+    assert load_settings(write("")) == Settings()
+
+
+def test_the_file_at_the_root_is_the_defaults() -> None:
+    assert load_settings(ROOT / "engine.toml") == Settings()
+
+
+def test_the_file_at_the_root_names_every_setting_under_a_comment() -> None:
+    section = ""
+    previous = ""
+    named: set[tuple[str, str]] = set()
+    for line in (ROOT / "engine.toml").read_text().splitlines():
+        if header := re.fullmatch(r"\[(\w+)\]", line):
+            section = header[1]
+        elif setting := re.match(r"(?:# )?(\w+) = ", line):
+            assert previous.startswith("#") or setting[1] == "window_seconds", f"{setting[1]} has no comment"
+            named.add((section, setting[1]))
+        previous = line
+    wanted = set()
+    for field in msgspec.structs.fields(Settings):
+        assert isinstance(field.type, type)
+        assert issubclass(field.type, Section)
+        wanted |= {(field.name, setting.name) for setting in msgspec.structs.fields(field.type)}
+    assert named == wanted
+
+
+def test_values_are_taken_and_the_rest_keeps_its_defaults(write: Write) -> None:
+    settings = load_settings(
+        write('[history]\npayload_bytes = 1024\n[worker]\ndrain_seconds = 0\n[store]\nurl = "memory:"\n')
+    )
+    assert settings.history.payload_bytes == 1024
+    assert settings.worker.drain_seconds == 0.0
+    assert settings.store.url == "memory:"
+    assert settings.frontend == Settings().frontend
+    assert settings.history.waiters == Settings().history.waiters
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (
+            "[history]\n\n# so\npayload_byte = 1\n",
+            ":4: [history] payload_byte: unknown setting; did you mean payload_bytes?",
+        ),
+        ("\n[histroy]\na = 1\n", ":2: [histroy]: unknown section; did you mean history?"),
+        ("[worker]\nslots = '5'\n", ":2: [worker] slots: must be a whole number, not '5'"),
+        ("[worker]\nslots = 2.5\n", ":2: [worker] slots: must be a whole number, not 2.5"),
+        ("[worker]\nslots = true\n", ":2: [worker] slots: must be a whole number, not true"),
+        ("[worker]\nslots = 0\n", ":2: [worker] slots: must be a whole number >= 1, not 0"),
+        ("[timer]\nscan_seconds = 0\n", ":2: [timer] scan_seconds: must be a number > 0.0, not 0"),
+        ("[timer]\nscan_seconds = inf\n", ":2: [timer] scan_seconds: must be a finite number, not inf"),
+        ("[timer]\nscan_seconds = nan\n", ":2: [timer] scan_seconds: must be a finite number, not nan"),
+        ("[store]\nshards = 1025\n", ":2: [store] shards: must be a whole number <= 1024, not 1025"),
+        ("[auth]\nissuer = 1\n", ":2: [auth] issuer: must be a string, not 1"),
+        ("[auth]\nalgorithms = 'HS256'\n", ":2: [auth] algorithms: must be a list, not 'HS256'"),
+        (
+            "[log]\nlevel = 'loud'\n",
+            ":2: [log] level: must be one of debug, info, warning, error, not 'loud'",
+        ),
+        ("store = 5\n", ":1: store: must be a section, written [store], not 5"),
+        ("worker.slots = 0\n", ":1: [worker] slots: must be a whole number >= 1, not 0"),
+        ("worker = { slots = 0 }\n", ":1: [worker] slots: must be a whole number >= 1, not 0"),
+        (
+            "[auth]\naudience = 'a'\nalgorithms = [\n  # two\n  5,\n]\n",
+            ":3: [auth] algorithms: must be a string, not [5]",
+        ),
+        ("[store]\nurl = 'mysql://x'\n", ":2: [store] url: must be memory: or sqlite:///PATH, not 'mysql://x'"),
+        ("[frontend]\nrpc_listen = '7460'\n", ":2: [frontend] rpc_listen: must be HOST:PORT, not '7460'"),
+        (
+            "[frontend]\nhttp_listen = '127.0.0.1:7460'\n",
+            ":2: [frontend] http_listen: is the same address as rpc_listen (127.0.0.1:7460)",
+        ),
+        (
+            "[supervisor]\nbackoff_seconds = 9\nbackoff_limit_seconds = 8\n",
+            ":3: [supervisor] backoff_limit_seconds: 8 is less than backoff_seconds (9)",
+        ),
+        ("[store\n", ":1: not TOML: Expected ']' at the end of a table declaration"),
+        ("[store]\nurl = 'a'\nurl = 'b'\n", ":3: not TOML: Cannot overwrite a value"),
+        ("[store]\nurl = '''\n", ":2: not TOML: Expected \"'''\""),
+    ],
+)
+def test_a_fault_is_named_with_its_line(write: Write, text: str, fault: str) -> None:
+    assert faults(write(text)) == [fault]
+
+
+def test_algorithm_none_is_refused(write: Write) -> None:
+    (fault,) = faults(write('[auth]\nalgorithms = ["HS256", "none"]\n'))
+    assert fault.startswith(":2: [auth] algorithms: 'none' is none of ")
+
+
+def test_what_does_not_fit_a_frame_is_refused_where_it_is_set_or_where_the_frame_is(write: Write) -> None:
+    named = faults(write("[history]\npayload_bytes = 300000\n[frontend]\nframe_bytes = 500000\n"))
+    assert [fault.partition(" does not fit")[0].partition(" is more")[0] for fault in named] == [
+        ":2: [history] payload_bytes: 300000",
+        ":4: [history] page_bytes: 2097152",
+    ]
+
+
+def test_every_fault_is_named_in_the_order_of_the_file(write: Write) -> None:
+    named = faults(
+        write("[worker]\nslots = 0\n[fronted]\nx = 1\n[store]\nshard = 4\nurl = 'x:'\n[log]\nformat = 'xml'\n")
+    )
+    assert [fault.split(":")[1] for fault in named] == ["2", "3", "6", "7", "9"]
+
+
+def test_a_missing_a_large_and_a_binary_file_are_refused(tmp_path: Path) -> None:
+    assert faults(tmp_path / "none.toml") == [": cannot be read: No such file or directory"]
+    large = tmp_path / "large.toml"
+    large.write_text("# x\n" * FILE_BYTES)
+    assert "bytes are more than settings can take" in faults(large)[0]
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"[store]\nurl = '\xff'\n")
+    assert faults(binary) == [":2: not UTF-8 (byte 0xff)"]
+
+
+@pytest.mark.parametrize(
+    ("listen", "parts"),
+    [("127.0.0.1:7460", ("127.0.0.1", 7460)), ("localhost:0", ("localhost", 0)), ("[::1]:65535", ("::1", 65535))],
+)
+def test_listen_addresses(listen: str, parts: tuple[str, int]) -> None:
+    assert parse_listen(listen) == parts
+
+
+@pytest.mark.parametrize("listen", ["", "7460", ":7460", "host:", "host:65536", "host:-1", "::1:7460", "host:８０"])
+def test_what_is_no_listen_address(listen: str) -> None:
+    with pytest.raises(ValueError, match="must"):
+        parse_listen(listen)

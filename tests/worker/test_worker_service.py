@@ -1,0 +1,522 @@
+"""The Worker between scripted peers: real links, a mock clock, node types of the tests' own."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from importlib.metadata import EntryPoint
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from daemon.links.interface import Request
+from daemon.links.memory import MemoryLink
+from daemon.links.table import Links
+from daemon.nodes.registry import NodeTypes
+from daemon.nurseries.worker import REPORT_AGAIN_SECONDS, Worker
+from daemon.settings import Settings, WorkerSettings
+from enginekit.messages.events import TimeoutKind
+from enginekit.messages.json import JSON, encode
+from enginekit.messages.links import (
+    Announce,
+    AttachWorker,
+    CancelTasks,
+    LoadTask,
+    LoadTaskResult,
+    Message,
+    OutcomesRecorded,
+    ReportAgain,
+    RunRef,
+    RunTask,
+    TaskOutcome,
+    TaskRef,
+    TasksFinished,
+    TaskSpec,
+    ToHistory,
+    ToMatching,
+    ToTimer,
+    ToWorker,
+)
+from enginekit.messages.status import ErrorStatus, Refused
+from enginekit.node import NodeCall, NodeFailure
+
+RUN = RunRef("tenant", "order-1", "run-1")
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+
+class Gate:
+    """A node type that runs until the test lets it go. `call.input` says what it does then."""
+
+    calls: list[NodeCall]
+    cancelled: int
+    opened: trio.Event
+
+    def __init__(self) -> None:
+        Gate.calls = []
+        Gate.cancelled = 0
+        Gate.opened = trio.Event()
+
+    async def run(self, call: NodeCall) -> JSON:
+        Gate.calls.append(call)
+        try:
+            await Gate.opened.wait()
+        except trio.Cancelled:
+            Gate.cancelled += 1
+            raise
+        return "through"
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def in_a_nursery(error: Exception) -> Callable[[], BaseException]:
+    return lambda: ExceptionGroup("of a nursery", [ExceptionGroup("inner", [error])])
+
+
+RAISED: dict[str, Callable[[], BaseException]] = {
+    "failure": lambda: NodeFailure("Acme.Busy", "come back"),
+    "nested failure": in_a_nursery(NodeFailure("Acme.Busy", "come back")),
+    "defect": lambda: ZeroDivisionError("by zero"),
+    "too slow": lambda: trio.TooSlowError("inside"),
+    "exit": lambda: SystemExit(3),
+    "unprintable": Unprintable,
+    "long": lambda: NodeFailure("E" * 1000, "c" * 100_000),
+    "surrogate": lambda: NodeFailure("Acme.Odd", "half a \ud83d character"),
+    "nameless": lambda: NodeFailure("", ""),
+}
+
+
+class Raising:
+    async def run(self, call: NodeCall) -> JSON:
+        assert isinstance(call.input, str)
+        raise RAISED[call.input]()
+
+
+class Answering:
+    """Answers something that is no JSON, or a long text."""
+
+    async def run(self, call: NodeCall) -> JSON:
+        return "x" * call.input if isinstance(call.input, int) else object()  # type: ignore[return-value]
+
+
+class CleaningUp:
+    """Raises out of its own clean-up when it is cancelled."""
+
+    async def run(self, call: NodeCall) -> JSON:
+        async def child() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise OSError("while cleaning up")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child)
+        raise AssertionError("not reached")
+
+
+NODE_TYPES = [
+    EntryPoint(name, f"{__name__}:{value}", "engine.nodes")
+    for name, value in {
+        "test:gate": "Gate",
+        "test:raise": "Raising",
+        "test:answer": "Answering",
+        "test:clean": "CleaningUp",
+        "test:broken": "Missing",
+    }.items()
+]
+
+
+def ref(number: int) -> TaskRef:
+    return TaskRef(RUN, number)
+
+
+def run_task(number: int, resource: str = "echo", given: JSON = None, timeout_seconds: float = 60.0) -> RunTask:
+    task = ref(number)
+    spec = TaskSpec(task, resource, "Ship", "Each[0].Ship", encode(given), 2, timeout_seconds, f"key-{number}")
+    return RunTask(task, spec)
+
+
+class Stage:
+    """A Worker's links, seen from the other ends."""
+
+    def __init__(self, history_room: int = 1000) -> None:
+        self.history = MemoryLink[ToHistory]("History", history_room)
+        self.matching = MemoryLink[ToMatching]("Matching", 1000)
+        self.worker = MemoryLink[ToWorker]("Worker", 1000)
+        self.links = Links(self.history, self.matching, self.worker, MemoryLink[ToTimer]("Timer", 1))
+        self.incarnations: Iterator[int] = itertools.count(1)
+
+    @asynccontextmanager
+    async def working(self, **settings: float) -> AsyncIterator[Worker]:
+        nodes = NodeTypes(Settings(), NODE_TYPES)
+        worker = Worker(
+            self.links,
+            WorkerSettings(slots=int(settings.get("slots", 10)), drain_seconds=settings.get("drain_seconds", 20.0)),
+            nodes,
+            incarnations=self.incarnations,
+            payload_bytes=1000,
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(worker.run)
+            yield worker
+            nursery.cancel_scope.cancel()
+
+    async def give(self, *messages: ToWorker) -> None:
+        for message in messages:
+            assert self.worker.offer(message)
+        await wait_all_tasks_blocked()
+
+    async def told_history(self) -> list[TaskOutcome]:
+        await wait_all_tasks_blocked()
+        return [message for message in await _drained(self.history) if isinstance(message, TaskOutcome)]
+
+    async def told_matching(self) -> list[Message]:
+        await wait_all_tasks_blocked()
+        return [message for message in await _drained(self.matching) if isinstance(message, Message)]
+
+    async def freed(self) -> list[int]:
+        """The tasks whose slots came free, in order."""
+        told = await self.told_matching()
+        return [task.event_id for message in told if isinstance(message, TasksFinished) for task in message.tasks]
+
+    async def outcome(self, message: RunTask) -> TaskOutcome:
+        await self.give(message)
+        (outcome,) = await self.told_history()
+        assert outcome.task == message.task
+        return outcome
+
+
+async def _drained(link: MemoryLink[ToHistory] | MemoryLink[ToMatching]) -> list[Message | Request]:
+    return list(await link.receive()) if len(link) else []
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+# --- the plain way -----------------------------------------------------------------------------------------------
+
+
+async def test_attaches_with_what_it_can_run(stage: Stage) -> None:
+    async with stage.working(slots=7):
+        (attach,) = await stage.told_matching()
+    assert attach == AttachWorker(
+        "daemon", 1, ["echo", "http", "test:answer", "test:broken", "test:clean", "test:gate", "test:raise"], 7
+    )
+
+
+async def test_runs_reports_frees_the_slot_and_forgets_what_is_recorded(stage: Stage) -> None:
+    async with stage.working() as worker:
+        await stage.told_matching()
+        await stage.give(run_task(1, given={"a": [1, 2]}))
+        assert await stage.told_history() == [TaskOutcome(ref(1), "daemon", output=encode({"a": [1, 2]}))]
+        assert await stage.told_matching() == [TasksFinished("daemon", 1, [ref(1)])]
+        assert worker.unrecorded == 1
+        await stage.give(OutcomesRecorded([ref(1)]))
+        assert worker.unrecorded == 0
+        assert await stage.freed() == []
+
+
+async def test_a_node_gets_the_whole_call(stage: Stage) -> None:
+    async with stage.working():
+        await stage.give(run_task(1, "test:gate", {"n": 1}, timeout_seconds=12.5))
+    assert Gate.calls == [
+        NodeCall(
+            tenant="tenant",
+            workflow_id="order-1",
+            run_id="run-1",
+            node="Ship",
+            path="Each[0].Ship",
+            resource="test:gate",
+            input={"n": 1},
+            attempt=2,
+            timeout_seconds=12.5,
+            idempotency_key="key-1",
+        )
+    ]
+
+
+async def test_slots_that_come_free_together_are_told_together(stage: Stage) -> None:
+    async with stage.working():
+        await stage.told_matching()
+        await stage.give(*[run_task(n) for n in range(8)])
+        told = await stage.told_matching()
+        assert len(await stage.told_history()) == 8
+    assert len(told) < 8
+    assert sorted(t.event_id for m in told if isinstance(m, TasksFinished) for t in m.tasks) == list(range(8))
+
+
+# --- how attempts end --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "cause"),
+    [
+        ("failure", "Acme.Busy", "come back"),
+        ("nested failure", "Acme.Busy", "come back"),
+        ("defect", "Engine.NodeCrashed", "ZeroDivisionError: by zero"),
+        ("too slow", "Engine.NodeCrashed", "TooSlowError: inside"),
+        ("exit", "Engine.NodeCrashed", "SystemExit: 3"),
+        ("unprintable", "Engine.NodeCrashed", "Unprintable"),
+        ("surrogate", "Acme.Odd", "half a ? character"),
+        ("nameless", "Engine.NodeCrashed", ""),
+    ],
+)
+async def test_whatever_a_node_raises_is_its_own_failure(stage: Stage, given: str, error: str, cause: str) -> None:
+    async with stage.working():
+        outcome = await stage.outcome(run_task(1, "test:raise", given))
+        assert (outcome.error, outcome.cause, outcome.output) == (error, cause, None)
+        assert (await stage.outcome(run_task(2, given="still alive"))).output == encode("still alive")
+
+
+async def test_errors_and_causes_are_cut_to_what_the_wire_takes(stage: Stage) -> None:
+    async with stage.working():
+        outcome = await stage.outcome(run_task(1, "test:raise", "long"))
+    assert outcome.error == "E" * 256
+    assert outcome.cause == "c" * 4096
+
+
+async def test_an_output_without_a_json_form_or_too_long_is_a_failure(stage: Stage) -> None:
+    async with stage.working():
+        assert (await stage.outcome(run_task(1, "test:answer", "object"))).error == "Engine.InvalidOutput"
+        assert (await stage.outcome(run_task(2, "test:answer", 998))).output == encode("x" * 998)
+        too_long = await stage.outcome(run_task(3, "test:answer", 999))
+        assert too_long.error == "States.DataLimitExceeded"
+        assert "1001 bytes, over the limit of 1000" in too_long.cause
+
+
+@pytest.mark.parametrize("resource", ["test:broken", "no-such-node"])
+async def test_a_node_type_that_cannot_be_had_is_a_failure(stage: Stage, resource: str) -> None:
+    async with stage.working():
+        outcome = await stage.outcome(run_task(1, resource))
+    assert outcome.error == "Engine.NodeUnavailable"
+    assert resource in outcome.cause
+
+
+async def test_an_attempt_ends_at_its_timeout(stage: Stage) -> None:
+    async with stage.working():
+        await stage.give(run_task(1, "test:gate", timeout_seconds=30.0), run_task(2, "test:gate", timeout_seconds=90.0))
+        await trio.sleep(31)
+        (outcome,) = await stage.told_history()
+        assert outcome == TaskOutcome(ref(1), "daemon", timed_out=TimeoutKind.START_TO_CLOSE, waited_seconds=30.0)
+        assert Gate.cancelled == 1
+        assert await stage.freed() == [1]
+
+
+# --- tasks that nobody wants any more ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resource", ["test:gate", "test:clean"])
+async def test_a_cancelled_task_reports_nothing_and_frees_its_slot(stage: Stage, resource: str) -> None:
+    async with stage.working() as worker:
+        await stage.give(run_task(1, resource), run_task(2, "test:gate"))
+        await stage.give(CancelTasks([ref(1), ref(99)]))
+        assert await stage.told_history() == []
+        assert await stage.freed() == [1]
+        assert worker.running == 1
+        Gate.opened.set()
+        assert [outcome.task for outcome in await stage.told_history()] == [ref(2)]
+
+
+async def test_an_outcome_that_is_cancelled_is_not_reported_again(stage: Stage) -> None:
+    async with stage.working() as worker:
+        await stage.give(run_task(1))
+        assert len(await stage.told_history()) == 1
+        await stage.give(CancelTasks([ref(1)]), ReportAgain())
+        assert await stage.told_history() == []
+        assert worker.unrecorded == 0
+        assert await stage.freed() == [1]
+
+
+# --- tasks without a spec ----------------------------------------------------------------------------------------
+
+
+async def test_a_spec_that_is_missing_is_asked_for_until_it_comes(stage: Stage) -> None:
+    message = run_task(1, given="loaded")
+    assert message.spec is not None
+    asked: list[TaskRef] = []
+
+    async def history() -> None:
+        answers: list[Refused | LoadTaskResult] = [
+            Refused(ErrorStatus.UNAVAILABLE, "not yet"),
+            LoadTaskResult(spec=message.spec),  # type: ignore[arg-type]
+        ]
+        while answers:
+            for request in await stage.history.receive():
+                assert isinstance(request, Request)
+                assert isinstance(request.call, LoadTask)
+                assert request.caller.tenant == "tenant"
+                asked.append(request.call.task)
+                answer = answers.pop(0)
+                request.refuse(answer) if isinstance(answer, Refused) else request.answer(answer)
+
+    async with stage.working(), trio.open_nursery() as nursery:
+        assert stage.worker.offer(RunTask(ref(1)))
+        nursery.start_soon(history)
+        await trio.sleep(1)
+        assert [outcome.output for outcome in await stage.told_history()] == [encode("loaded")]
+    assert asked == [ref(1), ref(1)]
+
+
+async def test_a_task_that_is_over_is_dropped(stage: Stage) -> None:
+    async with stage.working() as worker:
+        await stage.give(RunTask(ref(1)))
+        (request,) = await stage.history.receive()
+        assert isinstance(request, Request)
+        request.refuse(Refused(ErrorStatus.NOT_FOUND, "over"))
+        assert await stage.freed() == [1]
+        assert await stage.told_history() == []
+        assert (worker.running, worker.unrecorded) == (0, 0)
+
+
+async def test_a_task_is_cancelled_while_its_spec_is_asked_for(stage: Stage) -> None:
+    async with stage.working() as worker:
+        await stage.give(RunTask(ref(1)))
+        await stage.give(CancelTasks([ref(1)]))
+        assert worker.running == 0
+        assert await stage.freed() == [1]
+
+
+# --- restarts of the others --------------------------------------------------------------------------------------
+
+
+async def test_a_restarted_matching_is_attached_to_again_and_its_repeats_are_ignored(stage: Stage) -> None:
+    async with stage.working(slots=3) as worker:
+        await stage.give(run_task(1, "test:gate"), run_task(2))
+        (first, *_) = await stage.told_matching()
+        assert [outcome.task for outcome in await stage.told_history()] == [ref(2)]
+        await stage.give(Announce(), run_task(1, "test:gate"), run_task(2))
+        assert await stage.told_matching() == [first]
+        assert isinstance(first, AttachWorker)
+        assert len(Gate.calls) == 1
+        assert worker.running == 1
+        # The slots that the new Matching counts for its repeats come free as well, each once.
+        await stage.give(OutcomesRecorded([ref(2)]))
+        assert await stage.freed() == [2]
+        Gate.opened.set()
+        assert await stage.freed() == [1]
+        assert [outcome.task for outcome in await stage.told_history()] == [ref(1)]
+
+
+async def test_a_restarted_history_gets_every_unrecorded_outcome_again(stage: Stage) -> None:
+    async with stage.working():
+        await stage.give(run_task(1), run_task(2), run_task(3))
+        first = await stage.told_history()
+        await stage.give(OutcomesRecorded([ref(2)]), ReportAgain())
+        assert await stage.told_history() == [outcome for outcome in first if outcome.task != ref(2)]
+        assert sorted(await stage.freed()) == [1, 2, 3]
+
+
+async def test_what_stays_unrecorded_is_reported_again_in_time(stage: Stage) -> None:
+    async with stage.working():
+        await stage.give(run_task(1))
+        assert len(await stage.told_history()) == 1
+        await trio.sleep(3 * REPORT_AGAIN_SECONDS)
+        again = await stage.told_history()
+        assert {outcome.task for outcome in again} == {ref(1)}
+        await stage.give(OutcomesRecorded([ref(1)]))
+        await trio.sleep(3 * REPORT_AGAIN_SECONDS)
+        assert await stage.told_history() == []
+
+
+async def test_a_new_incarnation_follows_a_restart(stage: Stage) -> None:
+    incarnations = []
+    for _ in range(2):
+        async with stage.working():
+            (attach,) = await stage.told_matching()
+            assert isinstance(attach, AttachWorker)
+            incarnations.append(attach.incarnation)
+            await stage.give(run_task(1, "test:gate"))
+    assert incarnations == [1, 2]
+    assert Gate.cancelled == 1
+    assert await stage.told_history() == []
+
+
+# --- a slow History ----------------------------------------------------------------------------------------------
+
+
+async def test_no_slot_is_freed_before_its_outcome_is_on_the_link() -> None:
+    stage = Stage(history_room=1)
+    async with stage.working() as worker:
+        await stage.told_matching()
+        await stage.give(run_task(1), run_task(2), run_task(3))
+        assert await stage.freed() == [1]
+        assert worker.unrecorded == 3
+        seen: Counter[TaskRef] = Counter()
+        while len(seen) < 3:
+            seen.update(outcome.task for outcome in await stage.told_history())
+        assert set(seen.values()) == {1}
+        assert await stage.freed() == [2, 3]
+
+
+async def test_a_full_link_of_a_dead_history_does_not_gather_repeats() -> None:
+    stage = Stage(history_room=1)
+    async with stage.working():
+        await stage.give(run_task(1), run_task(2))
+        await trio.sleep(100 * REPORT_AGAIN_SECONDS)
+        repeats: Counter[TaskRef] = Counter()
+        for _ in range(10):
+            repeats.update(outcome.task for outcome in await stage.told_history())
+    assert set(repeats) == {ref(1), ref(2)}
+    assert max(repeats.values()) <= 2
+
+
+async def test_slots_are_held_back_while_too_much_is_unrecorded(stage: Stage) -> None:
+    async with stage.working(slots=2):
+        await stage.told_matching()
+        for number in range(6):
+            await stage.give(run_task(number))
+        assert await stage.freed() == [0, 1, 2, 3]
+        await stage.give(OutcomesRecorded([ref(0)]))
+        assert await stage.freed() == []
+        await stage.give(OutcomesRecorded([ref(1)]))
+        assert await stage.freed() == [4, 5]
+
+
+# --- draining ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_drain_takes_no_more_and_waits_for_what_runs_to_be_recorded(stage: Stage) -> None:
+    drained = trio.Event()
+    async with stage.working() as worker, trio.open_nursery() as nursery:
+
+        async def drain() -> None:
+            await worker.drain()
+            drained.set()
+
+        await stage.give(run_task(1, "test:gate"))
+        await stage.told_matching()
+        nursery.start_soon(drain)
+        (attach,) = await stage.told_matching()
+        assert isinstance(attach, AttachWorker)
+        assert attach.slots == 0
+        await stage.give(run_task(2))
+        assert await stage.told_history() == []
+        Gate.opened.set()
+        assert [outcome.task for outcome in await stage.told_history()] == [ref(1)]
+        assert not drained.is_set()
+        await stage.give(OutcomesRecorded([ref(1)]))
+        assert drained.is_set()
+
+
+async def test_a_drain_does_not_wait_for_ever(stage: Stage, autojump_clock: MockClock) -> None:
+    async with stage.working(drain_seconds=20.0) as worker:
+        await stage.give(run_task(1, "test:gate", timeout_seconds=3600.0), run_task(2))
+        started = trio.current_time()
+        await worker.drain()
+        assert trio.current_time() - started == pytest.approx(25.0)
+        assert (worker.running, worker.unrecorded) == (1, 1)
+
+
+async def test_a_drain_of_an_idle_worker_returns_at_once(stage: Stage) -> None:
+    async with stage.working() as worker:
+        started = trio.current_time()
+        await worker.drain()
+        assert trio.current_time() == started
