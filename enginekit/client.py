@@ -24,15 +24,14 @@ from enginekit.connection import Connection, Lost, TokenSource, Tuning, UrlSourc
 from enginekit.errors import ProtocolError, Unreachable, WorkflowFailed
 from enginekit.messages import calls
 from enginekit.messages.calls import Call, HelloResult, Result, Reuse
-from enginekit.messages.events import AnyEvent, decode_event
 from enginekit.messages.json import JSON, decode, encode
 from enginekit.messages.status import ErrorStatus, ExecutionStatus, Refused, ReportRefusal
-from enginekit.methods import DECODERS, Caller, wait_seconds
+from enginekit.methods import DECODERS, Caller, goes_in_batches, wait_seconds
+from enginekit.pages import Events, Executions, HistoryPages
 
 _PASSING: Final = (ErrorStatus.UNAVAILABLE, ErrorStatus.RESOURCE_EXHAUSTED)
 _PAUSE_SECONDS: Final = 0.05
 _PAUSE_LIMIT_SECONDS: Final = 5.0
-_HISTORY_WAIT_SECONDS: Final = 30.0
 _RETURN_SECONDS: Final = 30.0
 
 
@@ -107,44 +106,23 @@ class Client(Caller):
             raise WorkflowFailed(closed.workflow_id, closed.run_id, closed.status, closed.error, closed.cause)
         return decode(closed.output)
 
-    async def history(
+    def history(
         self, workflow_id: str, run_id: str | None = None, *, after_id: int = 0, follow: bool = False
-    ) -> AsyncIterator[AnyEvent]:
-        """The run's events in order, from the one after `after_id`; with `follow`, those to come as well, until the
-        run has closed. Raises as `call` does."""
-        async for page in self.history_pages(workflow_id, run_id, after_id=after_id, follow=follow):
-            for event in page.events:
-                try:
-                    yield decode_event(bytes(event))
-                except msgspec.MsgspecError as error:
-                    raise ProtocolError(f"{workflow_id}: an event that is not understood: {error}") from error
+    ) -> Events:
+        """The run's events in order, from the one after `after_id`, to be read with `async for`; with `follow`, those
+        to come as well, until the run has closed. Iterating raises as `call` does."""
+        return Events(self.history_pages(workflow_id, run_id, after_id=after_id, follow=follow))
 
-    async def history_pages(
+    def history_pages(
         self, workflow_id: str, run_id: str | None = None, *, after_id: int = 0, follow: bool = False
-    ) -> AsyncIterator[calls.GetHistoryResult]:
+    ) -> HistoryPages:
         """The same page by page, events as the bytes they came in."""
-        wait = _HISTORY_WAIT_SECONDS if follow else 0.0
-        while True:
-            page = await self.call(
-                calls.GetHistory(workflow_id=workflow_id, run_id=run_id, after_id=after_id, wait_seconds=wait)
-            )
-            if page.events:
-                yield page
-            if page.closed or not (page.events or follow):
-                return
-            run_id = page.run_id
-            after_id = page.next_after_id
+        return HistoryPages(self, calls.GetHistory(workflow_id=workflow_id, run_id=run_id, after_id=after_id), follow)
 
-    async def executions(self, query: calls.ListWorkflows | None = None) -> AsyncIterator[calls.ExecutionSummary]:
-        """Every execution that `query` asks for, newest first, page by page. Raises as `call` does."""
-        query = query or calls.ListWorkflows()
-        while True:
-            page = await self.call(query)
-            for execution in page.executions:
-                yield execution
-            if page.next_page_token is None:
-                return
-            query = msgspec.structs.replace(query, page_token=page.next_page_token)
+    def executions(self, query: calls.ListWorkflows | None = None) -> Executions:
+        """Every execution that `query` asks for, newest first, to be read with `async for`. Iterating raises as
+        `call` does."""
+        return Executions(self, query or calls.ListWorkflows())
 
     # --- the call itself -----------------------------------------------------------------------------------------
 
@@ -152,7 +130,7 @@ class Client(Caller):
         params = _identified(params)
         method = type(params).__name__
         body = msgspec.json.encode(params)
-        long_poll = wait_seconds(params) > 0
+        long_poll, batch = wait_seconds(params) > 0, goes_in_batches(params)
         late = self._hand_back if isinstance(params, calls.PollTask) else None
         budget = wait_seconds(params) + (self._timeout_seconds if timeout_seconds is None else timeout_seconds)
         deadline = trio.current_time() + budget
@@ -164,7 +142,7 @@ class Client(Caller):
                 renewals = self._renewals
                 wait = 0.0
                 try:
-                    reply = await self._connection.request(method, body, long_poll=long_poll, late=late)
+                    reply = await self._connection.request(method, body, long_poll=long_poll, batch=batch, late=late)
                 except Lost as lost:
                     last = lost
                 else:

@@ -10,6 +10,7 @@ never keep a short call from going out.
 
 from __future__ import annotations
 
+import os
 import random
 import ssl
 from collections import deque
@@ -52,7 +53,9 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     """Calls that may be under way at once; the daemon has a limit of its own for their sum."""
     batch_calls: int = 50
     batch_bytes: int = 128 * 1024
-    """Short calls that wait to be written together go out as one batch, up to this many and this long."""
+    """Calls with small answers that wait to be written together go out as one batch, up to this many and this long.
+    Measured with 64 callers on a 2-core machine: 60 µs of the daemon's CPU a call instead of 255, and 75 of ours
+    instead of 345."""
     connect_seconds: float = 5.0
     stall_seconds: float = 30.0
     """A daemon that reads nothing and answers no ping for this long has gone."""
@@ -136,12 +139,14 @@ class Connection:
         params: bytes,
         *,
         long_poll: bool = False,
+        batch: bool = False,
         late: Late = None,
     ) -> jsonrpc.Reply:
         """Send one request, as soon as there is a connection and room, and wait for its answer.
 
-        `late` gets an answer that comes after this was cancelled. Raises Lost, and what `opened` raises; Refused
-        INVALID_ARGUMENT for a request that is longer than the daemon takes. Cancelling is safe.
+        With `batch` it may share a message with others. `late` gets an answer that comes after this was cancelled.
+        Raises Lost, and what `opened` raises; Refused INVALID_ARGUMENT for a request that is longer than the daemon
+        takes. Cancelling is safe.
         """
         slots = self._poll_slots if long_poll else self._short_slots
         await slots.acquire()
@@ -150,7 +155,7 @@ class Connection:
             self._last_id += 1
             body = jsonrpc.request(self._last_id, method, params)
             self._check_length(method, body)
-            pending = _Pending(self._last_id, body, alone=long_poll, slot=slots, late=late)
+            pending = _Pending(self._last_id, body, alone=not batch, slot=slots, late=late)
         except BaseException:
             slots.release()
             raise
@@ -341,7 +346,7 @@ class Connection:
         self._work.set()
 
     def _next_batch(self) -> list[bytes]:
-        """What is to be written next: a long poll alone (a batch is answered as a whole), short calls together."""
+        """What is to be written next: one request, or several that may go together."""
         batch: list[bytes] = []
         length = 0
         while self._outbox and len(batch) < self._tuning.batch_calls:
@@ -444,4 +449,6 @@ def _reason(error: OSError) -> str:
         cause = cause.exceptions[0]
     if isinstance(cause, OSError):
         error = cause
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
     return error.strerror or str(error)

@@ -41,6 +41,23 @@ DECODERS: dict[type[Call], msgspec.json.Decoder[Result]] = {
 }
 
 
+_SMALL_ANSWERS = (
+    calls.StartWorkflow,
+    calls.CancelWorkflow,
+    calls.TerminateWorkflow,
+    calls.CompleteTask,
+    calls.FailTask,
+    calls.ReturnTask,
+    calls.HeartbeatTask,
+)
+
+
+def goes_in_batches(params: Call) -> bool:
+    """May this call share a message with others? Not when its answer may be long or late: a batch is answered as a
+    whole."""
+    return isinstance(params, _SMALL_ANSWERS)
+
+
 def wait_seconds(params: Call) -> float:
     """How long the daemon may sit on this call because it was asked to."""
     if isinstance(params, calls.WaitWorkflow | calls.GetHistory | calls.PollTask):

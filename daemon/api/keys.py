@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias
 from urllib.parse import urlsplit
@@ -164,18 +163,20 @@ def fetch_jwks(url: str, allowed: frozenset[str]) -> Callable[[], Awaitable[list
     async def fetch() -> list[Key]:
         content = bytearray()
         try:
-            with trio.fail_after(FETCH_SECONDS):
+            # Too much is ended by cancelling, not by leaving the loop: that alone unwinds every generator inside.
+            with trio.fail_after(FETCH_SECONDS), trio.CancelScope() as reading:
                 async with (
                     httpx2.AsyncClient(trust_env=not local, follow_redirects=False) as client,
                     client.stream("GET", url, headers={"accept": "application/json"}) as response,
                 ):
                     if response.status_code != 200:
                         raise KeyUnusable(f"auth.jwks_url {url}: answered HTTP {response.status_code}")
-                    async with aclosing(response.aiter_bytes()) as chunks:
-                        async for chunk in chunks:
-                            content += chunk
-                            if len(content) > FILE_BYTES:
-                                raise KeyUnusable(f"auth.jwks_url {url}: longer than {FILE_BYTES} bytes")
+                    async for chunk in response.aiter_bytes():
+                        content += chunk
+                        if len(content) > FILE_BYTES:
+                            reading.cancel()
+            if len(content) > FILE_BYTES:
+                raise KeyUnusable(f"auth.jwks_url {url}: longer than {FILE_BYTES} bytes")
         except trio.TooSlowError as error:
             raise KeyUnusable(f"auth.jwks_url {url}: no answer within {FETCH_SECONDS:.0f} s") from error
         except httpx2.HTTPError as error:

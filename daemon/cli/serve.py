@@ -14,11 +14,6 @@ import click
 import trio
 
 import daemon
-from daemon.assembly import Daemon
-from daemon.clock import WallClock
-from daemon.configuration import BadSettings, load_settings
-from daemon.logs import configure_logs
-from daemon.supervisor import serve as supervise
 from enginekit.local import data_dir
 
 ROLES: Final = ("frontend", "history", "matching", "worker", "timer")
@@ -36,6 +31,13 @@ def serve(ctx: click.Context, config: Path | None, folder: Path | None, roles: s
     if shadow is not None:
         raise click.ClickException(shadow)
     check_roles(roles)
+    # Only now: what another distribution's `daemon` does to these imports is what the check above explains.
+    from daemon.assembly import Daemon
+    from daemon.clock import WallClock
+    from daemon.configuration import BadSettings, load_settings
+    from daemon.logs import configure_logs
+    from daemon.supervisor import serve as supervise
+
     try:
         settings = load_settings(config)
     except BadSettings as error:

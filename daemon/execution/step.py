@@ -92,11 +92,12 @@ class Step:
 
     # --- evaluation ---------------------------------------------------------------------------------------------
 
-    def scope(self, node: Node, token: str | None = None) -> Scope:
+    def scope(self, node: Node, task_id: int | None = None) -> Scope:
+        """For one evaluation; `task_id` is the task that is about to be scheduled."""
         env = self.env
-        return Scope(context=lambda: self._context(node, token), random=env.random, uuid=env.uuid, now=env.now)
+        return Scope(context=lambda: self._context(node, task_id), random=env.random, uuid=env.uuid, now=env.now)
 
-    def _context(self, node: Node, token: str | None) -> dict[str, JSON]:
+    def _context(self, node: Node, task_id: int | None) -> dict[str, JSON]:
         """The context object, `$$`. Source: Step Functions developer guide, "Accessing execution data from the
         Context object"."""
         run = self.run
@@ -117,8 +118,8 @@ class Step:
                 "RetryCount": sum(node.retries.values()),
             },
         }
-        if token is not None:
-            context["Task"] = {"Token": token}
+        if task_id is not None:
+            context["Task"] = {"Token": self.env.token(task_id, 0)}
         branch = run.branches[node.branch]
         while branch.parent:
             parent = run.nodes[branch.parent]

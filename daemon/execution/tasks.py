@@ -31,7 +31,7 @@ def schedule(step: Step, node: Node, state: Task) -> None:
     """Put the node's next attempt into its task queue. Raises StateError."""
     env, resource = step.env, state.resource
     task_id = step.next_id
-    scope = step.scope(node, env.token(task_id, 0))
+    scope = step.scope(node, task_id)
     raw = node.input.value
     queue, value = task_target(state, arguments(state, raw, scope))
     times = task_times(state, raw, scope)

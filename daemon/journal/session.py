@@ -391,13 +391,14 @@ class Session:
             self.held.pop(name).set()
         for request, result, _ in batch.answers:
             request.answer(result)
-        for live, task_id, offer in batch.offers:
-            if task_id in live.run.tasks:
-                self.matching.put(offer)
         if batch.canceled:
             self.matching.put(RetireTasks(batch.canceled, cancel=True))
         if batch.retired:
             self.matching.put(RetireTasks(batch.retired))
+        # After the retirements: a task may have been started and given back within one batch.
+        for live, task_id, offer in batch.offers:
+            if task_id in live.run.tasks:
+                self.matching.put(offer)
         if batch.recorded:
             self.worker.put(OutcomesRecorded(batch.recorded))
         for live, wake_at in wakes:

@@ -121,7 +121,7 @@ class Fields:
         if isinstance(value, int | float) and not isinstance(value, bool):
             if least <= value <= most:
                 return float(value)
-            self.fault(name, f"must be from {least:,g} to {most:,g}, not {_shown(value)}")
+            self.fault(name, f"must be from {_shown(least)} to {_shown(most)}, not {_shown(value)}")
         elif name in self.values:
             self._wrong(name, "a number")
         return None
@@ -161,4 +161,6 @@ class Fields:
 
 
 def _shown(number: float) -> str:
-    return f"{number:,}" if abs(number) < 10**15 else f"{float(number):g}" if abs(number) < 10**300 else "a huge number"
+    if abs(number) >= 10**15:
+        return f"{float(number):g}" if abs(number) < 10**300 else "a huge number"
+    return f"{int(number):,}" if number == int(number) else f"{number:,}"

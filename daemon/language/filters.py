@@ -6,6 +6,7 @@ kin compare numbers with numbers and strings with strings, and anything else is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from enum import Enum
 from typing import TypeAlias
@@ -14,6 +15,8 @@ from daemon.language.evaluation import Evaluation
 from daemon.language.path_tree import And, Compare, Condition, Exists, Literal, Not, Or, PathTree
 from daemon.language.values import is_number, same
 from enginekit.messages.json import JSON
+
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII)
 
 
 class Absent(Enum):
@@ -86,12 +89,7 @@ def _equal(left: Found, right: Found, evaluation: Evaluation) -> bool:
 
 def _writes(text: str, number: JSON) -> bool:
     """Whether the text is the number, written."""
-    if len(text) > 40 or not text.strip("+-.eE").isalnum():
-        return False
-    try:
-        return float(text) == number
-    except ValueError:
-        return False
+    return len(text) <= 40 and _NUMBER.fullmatch(text) is not None and float(text) == number
 
 
 def _different(left: Found, right: Found, evaluation: Evaluation) -> bool:

@@ -210,13 +210,9 @@ def _math_random(values: list[JSON], evaluation: Evaluation) -> JSON:
 
 
 def _seeded(seed: int) -> float:
-    """The first fraction of the linear congruential generator with this seed (48 bits, Knuth's multiplier)."""
-    state = (seed ^ 0x5DEECE66D) & 0xFFFFFFFFFFFF
-    bits = 0
-    for width in (26, 27):
-        state = (state * 0x5DEECE66D + 0xB) & 0xFFFFFFFFFFFF
-        bits = (bits << 27) + (state >> (48 - width))
-    return bits / (1 << 53)
+    """A fraction that looks random and is the same for the same seed."""
+    digest = hashlib.sha256(seed.to_bytes(8, "big", signed=True)).digest()
+    return (int.from_bytes(digest[:7], "big") >> 3) / (1 << 53)
 
 
 def _string_split(values: list[JSON], evaluation: Evaluation) -> JSON:

@@ -105,7 +105,7 @@ def _call(cursor: Cursor) -> Call:
         cursor.position += 1
     name = cursor.text[start : cursor.position]
     if name not in ARGUMENTS:
-        near = get_close_matches(name[:60], list(ARGUMENTS), 1)
+        near = get_close_matches(name[:60], list(ARGUMENTS), 1, 0.75)
         hint = f', did you mean "{near[0]}"?' if near else ""
         raise cursor.malformed(f'no intrinsic function "{name[:60]}"{hint}', start)
     cursor.depth += 1

@@ -216,8 +216,10 @@ class _Yaml:
 
 def _tag(tag: str | None, path: str) -> str | None:
     """The kind an explicit tag names, None without one."""
-    if tag is None or tag == "!":
+    if tag is None:
         return None
+    if tag == "!":
+        return "str"
     name = tag.removeprefix("tag:yaml.org,2002:")
     if name == tag or name not in _TAGS:
         _refuse(f'the YAML tag "{tag}" is not supported', path)

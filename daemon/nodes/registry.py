@@ -12,7 +12,7 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, runtime_checkable
 
@@ -43,12 +43,18 @@ class NodeTypes:
     """Every node type of this process.
 
     Raises NodeTypeError when two have one name, or a name is none that a `Resource` can have. `installed` replaces
-    the installed entry points.
+    the installed entry points; `made` are nodes that take the place of the daemon's own of their names.
     """
 
-    def __init__(self, settings: Settings, installed: Iterable[EntryPoint] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        installed: Iterable[EntryPoint] | None = None,
+        *,
+        made: Mapping[str, Node] | None = None,
+    ) -> None:
         self._settings = settings
-        self._nodes: dict[str, Node] = {}
+        self._nodes: dict[str, Node] = dict(made or {})
         self._makers: dict[str, Callable[[], Node]] = {}
         self._origins: dict[str, str] = {}
         for module in pkgutil.iter_modules(daemon.nodes.__path__):
@@ -56,6 +62,9 @@ class NodeTypes:
                 self._add_own(module.name)
         for entry in entry_points(group=ENTRY_POINT_GROUP) if installed is None else installed:
             self._add_installed(entry)
+        strangers = self._nodes.keys() - self._makers.keys()
+        if strangers:
+            raise NodeTypeError(f"{', '.join(sorted(strangers))} cannot take the place of a node type: there is none")
 
     def names(self) -> frozenset[str]:
         """The resources that can run here. Importing nothing, this does not say that each is sound."""

@@ -45,7 +45,9 @@ HELD_RUNS = 20_000
 SCAN_GROWTH_LIMIT = 20
 STEP_SECONDS = 1.0
 """While a wake-up is near, how often the wall clock is looked at: it may step."""
-CROWDED_SECONDS = 1.0
+LEAST_STEP_SECONDS = 0.001
+"""Differences of times can be too small to make any difference to a clock: a mock clock would stand still."""
+CROWDED_SECONDS = 2.0
 """The pause between looks while more falls into the window than is held."""
 PAUSE_SECONDS = 0.05
 PAUSE_LIMIT_SECONDS = 2.0
@@ -71,7 +73,7 @@ class Timer:
         self._crowded = False
         self._interval = settings.scan_seconds
         self._looked_at = 0.0
-        self._look_due = True
+        self._safety_look_at = 0.0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. Once: a restart takes a new Timer, which looks into the store first.
@@ -80,7 +82,7 @@ class Timer:
         """
         task_status.started()
         while True:
-            if self._look_due or self._until_look() <= 0:
+            if self._until_look() <= 0:
                 await self._look()
             await self._fire()
             batch: list[ToTimer | Request] = []
@@ -89,7 +91,7 @@ class Timer:
             for message in batch:
                 self._take(message)
             if len(batch) >= RECEIVE_LIMIT:
-                # The link may have been full: look soon, but once for all batches of a rush.
+                # The link may have been full, and hints turned away.
                 self._look_within(self._settings.scan_seconds)
 
     # --- what comes in -----------------------------------------------------------------------------------------------
@@ -106,7 +108,7 @@ class Timer:
                     self._beyond = wake_at if self._beyond is None else min(self._beyond, wake_at)
             case RescanTimers():
                 self._fired.clear()
-                self._look_due = True
+                self._look_within(0.0)
             case Request():
                 message.refuse(
                     Refused(ErrorStatus.INVALID_ARGUMENT, f"Timer does not answer {type(message.call).__name__}")
@@ -142,35 +144,37 @@ class Timer:
                 runs.append(run)
             if not runs:
                 return
-            self._look_within(self._settings.scan_seconds)
+            crowded = len(self._fired) > HELD_RUNS
+            self._look_within(CROWDED_SECONDS if crowded else self._settings.scan_seconds)
             await self._links.history.send(WakeRuns(runs))
 
     # --- when to wake ------------------------------------------------------------------------------------------------
 
     def _look_within(self, seconds: float) -> None:
-        """Look into the store at most `seconds` from now, and as soon after that, if need be."""
+        """Something may have been lost: look into the store at most `seconds` from now, and keep an eye on it."""
         self._interval = self._settings.scan_seconds
-        passed = trio.current_time() - self._looked_at
-        self._interval = min(self._interval, seconds) if passed < self._interval else passed
-        self._interval = max(self._interval, 0.0)
+        self._safety_look_at = min(self._safety_look_at, trio.current_time() + seconds)
 
     def _until_look(self) -> float:
         """Seconds until the next look at the store."""
-        since = trio.current_time() - self._looked_at
-        until = self._interval - since
+        now = trio.current_time()
+        until = self._safety_look_at - now
         if self._beyond is not None:
-            ahead = (self._beyond - self._window // 2 - self._clock.now()) / 1000
-            until = min(until, max(ahead, CROWDED_SECONDS - since) if self._crowded else ahead)
+            ahead = (self._beyond - self._clock.now()) / 1000
+            if self._crowded:
+                ahead = max(ahead - STEP_SECONDS, self._looked_at + CROWDED_SECONDS - now)
+            else:
+                ahead -= self._settings.window_seconds / 2
+            until = min(until, ahead)
         return until
 
     def _until_something(self) -> float:
         """Seconds until there is something to do unless a message comes."""
-        until = max(self._until_look(), 0.0)
+        until = self._until_look()
         earliest = self._earliest()
         if earliest is not None:
-            due = max((earliest - self._clock.now()) / 1000, 0.0)
-            until = min(until, due, STEP_SECONDS)
-        return until
+            until = min(until, (earliest - self._clock.now()) / 1000, STEP_SECONDS)
+        return max(until, LEAST_STEP_SECONDS)
 
     # --- looking into the store --------------------------------------------------------------------------------------
 
@@ -190,9 +194,42 @@ class Timer:
                 pause = min(2 * pause, PAUSE_LIMIT_SECONDS)
             else:
                 break
-        self._take_over(rows)
-        self._beyond = beyond
-        self._crowded = crowded
+        expected = self._take_over(rows)
+        self._beyond, self._crowded = beyond, crowded
         self._horizon = beyond if crowded and beyond is not None else now + self._window
+        scan = self._settings.scan_seconds
+        self._interval = min(2 * self._interval, SCAN_GROWTH_LIMIT * scan) if expected else scan
         self._looked_at = trio.current_time()
-        self._look_due = False
+        self._safety_look_at = self._looked_at + self._interval
+
+    async def _read(self, until: Millis) -> tuple[list[DueRun], Millis | None, bool]:
+        """The runs to be woken before `until`, the first wake-up that is not among them, and whether that is so
+        because there are too many."""
+        rows: list[DueRun] = []
+        after: DueRun | None = None
+        while True:
+            page = await self._store.due_runs(FAR_FUTURE, PAGE_RUNS, after)
+            for row in page:
+                if row.wake_at >= until or len(rows) >= HELD_RUNS:
+                    return rows, row.wake_at, row.wake_at < until
+                rows.append(row)
+            if len(page) < PAGE_RUNS:
+                return rows, None, False
+            after = page[-1]
+
+    def _take_over(self, rows: list[DueRun]) -> bool:
+        """Hold exactly these. Whether they are what hints and earlier looks had led to expect."""
+        before, self._armed, self._heap = self._armed, {}, []
+        fired, self._fired = self._fired, {}
+        expected = True
+        for row in rows:
+            wake_at, looks = fired.get(row.run, (None, 0))
+            if wake_at == row.wake_at and looks == 0:
+                # History may be about to write down what it did; if the next look still finds this, it was lost.
+                self._fired[row.run] = (row.wake_at, 1)
+                expected = False
+                continue
+            if before.get(row.run) != row.wake_at and (self._beyond is None or row.wake_at < self._beyond):
+                expected = False
+            self._arm(row.run, row.wake_at)
+        return expected

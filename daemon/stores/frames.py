@@ -1,9 +1,9 @@
 """What passes between the daemon and its driver process: length-prefixed MessagePack frames.
 
-There are two lanes, a socket pair each: one for what writes, one for reads. On each, requests may be sent before earlier
-ones have been answered; answers come in the order of the requests. The first request is `Open`, on the write lane; the
-read lane is served once it has been answered. Both ends are always of the same version: the daemon starts its own
-driver.
+There are two lanes, a socket pair each: one for what writes, one for reads. On each, requests may be sent before
+earlier ones have been answered; answers come in the order of the requests. The first request is `Open`, on the write
+lane; the read lane is served once it has been answered. Both ends are always of the same version: the daemon starts
+its own driver.
 """
 
 from __future__ import annotations

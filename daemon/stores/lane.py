@@ -33,7 +33,7 @@ class _Pending:
 
 
 class Lane:
-    """One lane, until its other end goes away. Closed by whoever runs `serve`."""
+    """One lane, until its other end goes away."""
 
     def __init__(self, stream: socket.socket) -> None:
         stream.setblocking(False)
@@ -64,20 +64,26 @@ class Lane:
         return _replies.decode(pending.reply)
 
     async def serve(self) -> None:
-        """Move bytes until the other end goes away; then every call that waits raises StoreUnavailable."""
+        """Move bytes until the other end goes away, then close the lane."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._send_rest)
                 await self._receive()
                 nursery.cancel_scope.cancel()
         finally:
-            self._lost = True
-            self._outgoing.clear()
-            trio.lowlevel.notify_closing(self._socket)
-            self._socket.close()
-            for pending in self._pending:
-                pending.answered.set()
-            self._pending.clear()
+            self.close()
+
+    def close(self) -> None:
+        """Every call that waits raises StoreUnavailable. Closing twice does nothing."""
+        if self._lost:
+            return
+        self._lost = True
+        self._outgoing.clear()
+        trio.lowlevel.notify_closing(self._socket)
+        self._socket.close()
+        for pending in self._pending:
+            pending.answered.set()
+        self._pending.clear()
 
     def _flush(self) -> bool:
         """Send what the socket takes; whether that was all."""

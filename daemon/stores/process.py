@@ -135,30 +135,33 @@ class ProcessStore:
     async def _host(self, task_status: trio.TaskStatus[None]) -> None:
         """One driver process, from its start to its loss. Raises StoreUnusable, or _NotOpened."""
         process, write_lane, read_lane = await _spawn()
+        connection: _Connection | None = None
         failure: StoreUnusable | _NotOpened | None = None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_serve, write_lane, nursery.cancel_scope)
-                nursery.start_soon(_serve, read_lane, nursery.cancel_scope)
                 try:
                     info = await self._open_store(write_lane)
                 except (StoreUnusable, _NotOpened) as error:
                     failure = error
                     nursery.cancel_scope.cancel()
                 else:
+                    nursery.start_soon(_serve, read_lane, nursery.cancel_scope)
                     connection = self._connection = _Connection(process, info, write_lane, read_lane)
                     self._opened += 1
                     self._became_ready.set()
                     if self._opened == 1:
                         task_status.started()
         finally:
-            if self._connection is not None:
+            if connection is not None:
                 self._connection = None
                 self._became_ready = trio.Event()
+            write_lane.close()
+            read_lane.close()
             await _end(process)
         if failure is not None:
             raise failure
-        if connection.unusable is not None:
+        if connection is not None and connection.unusable is not None:
             raise StoreUnusable(connection.unusable)
 
     async def _open_store(self, write_lane: Lane) -> StoreInfo:

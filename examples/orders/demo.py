@@ -159,7 +159,7 @@ def main() -> None:
             failed = True
             for error in _leaves(group):
                 console.print(f"[red]the demo failed:[/red] {type(error).__name__}", highlight=False)
-                console.print(str(error), markup=False, highlight=False)
+                console.print(str(error), markup=False, highlight=False, soft_wrap=True)
     sys.exit(1 if failed else 0)
 
 

@@ -86,15 +86,22 @@ async def open_shop(
     command = [sys.executable, "-m", "examples.orders.shop", "--ledger", str(folder / "shop.jsonl")]
     command += ["--port", str(port), "--seed", str(seed), "--slow", str(slow)]
     async with running("the shop", command, log) as program:
-        with trio.move_on_after(START_SECONDS) as patience:
-            while b"\n" not in log.read_bytes()[known:]:
-                if program.process.returncode is not None:
-                    break
+        url: str | None = None
+        with trio.move_on_after(START_SECONDS):
+            while url is None and program.process.returncode is None:
                 await trio.sleep(0.02)
-        if patience.cancelled_caught or program.process.returncode is not None:
+                url = _announced(log.read_bytes()[known:])
+        if url is None:
             raise program.failure("did not start")
-        announced = log.read_bytes()[known:].splitlines()[0]
-        yield program, msgspec.json.decode(announced, type=dict[str, str])["url"]
+        yield program, url
+
+
+def _announced(output: bytes) -> str | None:
+    line, end, _ = output.partition(b"\n")
+    try:
+        return msgspec.json.decode(line, type=dict[str, str])["url"] if end else None
+    except (msgspec.MsgspecError, KeyError):
+        return None
 
 
 @asynccontextmanager

@@ -42,7 +42,7 @@ class Setup:
 
 @pytest.fixture
 def setup(
-    peers: Any, autojump_clock: MockClock, describe_daemon: Callable[[], DescribeDaemonResult]
+    peers: Any, describe_daemon: Callable[[], DescribeDaemonResult]
 ) -> Setup:
     metrics = Metrics(CollectorRegistry())
     return Setup(Gateway(peers.links, Settings(), describe_daemon, TrioClock(), metrics), metrics, peers)
@@ -67,7 +67,7 @@ def given(*tokens: str) -> PollTaskResult:
     return PollTaskResult(tasks=[worker_task(token) for token in tokens])
 
 
-async def test_a_call_goes_to_its_service_in_its_callers_name(setup: Setup) -> None:
+async def test_a_call_goes_to_its_service_in_its_callers_name(autojump_clock: MockClock, setup: Setup) -> None:
     setup.peers.on(calls.StartWorkflow, calls.StartWorkflowResult(workflow_id="w", run_id="r"))
     answer = await setup.gateway.call(ADA, "StartWorkflow", b'{"workflow":"pack","input":{"n":1}}')
     assert json.loads(answer) == {"workflow_id": "w", "run_id": "r"}
@@ -94,7 +94,7 @@ async def test_a_call_goes_to_its_service_in_its_callers_name(setup: Setup) -> N
         ("DescribeDaemon", "admin"),
     ],
 )
-async def test_a_method_needs_its_scope(setup: Setup, method: str, scope: str) -> None:
+async def test_a_method_needs_its_scope(autojump_clock: MockClock, setup: Setup, method: str, scope: str) -> None:
     others = Principal("acme", "ada", ADA.scopes - {scope}, None)
     refused = await setup.refusal(others, method)
     assert refused.status is ErrorStatus.PERMISSION_DENIED
@@ -102,11 +102,11 @@ async def test_a_method_needs_its_scope(setup: Setup, method: str, scope: str) -
     assert setup.peers.asked == []
 
 
-async def test_a_token_without_scopes_may_say_hello(setup: Setup) -> None:
+async def test_a_token_without_scopes_may_say_hello(autojump_clock: MockClock, setup: Setup) -> None:
     await setup.gateway.call(Principal("acme", "ada", frozenset(), None), "Hello", b"{}")
 
 
-async def test_an_expired_principal_may_nothing(setup: Setup) -> None:
+async def test_an_expired_principal_may_nothing(autojump_clock: MockClock, setup: Setup) -> None:
     until = TrioClock().now() / 1000 + 10
     short = Principal("acme", "ada", ADA.scopes, until)
     await setup.gateway.call(short, "Hello", b"{}")
@@ -114,7 +114,7 @@ async def test_an_expired_principal_may_nothing(setup: Setup) -> None:
     assert (await setup.refusal(short, "Hello")).status is ErrorStatus.UNAUTHENTICATED
 
 
-async def test_an_unknown_method_is_named_and_a_near_one_suggested(setup: Setup) -> None:
+async def test_an_unknown_method_is_named_and_a_near_one_suggested(autojump_clock: MockClock, setup: Setup) -> None:
     refused = await setup.refusal(ADA, "StartWorkflw")
     assert refused.status is ErrorStatus.INVALID_ARGUMENT
     assert refused.message == "there is no method 'StartWorkflw'; did you mean StartWorkflow?"
@@ -122,14 +122,14 @@ async def test_an_unknown_method_is_named_and_a_near_one_suggested(setup: Setup)
     assert count("engine_rpc_calls_total", {"method": "unknown", "status": "INVALID_ARGUMENT"}) == 1
 
 
-async def test_a_refusal_of_history_passes_through(setup: Setup) -> None:
+async def test_a_refusal_of_history_passes_through(autojump_clock: MockClock, setup: Setup) -> None:
     faults = Refused(ErrorStatus.INVALID_ARGUMENT, "2 faults", {"faults": ["States.A.Next: …"]})
     setup.peers.on(calls.RegisterWorkflow, faults)
     refused = await setup.refusal(ADA, "RegisterWorkflow", b'{"name":"w","definition":{}}')
     assert (refused.message, refused.data) == ("2 faults", {"faults": ["States.A.Next: …"]})
 
 
-async def test_what_is_not_foreseen_is_internal_and_shows_nothing(setup: Setup) -> None:
+async def test_what_is_not_foreseen_is_internal_and_shows_nothing(autojump_clock: MockClock, setup: Setup) -> None:
     setup.peers.on(calls.DescribeWorkflow, Acknowledged())
     refused = await setup.refusal(ADA, "DescribeWorkflow", b'{"workflow_id":"w"}')
     assert refused.status is ErrorStatus.INTERNAL
@@ -146,7 +146,7 @@ async def test_what_is_not_foreseen_is_internal_and_shows_nothing(setup: Setup) 
     ],
 )
 async def test_a_silent_service_is_given_its_time_and_no_more(
-    setup: Setup, method: str, params: bytes, after: float
+    autojump_clock: MockClock, setup: Setup, method: str, params: bytes, after: float
 ) -> None:
     async def silent(_: Request) -> Result | Refused:
         await trio.sleep_forever()
@@ -159,7 +159,7 @@ async def test_a_silent_service_is_given_its_time_and_no_more(
 
 
 async def test_a_poll_asks_matching_and_then_history(
-    setup: Setup, make_task_ref: Callable[[int], TaskRef]
+    autojump_clock: MockClock, setup: Setup, make_task_ref: Callable[[int], TaskRef]
 ) -> None:
     setup.peers.on(MatchTasks, MatchTasksResult(tasks=[make_task_ref(1), make_task_ref(2)]))
     setup.peers.on(StartTasks, given("t1", "t2"))
@@ -173,12 +173,12 @@ async def test_a_poll_asks_matching_and_then_history(
     assert dispatched == 2
 
 
-async def test_a_poll_without_a_task_is_empty(setup: Setup) -> None:
+async def test_a_poll_without_a_task_is_empty(autojump_clock: MockClock, setup: Setup) -> None:
     assert await setup.gateway.call(ADA, "PollTask", POLL) == b'{"tasks":[]}'
 
 
 async def test_a_poll_whose_tasks_were_all_over_asks_again_while_there_is_time(
-    setup: Setup, make_task_ref: Callable[[int], TaskRef]
+    autojump_clock: MockClock, setup: Setup, make_task_ref: Callable[[int], TaskRef]
 ) -> None:
     async def match(request: Request) -> Result:
         await trio.sleep(12)
@@ -191,7 +191,7 @@ async def test_a_poll_whose_tasks_were_all_over_asks_again_while_there_is_time(
 
 
 async def test_a_poll_given_up_while_its_tasks_start_gives_them_back(
-    setup: Setup, make_task_ref: Callable[[int], TaskRef]
+    autojump_clock: MockClock, setup: Setup, make_task_ref: Callable[[int], TaskRef]
 ) -> None:
     starting, go_on = trio.Event(), trio.Event()
 
@@ -211,7 +211,7 @@ async def test_a_poll_given_up_while_its_tasks_start_gives_them_back(
     assert setup.metrics.registry.get_sample_value("engine_tasks_undelivered_total") == 2
 
 
-async def test_a_poll_given_up_before_that_starts_nothing(setup: Setup) -> None:
+async def test_a_poll_given_up_before_that_starts_nothing(autojump_clock: MockClock, setup: Setup) -> None:
     async def match(_: Request) -> Result | Refused:
         await trio.sleep_forever()
 
@@ -221,7 +221,7 @@ async def test_a_poll_given_up_before_that_starts_nothing(setup: Setup) -> None:
     assert setup.peers.of(StartTasks) == []
 
 
-async def test_giving_back_is_bounded_and_refusals_end_it_quietly(setup: Setup) -> None:
+async def test_giving_back_is_bounded_and_refusals_end_it_quietly(autojump_clock: MockClock, setup: Setup) -> None:
     async def slow(request: Request) -> Result | Refused:
         if request.call == calls.ReturnTask(token="gone", reason="r"):
             return Refused(ErrorStatus.FAILED_PRECONDITION, "over", {"reason": "CLOSED"})
@@ -233,7 +233,7 @@ async def test_giving_back_is_bounded_and_refusals_end_it_quietly(setup: Setup) 
     assert trio.current_time() - begun == pytest.approx(2)
 
 
-async def test_draining_refuses_new_work_ends_polls_and_answers_the_rest(setup: Setup) -> None:
+async def test_draining_refuses_new_work_ends_polls_and_answers_the_rest(autojump_clock: MockClock, setup: Setup) -> None:
     begun, go_on = trio.Event(), trio.Event()
     results: list[bytes] = []
 
@@ -275,6 +275,6 @@ async def test_draining_refuses_new_work_ends_polls_and_answers_the_rest(setup: 
     assert drained.is_set()
 
 
-async def test_a_token_is_not_renewed_where_there_is_no_connection(setup: Setup) -> None:
+async def test_a_token_is_not_renewed_where_there_is_no_connection(autojump_clock: MockClock, setup: Setup) -> None:
     refused = await setup.refusal(ADA, "Authenticate", b'{"token":"x"}')
     assert refused.status is ErrorStatus.INVALID_ARGUMENT

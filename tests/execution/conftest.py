@@ -149,6 +149,6 @@ class Drive:
                 self.do(RecordOutcome(task=node.task.id, worker="w", output=Raw(bytes(output))))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def drive() -> type[Drive]:
     return Drive

@@ -171,9 +171,15 @@ def test_the_context_object() -> None:
         ("$$.None", '"$$.None" finds nothing: the context object has no field "None"'),
         ("$.none[*]", '"$.none[*]" finds nothing: the input has no field "none"'),
         ("$.foo[0:1]", '"$.foo[0:1]" finds nothing: it wants items of an array, and there is a number'),
-        ("$.foo[?(@.x)]", '"$.foo[?(@.x)]" finds nothing: a filter applies to an array or an object, and there is a number'),
+        (
+            "$.foo[?(@.x)]",
+            '"$.foo[?(@.x)]" finds nothing: a filter applies to an array or an object, and there is a number',
+        ),
         ("$.bar['x','y']", "\"$.bar['x','y']\" finds nothing: it wants fields of an object, and there is an array"),
-        ("$.foo.length()", '"$.foo.length()" cannot be worked out: length() wants an array, an object or a string, not a number'),
+        (
+            "$.foo.length()",
+            '"$.foo.length()" cannot be worked out: length() wants an array, an object or a string, not a number',
+        ),
         ("$.bar.sum()", '"$.bar.sum()" cannot be worked out: sum() wants an array with numbers in it'),
         ("$.empty.first()", '"$.empty.first()" cannot be worked out: first(): the array has 0 items'),
     ],
@@ -202,10 +208,14 @@ def test_why_a_path_finds_nothing(path: str, reason: str) -> None:
         ("$.a\\", "the backslash at the end escapes nothing", 4),
         ("$.a[?(@.b =~ /x/)]", "regular expressions are not available in filters", 11),
         ("$.a[?(@.b like 'x')]", '"like" is not an operator of filters', 11),
-        ("$.a[?(@.b == )]", "expected a quoted text, a number, true, false, null or a path, found \")\"", 14),
+        ("$.a[?(@.b == )]", 'expected a quoted text, a number, true, false, null or a path, found ")"', 14),
         ("$.a[?(@.b == 1]", 'expected ")" at the end of the filter, found "]"', 15),
-        ("$.a.nope()", "no path function \"nope\" (there are append, avg, concat, first, index, keys, last, length, max, "
-         "min, size, stddev, sum)", 5),
+        (
+            "$.a.nope()",
+            'no path function "nope" (there are append, avg, concat, first, index, keys, last, length, max, '
+            "min, size, stddev, sum)",
+            5,
+        ),
         ("$.a.length().b", "a function ends a path: nothing but another function may follow it", 15),
         ("$" + ".a" * 101, "a path has 100 steps at most", 202),
         ("$[?(" + "(" * 30 + "@.a" + ")" * 31 + "]", "nested more than 20 levels deep", 25),
@@ -219,15 +229,27 @@ def test_what_is_wrong_with_a_path(path: str, reason: str, position: int) -> Non
 
 @pytest.mark.parametrize(
     "path",
-    ["$.store.book", "$.store\\.book", "$.\\stor\\e.boo\\k", "$.store.book.title", "$.foo.\\.bar", "$.&Ж中",
-     "$.foo\\@bar.baz\\[\\[.\\?pretty", "$.ledgers.branch[0].pending.count", "$.ledgers[0][22][315].foo",
-     "$['store']['book']", "$['store'][0]['book']"],
+    [
+        "$.store.book",
+        "$.store\\.book",
+        "$.\\stor\\e.boo\\k",
+        "$.store.book.title",
+        "$.foo.\\.bar",
+        "$.&Ж中",
+        "$.foo\\@bar.baz\\[\\[.\\?pretty",
+        "$.ledgers.branch[0].pending.count",
+        "$.ledgers[0][22][315].foo",
+        "$['store']['book']",
+        "$['store'][0]['book']",
+    ],
 )
 def test_the_specification_s_reference_paths(path: str) -> None:
     assert compile_path(path).reference is not None
 
 
-@pytest.mark.parametrize("path", ["$.a[*]", "$..a", "$.a[0:1]", "$.a[0,1]", "$.a[?(@.b)]", "$['a','b']", "$.a.length()"])
+@pytest.mark.parametrize(
+    "path", ["$.a[*]", "$..a", "$.a[0:1]", "$.a[0,1]", "$.a[?(@.b)]", "$['a','b']", "$.a.length()"]
+)
 def test_what_is_no_reference_path(path: str) -> None:
     assert compile_path(path).reference is None
 

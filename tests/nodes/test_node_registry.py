@@ -74,6 +74,14 @@ async def test_echo_answers_its_input() -> None:
     assert await types().get("echo").run(CALL) == "abc"
 
 
+async def test_a_node_that_is_made_already_takes_the_place_of_ours() -> None:
+    nodes = NodeTypes(Settings(), [], made={"http": UpperNode()})
+    assert await nodes.get("http").run(CALL) == "ABC"
+    assert nodes.names() == {"echo", "http"}
+    with pytest.raises(NodeTypeError, match="acme:upper cannot take the place"):
+        NodeTypes(Settings(), [], made={"acme:upper": UpperNode()})
+
+
 def test_nothing_is_imported_before_it_is_used() -> None:
     program = (
         "import sys; from daemon.nodes.registry import NodeTypes; from daemon.settings import Settings\n"
