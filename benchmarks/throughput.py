@@ -79,7 +79,8 @@ def cpu_seconds(pid: int) -> float:
 
 
 def children(pid: int) -> list[int]:
-    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [int(text) for thread in threads for text in (thread / "children").read_text().split()]
 
 
 async def measure(client: Client, daemon_pid: int, executions: int, in_flight: int, label: str) -> float:

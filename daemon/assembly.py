@@ -9,7 +9,6 @@ import itertools
 import os
 import platform
 import random
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,23 +17,27 @@ import structlog
 import trio
 from prometheus_client import CollectorRegistry
 
-from daemon.api.gateway import engine_version
+from daemon.api.gateway import Gateway, engine_version
+from daemon.api.keys import KeyUnusable
 from daemon.api.metrics import Metrics
 from daemon.clock import Clock, moment
 from daemon.links.table import Links, memory_links
-from daemon.nodes.registry import NodeTypes
+from daemon.nodes.registry import NodeTypeError, NodeTypes
 from daemon.nurseries.frontend import Bound, Frontend
 from daemon.nurseries.history import History
 from daemon.nurseries.matching import Matching
 from daemon.nurseries.timer import Timer
 from daemon.nurseries.worker import Worker
 from daemon.settings import Settings
-from daemon.stores.interface import Store
+from daemon.stores.interface import Store, StoreUnavailable, StoreUnusable
 from daemon.stores.open import open_store
-from daemon.supervisor import Service, ServiceName, ServiceSpec, Supervisor
+from daemon.supervisor import Service, ServiceName, ServiceSpec, Supervisor, Unusable
 from enginekit.messages.calls import DescribeDaemonResult, ShardView, StoreView
 
 log = structlog.get_logger("daemon")
+
+STORE_PAUSE_SECONDS = 0.1
+"""Between two questions to a store that went away as it was asked."""
 
 
 class DaemonFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +50,10 @@ class DaemonFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Daemon:
-    """One daemon. `store`, `nodes` and `seed` are for tests; without a seed, chance is the machine's."""
+    """One daemon. `store`, `nodes` and `seed` are for tests; without a seed, chance is the machine's.
+
+    Raises Unusable when there is no starting with what it is given.
+    """
 
     def __init__(
         self,
@@ -58,14 +64,23 @@ class Daemon:
         store: Store | None = None,
         nodes: NodeTypes | None = None,
         seed: int | None = None,
+        listen: bool = True,
     ) -> None:
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise Unusable(f"the data folder {data_dir} cannot be made: {error.strerror}") from error
         self._settings = settings
+        self._listen = listen
         self._data_dir = data_dir
         self._clock = clock
-        self._entropy = random.Random(secrets.randbits(128) if seed is None else seed)
-        self._store = open_store(settings.store, data_dir) if store is None else store
-        self._nodes = NodeTypes(settings) if nodes is None else nodes
+        # Task tokens are made of it: what the machine gives cannot be told from what it gave before.
+        self._entropy = random.SystemRandom() if seed is None else random.Random(seed)
+        try:
+            self._store = open_store(settings.store, data_dir) if store is None else store
+            self._nodes = NodeTypes(settings) if nodes is None else nodes
+        except (StoreUnusable, NodeTypeError) as error:
+            raise Unusable(str(error)) from error
         self.links: Links = memory_links()
         self.metrics = Metrics(CollectorRegistry())
         self._incarnations = itertools.count(1)
@@ -76,7 +91,12 @@ class Daemon:
         self._store_kind = settings.store.url.partition(":")[0]
         self._schema_version = 0
         self._started_at = moment(clock.now())
-        self.supervisor = Supervisor(self._specs(), settings.supervisor)
+        self.supervisor = Supervisor(self.services(), settings.supervisor, hopeless=(StoreUnusable, KeyUnusable))
+
+    @property
+    def gateway(self) -> Gateway:
+        """Calls without a connection."""
+        return self._frontend.gateway
 
     @property
     def bound(self) -> Bound | None:
@@ -89,14 +109,18 @@ class Daemon:
         Raises what the supervisor raises.
         """
         file = self._data_dir / "daemon.json"
+        announced = False
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.supervisor.run)
                 if self.supervisor.ready:
                     await self._announce(file)
+                    announced = True
                 task_status.started()
         finally:
-            file.unlink(missing_ok=True)
+            if announced:
+                # Only then: a second daemon that found the store locked must not take away the first one's.
+                file.unlink(missing_ok=True)
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 5.0):
                 await self._nodes.aclose()
 
@@ -136,7 +160,8 @@ class Daemon:
 
     # --- the services -------------------------------------------------------------------------------------------
 
-    def _specs(self) -> list[ServiceSpec]:
+    def services(self) -> list[ServiceSpec]:
+        """What is to be supervised, in the order of starting."""
         settings = self._settings
         drain = settings.supervisor.drain_seconds
         makers: list[tuple[ServiceName, Callable[[], Service], float]] = [
@@ -147,6 +172,8 @@ class Daemon:
             (ServiceName.WORKER, self._make_worker, settings.worker.drain_seconds + 10.0),
             (ServiceName.FRONTEND, self._make_frontend, drain),
         ]
+        if not self._listen:
+            del makers[-1]
         return [ServiceSpec(name, make, seconds) for name, make, seconds in makers]
 
     def _make_history(self) -> Service:
@@ -175,22 +202,37 @@ class Daemon:
         return self._frontend
 
     async def _announce(self, file: Path) -> None:
-        """Say where the Frontend listens."""
-        self._schema_version = (await self._store.info()).schema_version
+        """Say where the Frontend listens, where it does."""
+        while not self._schema_version:
+            await self._store.wait_ready()
+            try:
+                self._schema_version = (await self._store.info()).schema_version
+            except StoreUnavailable:
+                await trio.sleep(STORE_PAUSE_SECONDS)
         bound = self.bound
-        assert bound is not None
+        if bound is None:
+            return
         _write_private(
             file,
             msgspec.json.encode(
                 DaemonFile(
                     pid=os.getpid(),
                     engine=engine_version(),
-                    rpc=f"ws://{bound.rpc}/rpc",
-                    http=f"http://{bound.http}",
+                    rpc=f"ws://{_reachable(bound.rpc)}/rpc",
+                    http=f"http://{_reachable(bound.http)}",
                 )
             ),
         )
         log.info("the daemon is up", rpc=bound.rpc, http=bound.http, data_dir=str(self._data_dir))
+
+
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+
+
+def _reachable(address: str) -> str:
+    """Where somebody on this machine finds what listens on every address."""
+    host, _, port = address.rpartition(":")
+    return f"{_LOOPBACK.get(host, host)}:{port}"
 
 
 def _write_private(file: Path, data: bytes) -> None:

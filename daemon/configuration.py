@@ -21,23 +21,8 @@ from daemon.settings import Section, Settings
 FILE_BYTES = 64 * 1024
 """Far more than every setting with its comment takes. Finding lines re-reads the file, so its size is bounded."""
 
-ALGORITHMS = frozenset(
-    {
-        "HS256",
-        "HS384",
-        "HS512",
-        "RS256",
-        "RS384",
-        "RS512",
-        "ES256",
-        "ES384",
-        "ES512",
-        "PS256",
-        "PS384",
-        "PS512",
-        "EdDSA",
-    }
-)
+_KEYS = ("key_file", "jwks_file", "jwks_url")
+ALGORITHMS = ("HS256", "RS256", "ES256", "EdDSA")
 
 KeyPath: TypeAlias = tuple[str, ...]
 Fault: TypeAlias = tuple[KeyPath, str]
@@ -243,7 +228,15 @@ def _page_fits_frame(settings: Settings) -> str | None:
 
 def _algorithms(settings: Settings) -> str | None:
     bad = [name for name in settings.auth.algorithms if name not in ALGORITHMS]
-    return f"{_shown(bad[0])} is none of {', '.join(sorted(ALGORITHMS))}" if bad else None
+    return f"{_shown(bad[0])} is none of {', '.join(ALGORITHMS)}" if bad else None
+
+
+def _one_key(key: str) -> Check:
+    def check(settings: Settings) -> str | None:
+        given = [name for name in _KEYS if getattr(settings.auth, name) is not None]
+        return f"keys come from one place, and {given[0]} is set" if key in given[1:] else None
+
+    return check
 
 
 def _backoff_limit(settings: Settings) -> str | None:
@@ -259,6 +252,7 @@ _CHECKS: tuple[tuple[tuple[str, str], Check], ...] = (
     (("frontend", "http_listen"), _listen(lambda settings: settings.frontend.http_listen)),
     (("frontend", "http_listen"), _same_listen),
     (("auth", "algorithms"), _algorithms),
+    *((("auth", key), _one_key(key)) for key in _KEYS),
     (("history", "payload_bytes"), _payload_fits_frame),
     (("history", "page_bytes"), _page_fits_frame),
     (("supervisor", "backoff_limit_seconds"), _backoff_limit),

@@ -2,7 +2,7 @@
 
 The supervisor knows services by name and by two methods; what they do is none of its business. Each service runs in
 a nursery of its own, so that one that fails takes nothing else with it. What ends the daemon: too many failures of
-one service within the window, a store that cannot be used, a drain, or a stop.
+one service within the window, a failure that no restart can mend, a drain, or a stop.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import structlog
 import trio
 
 from daemon.settings import SupervisorSettings
-from daemon.stores.interface import StoreUnusable
 from enginekit.messages.calls import ServiceView
 
 log = structlog.get_logger("daemon.supervisor")
@@ -104,6 +103,11 @@ class ServiceFailed(Exception):
         self.cause = cause
 
 
+class Unusable(Exception):
+    """Something that the daemon stands on cannot be used as it is, and starting again will not change it (a damaged
+    store, a key that cannot be read). The message says what to do."""
+
+
 class Returned(Exception):
     """A service returned though nobody had asked it to end."""
 
@@ -151,12 +155,21 @@ class _Unit:
 class Supervisor:
     """Runs `services`, started in the order given. One `run` an instance.
 
+    `hopeless` are the exceptions that a restart cannot mend: the first one ends the daemon.
+
     Deterministic: no signals, no wall clock, no randomness (the pauses before restarts double without jitter, since
     the services of one daemon do not crowd one another).
     """
 
-    def __init__(self, services: Sequence[ServiceSpec], settings: SupervisorSettings) -> None:
+    def __init__(
+        self,
+        services: Sequence[ServiceSpec],
+        settings: SupervisorSettings,
+        *,
+        hopeless: tuple[type[Exception], ...] = (),
+    ) -> None:
         self._settings = settings
+        self._hopeless = hopeless
         self._units = {spec.name: _Unit(spec) for spec in services}
         self._drain_wanted = trio.Event()
         self._drain_begun = trio.Event()
@@ -185,8 +198,7 @@ class Supervisor:
         """Start the services one after another, keep them running, and drain them when asked to.
 
         Reports started when the last of them is ready, or when it is asked to end before that (`ready` tells).
-        Returns after `drain` or `stop`. Raises ServiceFailed, or StoreUnusable as the store raised it; the other
-        services are cancelled then.
+        Returns after `drain` or `stop`. Raises ServiceFailed or Unusable; the other services are cancelled then.
         """
         fatal: Exception | None = None
         reported = False
@@ -201,7 +213,7 @@ class Supervisor:
                     await self._drain_wanted.wait()
                     await self._drain_all()
                     nursery.cancel_scope.cancel()
-        except* (ServiceFailed, StoreUnusable) as group:
+        except* (ServiceFailed, Unusable) as group:
             first = innermost(group)
             assert isinstance(first, Exception)
             fatal = first
@@ -260,9 +272,9 @@ class Supervisor:
         assert isinstance(cause, Exception)
         unit.last_error = describe(cause)
         name = unit.spec.name
-        if isinstance(cause, StoreUnusable):
+        if isinstance(cause, self._hopeless):
             unit.state = ServiceState.FAILED
-            raise cause
+            raise Unusable(str(cause)) from cause
         now = trio.current_time()
         unit.failures.append(now)
         while unit.failures[0] <= now - self._settings.window_seconds:
@@ -358,7 +370,7 @@ async def serve(supervised: Supervised) -> int:
     except* ServiceFailed as failed:
         log.error("the daemon ends", reason=str(innermost(failed)))
         code = int(ExitCode.SERVICE_FAILED)
-    except* StoreUnusable as unusable:
-        log.error("the daemon cannot start", reason=str(innermost(unusable)))
+    except* Unusable as unusable:
+        log.error("the daemon ends", reason=str(innermost(unusable)))
         code = int(ExitCode.UNUSABLE)
     return code if stopped_by is None else 128 + stopped_by

@@ -10,12 +10,11 @@ never keep a short call from going out.
 
 from __future__ import annotations
 
-import os
 import random
 import ssl
 from collections import deque
 from collections.abc import Callable
-from typing import Final, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -23,6 +22,7 @@ import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 
 from enginekit import jsonrpc
+from enginekit.dialing import Stream, dial, reason
 from enginekit.errors import ProtocolError, Unreachable
 from enginekit.messages.calls import HelloResult
 from enginekit.messages.status import ErrorStatus, Refused
@@ -32,11 +32,6 @@ UrlSource: TypeAlias = Callable[[], str]
 TokenSource: TypeAlias = Callable[[], str]
 """A token that is valid now, asked before every attempt. May raise Unreachable."""
 Late: TypeAlias = Callable[[jsonrpc.Reply], None] | None
-
-_REFUSED_HANDSHAKES: Final = {
-    401: ErrorStatus.UNAUTHENTICATED,
-    403: ErrorStatus.PERMISSION_DENIED,
-}
 
 E = TypeVar("E", bound=BaseException)
 
@@ -62,7 +57,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     ping_seconds: float = 20.0
     close_seconds: float = 2.0
     backoff_seconds: float = 0.05
-    backoff_limit_seconds: float = 3.0
+    backoff_limit_seconds: float = 1.0
 
 
 class Lost(Exception):
@@ -201,7 +196,8 @@ class Connection:
         try:
             where = self._url()
             token = self._token()
-            stream = await self._dial(where)
+            with trio.fail_after(self._tuning.connect_seconds):
+                stream = await dial(where, self._tls)
             try:
                 await self._over(stream, where, token)
             finally:
@@ -212,7 +208,7 @@ class Connection:
         except* trio.TooSlowError:
             self.problem = f"{where}: no handshake within {self._tuning.connect_seconds:g} s"
         except* OSError as refused:
-            self.problem = f"{where}: {_reason(_first(refused, OSError))}"
+            self.problem = f"{where}: {reason(_first(refused, OSError))}"
         except* trio.BrokenResourceError as broken:
             cause = _first(broken, trio.BrokenResourceError)
             self.problem = f"{where}: {cause.__cause__ or 'the connection was lost'}"
@@ -221,22 +217,7 @@ class Connection:
         finally:
             self._drop_everything()
 
-    async def _dial(self, url: str) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
-        """A TCP connection, with TLS around it for `wss:`. Raises OSError, trio.BrokenResourceError, TooSlowError."""
-        host, port = _address(url)
-        with trio.fail_after(self._tuning.connect_seconds):
-            if urlsplit(url).scheme == "ws":
-                return await trio.open_tcp_stream(host, port)
-            context = self._tls or ssl.create_default_context()
-            stream = await trio.open_ssl_over_tcp_stream(host, port, https_compatible=True, ssl_context=context)
-            try:
-                await stream.do_handshake()
-            except BaseException:
-                await trio.aclose_forcefully(stream)
-                raise
-            return stream
-
-    async def _over(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], url: str, token: str) -> None:
+    async def _over(self, stream: Stream, url: str, token: str) -> None:
         parts = urlsplit(url)
         async with trio.open_nursery() as nursery:
             with trio.fail_after(self._tuning.connect_seconds):
@@ -403,14 +384,13 @@ class Connection:
         self._note_change()
 
     def _turned_away(self, url: str, rejected: ConnectionRejected) -> None:
-        said = (rejected.body or b"").decode(errors="replace").strip() or f"HTTP {rejected.status_code}"
-        status = _REFUSED_HANDSHAKES.get(rejected.status_code)
-        if status is not None:
-            self._reject(Refused(status, said))
-        elif rejected.status_code in (429, 503):
-            self.problem = f"{url}: {said}"
+        refused = jsonrpc.handshake_refusal(rejected.status_code, rejected.body or b"")
+        if refused.status in (ErrorStatus.UNAVAILABLE, ErrorStatus.RESOURCE_EXHAUSTED):
+            self.problem = f"{url}: {refused}"
+        elif refused.status in (ErrorStatus.UNAUTHENTICATED, ErrorStatus.PERMISSION_DENIED):
+            self._reject(refused)
         else:
-            self._reject(ProtocolError(f"{url} turned the connection away: {said}"))
+            self._reject(ProtocolError(f"{url} turned the connection away: {refused.message}"))
 
     def _reject(self, rejection: Refused | ProtocolError) -> None:
         self._rejection = rejection
@@ -428,11 +408,6 @@ class Connection:
             raise Refused(ErrorStatus.INVALID_ARGUMENT, message)
 
 
-def _address(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    return parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
-
-
 def _first(group: BaseExceptionGroup[E], kind: type[E]) -> E:
     """The first exception in a group of groups."""
     error: BaseException = group
@@ -440,15 +415,3 @@ def _first(group: BaseExceptionGroup[E], kind: type[E]) -> E:
         error = error.exceptions[0]
     assert isinstance(error, kind)
     return error
-
-
-def _reason(error: OSError) -> str:
-    """A failed connection in words: of several addresses tried, what the first said."""
-    cause = error.__cause__
-    if isinstance(cause, BaseExceptionGroup):
-        cause = cause.exceptions[0]
-    if isinstance(cause, OSError):
-        error = cause
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return error.strerror or str(error)

@@ -39,6 +39,23 @@ class Reply(msgspec.Struct, frozen=True):
     error: ErrorObject | None = None
 
 
+class _Handshake(msgspec.Struct, frozen=True):
+    """The body of a refused handshake."""
+
+    error: dict[str, Raw]
+
+
+_STATUS_OF_HTTP = {
+    401: ErrorStatus.UNAUTHENTICATED,
+    403: ErrorStatus.PERMISSION_DENIED,
+    429: ErrorStatus.RESOURCE_EXHAUSTED,
+    502: ErrorStatus.UNAVAILABLE,
+    503: ErrorStatus.UNAVAILABLE,
+    504: ErrorStatus.UNAVAILABLE,
+}
+"""For a handshake that something else than an engine refused: a proxy in front of it, mostly."""
+
+_handshake = msgspec.json.Decoder(_Handshake)
 _replies = msgspec.json.Decoder(Reply | list[Reply])
 
 
@@ -79,3 +96,19 @@ def refusal(error: ErrorObject) -> Refused:
     except ValueError:
         status = _STATUS_OF_CODE.get(error.code, ErrorStatus.INTERNAL)
     return Refused(status, error.message, data)
+
+
+def handshake_refusal(http_status: int, body: bytes) -> Refused:
+    """Why the WebSocket handshake was refused, in the words of whoever did."""
+    fallback = _STATUS_OF_HTTP.get(http_status, ErrorStatus.INVALID_ARGUMENT)
+    try:
+        data = {name: decode(value) for name, value in _handshake.decode(body).error.items()}
+    except (msgspec.MsgspecError, ValueError):
+        said = body.decode(errors="replace").strip()[:500]
+        return Refused(fallback, said or f"HTTP {http_status}")
+    named, message = data.pop("status", None), data.pop("message", None)
+    try:
+        status = ErrorStatus(named)
+    except ValueError:
+        status = fallback
+    return Refused(status, message if isinstance(message, str) else f"HTTP {http_status}", data)

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import structlog
+
+
+def pytest_configure() -> None:
+    # The default renderer draws every traceback with its locals, which takes longer than most tests.
+    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[structlog.processors.add_log_level, plain])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -52,7 +52,7 @@ class HttpApp:
 
 
 async def serve_http(app: HttpApp, listener: socket.socket) -> None:
-    """Serve on a socket that is bound and listens. Runs until cancelled; the socket is closed at its end."""
+    """Serve on a socket that is bound and listens. Runs until cancelled. The socket is the caller's."""
     # Hypercorn shields its sends without a bound; the kernel's gives up on a client that does not read.
     unread: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
     if unread is not None:
@@ -66,10 +66,7 @@ async def serve_http(app: HttpApp, listener: socket.socket) -> None:
     config.graceful_timeout = 1
     config.shutdown_timeout = 1
     sockets = Sockets([], [listener], [])
-    try:
-        await worker_serve(wrap_app(app, config.wsgi_max_body_size, "asgi"), config, sockets=sockets)
-    finally:
-        listener.close()
+    await worker_serve(wrap_app(app, config.wsgi_max_body_size, "asgi"), config, sockets=sockets)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -89,6 +89,7 @@ class _Error(msgspec.Struct):
 
 _envelope = msgspec.json.Decoder(_Envelope)
 _elements = msgspec.json.Decoder(list[Raw])
+_document = msgspec.json.Decoder(Raw)
 _members = msgspec.json.Decoder(dict[str, Raw])
 _encoder = msgspec.json.Encoder()
 
@@ -165,9 +166,10 @@ def _parse_one(text: bytes) -> Request | Malformed:
 def _diagnose(text: bytes) -> Malformed:
     """JSON that is no request: say what is missing, under its id where it has a usable one."""
     try:
+        # The envelope's decoder stopped at the first thing that did not fit; what follows may not even be JSON.
+        if bytes(_document.decode(text))[:1] != b"{":
+            return Malformed(INVALID_REQUEST, "a request must be an object with `jsonrpc`, `method`, `params` and `id`")
         members = _members.decode(text)
-    except msgspec.ValidationError:
-        return Malformed(INVALID_REQUEST, "a request must be an object with `jsonrpc`, `method`, `params` and `id`")
     except (msgspec.DecodeError, RecursionError) as error:
         return Malformed(PARSE_ERROR, _not_json(error))
     id = members.get("id", NULL)

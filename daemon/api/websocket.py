@@ -55,15 +55,19 @@ class RpcServer:
         self._metrics = metrics
         self._open = 0
         self._sessions: set[Session] = set()
+        self._holding = trio.Event()
         self._stopping = trio.Event()
+        self._nursery: trio.Nursery | None = None
         self._connections = trio.CancelScope(shield=True)
 
     async def serve(self, listeners: list[trio.SocketListener]) -> None:
         """Runs until cancelled, and then for at most CLOSE_SECONDS and what it takes to give back tasks."""
         async with trio.open_nursery() as nursery:
-            connections: trio.Nursery = await nursery.start(self._hold_connections)
+            # Not nursery.start(): when that is cancelled it waits for what it started, which is shielded.
+            nursery.start_soon(self._hold_connections)
             try:
-                await trio.serve_listeners(self._connection, listeners, handler_nursery=connections)
+                await self._holding.wait()
+                await trio.serve_listeners(self._connection, listeners, handler_nursery=self._nursery)
             finally:
                 self._gateway.hurry(CLOSE_SECONDS)
                 self._connections.deadline = trio.current_time() + CLOSE_SECONDS
@@ -71,10 +75,11 @@ class RpcServer:
                     session.go_away()
                 self._stopping.set()
 
-    async def _hold_connections(self, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    async def _hold_connections(self) -> None:
         with self._connections:
             async with trio.open_nursery() as nursery:
-                task_status.started(nursery)
+                self._nursery = nursery
+                self._holding.set()
                 await self._stopping.wait()
 
     async def _connection(self, stream: trio.SocketStream) -> None:

@@ -42,6 +42,8 @@ class Definitions:
         self._store = store
         self._node_types = node_types
         self._parsed: OrderedDict[str, Definition] = OrderedDict()
+        self._rows: OrderedDict[tuple[str, str, int | None], Row] = OrderedDict()
+        self._registrations = 0
 
     def parse(self, text: str) -> tuple[str, Definition]:
         """Its hash and meaning. Raises Refused INVALID_ARGUMENT with every fault."""
@@ -66,9 +68,22 @@ class Definitions:
         row = await self.row(tenant, name, version)
         return Registered(row.version, row.hash, self._meaning(row.hash, row.text))
 
+    def registered_anew(self, tenant: str, name: str) -> None:
+        """Another version is the newest now."""
+        self._registrations += 1
+        self._rows.pop((tenant, name, None), None)
+
     async def row(self, tenant: str, name: str, version: int | None) -> Row:
         """As it is stored. Raises Refused NOT_FOUND."""
-        row = await self._store.definition(tenant, name, version)
+        row = self._rows.get((tenant, name, version))
+        if row is None:
+            registrations = self._registrations
+            row = await self._store.definition(tenant, name, version)
+            # One that was registered while the store was read may be newer than what it answered.
+            if row is not None and registrations == self._registrations:
+                self._rows[tenant, name, version] = row
+                if len(self._rows) > CACHED_DEFINITIONS:
+                    self._rows.popitem(last=False)
         if row is None:
             which = (
                 f'no workflow "{name}" is registered'

@@ -148,7 +148,7 @@ class Session:
         """Nobody knows what is on disk: whoever waits here is told to ask again."""
         refused = Refused(
             ErrorStatus.UNAVAILABLE,
-            "the store went away; whether this was recorded is not known: ask again",
+            "History is starting again; whether this was recorded is not known: ask again",
             {"retry_after_seconds": 0.5},
         )
         for batch in (self.committer.committing, self.committer.gathering):
@@ -387,6 +387,9 @@ class Session:
             live.committed_id = pending.first_event_id + len(pending.events) - 1
             if live.batch is batch:
                 live.batch = None
+        for written in batch.definitions:
+            if written.name is not None:
+                self.definitions.registered_anew(written.tenant, written.name)
         for name in batch.held:
             self.held.pop(name).set()
         for request, result, _ in batch.answers:

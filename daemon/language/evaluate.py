@@ -15,6 +15,7 @@ from daemon.language.definition import Choice, Fail, Map, Parallel, Pass, Quanti
 from daemon.language.errors import NO_CHOICE_MATCHED, RUNTIME, StateError
 from daemon.language.evaluation import Evaluation, Scope
 from daemon.language.resource import function_name
+from daemon.language.values import kind
 from enginekit.messages.json import JSON
 
 
@@ -132,8 +133,8 @@ def map_items(state: Map, raw: JSON, scope: Scope) -> list[JSON]:
     if state.items is not None:
         value = state.items(value, evaluation)
     if not isinstance(value, list):
-        field = "ItemsPath" if state.items is not None else "InputPath"
-        raise StateError(RUNTIME, f"{state.where}.{field}: a Map state needs an array of items")
+        field = ".ItemsPath" if state.items is not None else ""
+        raise StateError(RUNTIME, f"{state.where}{field}: a Map state needs an array of items, not {kind(value)}")
     return value
 
 

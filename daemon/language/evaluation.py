@@ -50,10 +50,6 @@ class Evaluation:
             context = self._context = self.scope.context()
         return context
 
-    def with_context(self, context: dict[str, JSON]) -> None:
-        """Let `$$` be this object."""
-        self._context = context
-
     def spend(self, steps: int) -> None:
         """Account for visiting so many values. Raises Failed (States.Runtime) when the budget is used up."""
         self._steps -= steps

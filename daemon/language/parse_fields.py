@@ -123,10 +123,9 @@ def text_or_path(fields: Fields, name: str) -> str | Expression:
     if text.startswith("$"):
         return looked_up(fields, by_path, lambda value: value if isinstance(value, str) else None, "a string") or ""
     where = fields.path(by_path)
-    compiled = compile_value(text, where, fields.findings.fault)
-    if compiled is None:
+    read = compile_value(text, where, fields.findings.fault)
+    if read is None:
         return ""
-    read = compiled[0]
 
     def worked_out(value: JSON, evaluation: Evaluation) -> JSON:
         found = read(value, evaluation)

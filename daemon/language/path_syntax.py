@@ -7,6 +7,7 @@ as `.length()` at the end. Regular expressions in filters are left out: they can
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import Final
 
@@ -41,6 +42,9 @@ WORDS: Final = frozenset({"in", "nin", "subsetof", "anyof", "noneof", "size", "e
 MAX_STEPS: Final = 100
 """How many steps one path may have."""
 
+_PLAIN: Final = re.compile(r"(\$\$?)((?:\.[A-Za-z0-9_-]+)*)", re.ASCII)
+"""What nearly all paths are: names after dots, which need no cursor."""
+
 _REFUSED_IN_NAMES: Final = "*,?()]'\"" + SPACE
 _ENDS_IN_ARGUMENT: Final = ",)" + SPACE
 _ENDS_IN_FILTER: Final = ",)]=<>!&|~" + SPACE
@@ -48,6 +52,9 @@ _ENDS_IN_FILTER: Final = ",)]=<>!&|~" + SPACE
 
 def parse_path(text: str) -> PathTree:
     """Read a whole path. Raises Malformed."""
+    plain = _PLAIN.fullmatch(text)
+    if plain is not None and len(text) <= MAX_STEPS:
+        return PathTree(plain[1], tuple(plain[2].split(".")[1:]))
     cursor = Cursor(text)
     tree = read_path(cursor, "")
     if cursor.position < len(text):

@@ -49,18 +49,15 @@ def placed(read: Callable[[JSON, Evaluation], JSON], where: str, error: str) -> 
     return apply
 
 
-def compile_value(text: str, where: str, report: Report) -> tuple[Expression, bool] | None:
-    """Compile what a field ending in `.$` holds: a path or an intrinsic function. None when it was reported.
-
-    The flag: it is a plain reference, whose weight is no more than the input's.
-    """
+def compile_value(text: str, where: str, report: Report) -> Expression | None:
+    """Compile what a field ending in `.$` holds: a path or an intrinsic function. None when it was reported."""
     if text.startswith("$"):
         path = read_path(text, where, report)
         if path is None:
             return None
-        return placed(path.read, where, PARAMETER_PATH_FAILURE), path.reference is not None
+        return placed(path.read, where, PARAMETER_PATH_FAILURE)
     try:
-        return placed(compile_intrinsic(text), where, PARAMETER_PATH_FAILURE), False
+        return placed(_weighed(compile_intrinsic(text)), where, PARAMETER_PATH_FAILURE)
     except Malformed as malformed:
         if not text.startswith("States."):
             report(where, f'"{_short(text)}" is neither a path (beginning with "$") nor an intrinsic function')
@@ -75,19 +72,19 @@ def compile_template(value: JSON, where: str, report: Report) -> Expression:
     build = template.compile(value, where)
     if build is None:
         return constant(value)
-    if not template.heavy and template.leaves <= _MANY:
-        return build
-    made = build
+    return build if template.leaves <= _MANY else placed(_weighed(build), where, PARAMETER_PATH_FAILURE)
 
-    def weighed(value: JSON, evaluation: Evaluation) -> JSON:
-        built = made(value, evaluation)
-        try:
+
+def _weighed(read: Callable[[JSON, Evaluation], JSON]) -> Expression:
+    """The same, bounded in what it builds."""
+
+    def apply(value: JSON, evaluation: Evaluation) -> JSON:
+        built = read(value, evaluation)
+        if isinstance(built, list | dict):
             evaluation.weigh(built)
-        except Failed as failed:
-            raise failed.at(where, PARAMETER_PATH_FAILURE) from None
         return built
 
-    return weighed
+    return apply
 
 
 class _Template:
@@ -96,7 +93,6 @@ class _Template:
     def __init__(self, report: Report) -> None:
         self.report = report
         self.leaves = 0
-        self.heavy = False
 
     def compile(self, value: JSON, where: str) -> Expression | None:
         """The value's builder, or None for a value in which nothing is computed."""
@@ -153,13 +149,8 @@ class _Template:
         if not isinstance(value, str):
             self.report(where, f"must be a path or an intrinsic function in a string, not {kind(value)}")
             return None
-        compiled = compile_value(value, where, self.report)
-        if compiled is None:
-            return None
-        expression, plain = compiled
         self.leaves += 1
-        self.heavy = self.heavy or not plain
-        return expression
+        return compile_value(value, where, self.report)
 
 
 def _all_computed(computed: tuple[tuple[str, Expression], ...]) -> Expression:

@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -75,19 +76,17 @@ class Frontend:
         settings = self._settings.frontend
         rpc_address = self.bound.rpc if self.bound is not None else settings.rpc_listen
         http_address = self.bound.http if self.bound is not None else settings.http_listen
-        rpc = await _listen("frontend.rpc_listen", rpc_address)
-        try:
-            http = await _listen("frontend.http_listen", http_address)
-        except BaseException:
-            rpc.close()
-            raise
-        self.bound = Bound(rpc=_address(rpc), http=_address(http))
-        listener = trio.SocketListener(trio.socket.from_stdlib_socket(rpc))
-        server = RpcServer(self.gateway, verifier, settings, self._metrics)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_http, HttpApp(self._metrics.registry, self._ready), http)
-            nursery.start_soon(server.serve, [listener])
-            task_status.started()
+        with (
+            closing(await _listen("frontend.rpc_listen", rpc_address)) as rpc,
+            closing(await _listen("frontend.http_listen", http_address)) as http,
+        ):
+            self.bound = Bound(rpc=_address(rpc), http=_address(http))
+            listener = trio.SocketListener(trio.socket.from_stdlib_socket(rpc))
+            server = RpcServer(self.gateway, verifier, settings, self._metrics)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve_http, HttpApp(self._metrics.registry, self._ready), http)
+                nursery.start_soon(server.serve, [listener])
+                task_status.started()
 
     async def drain(self) -> None:
         """Take no new work, and return once the starts and polls let in before are answered. See `Gateway.drain`."""

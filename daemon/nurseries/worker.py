@@ -311,7 +311,7 @@ class Worker:
     def _report(self, outcome: TaskOutcome) -> None:
         report = self._unrecorded[outcome.task] = _Report(outcome)
         self._wake_again.set()
-        if not self._unsent and self._links.history.offer(outcome):
+        if self._links.history.offer(outcome):
             self._reported(report)
         else:
             self._unsent.append(report)
@@ -325,6 +325,9 @@ class Worker:
             self._finished.append(report.outcome.task)
             self._wake_slots.set()
 
+    def _held(self, report: _Report) -> bool:
+        return self._unrecorded.get(report.outcome.task) is report
+
     def _send_again(self, reports: list[_Report]) -> None:
         for report in reports:
             report.reported_at = math.inf
@@ -336,9 +339,10 @@ class Worker:
         while True:
             while self._unsent:
                 report = self._unsent.popleft()
-                if self._unrecorded.get(report.outcome.task) is report:
+                if self._held(report):
                     await self._links.history.send(report.outcome)
-                    self._reported(report)
+                    if self._held(report):
+                        self._reported(report)
             self._wake_outcomes = trio.Event()
             await self._wake_outcomes.wait()
 

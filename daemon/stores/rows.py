@@ -12,7 +12,7 @@ from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef
 from enginekit.messages.status import ExecutionStatus
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Row(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """Base of what is stored."""
 
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import trio
 from prometheus_client import CollectorRegistry
-from trio_websocket import WebSocketConnection, open_websocket_url
+from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from daemon.api.auth import sign_local_token
 from daemon.api.metrics import Metrics
@@ -91,7 +91,6 @@ class Served:
         self.data_dir = data_dir
         self.metrics = metrics
         assert frontend.bound is not None
-        self.rpc = f"ws://{frontend.bound.rpc}/rpc"
         self.http = f"http://{frontend.bound.http}"
 
     def token(self, tenant: str = "acme", scopes: list[str] | None = None, ttl: float = 600) -> str:
@@ -103,9 +102,15 @@ class Served:
     @asynccontextmanager
     async def client(self, token: str | None = None, **options: Any) -> AsyncIterator[Client]:
         headers = [(b"Authorization", f"Bearer {token if token is not None else self.token()}".encode())]
+        assert self.frontend.bound is not None
+        host, port = self.frontend.bound.rpc.split(":")
         arguments: dict[str, Any] = {"subprotocols": ["engine.v1"], "extra_headers": headers, **options}
-        async with open_websocket_url(self.rpc, **arguments) as connection:
-            yield Client(connection)
+        # The library's own way in leaves the socket open where the server closes first.
+        async with await trio.open_tcp_stream(host, int(port)) as stream, trio.open_nursery() as nursery:
+            connection = await wrap_client_stream(nursery, stream, host, "/rpc", **arguments)
+            async with connection:
+                yield Client(connection)
+            nursery.cancel_scope.cancel()
 
 
 class Client:

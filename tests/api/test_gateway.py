@@ -41,9 +41,7 @@ class Setup:
 
 
 @pytest.fixture
-def setup(
-    peers: Any, describe_daemon: Callable[[], DescribeDaemonResult]
-) -> Setup:
+def setup(peers: Any, describe_daemon: Callable[[], DescribeDaemonResult]) -> Setup:
     metrics = Metrics(CollectorRegistry())
     return Setup(Gateway(peers.links, Settings(), describe_daemon, TrioClock(), metrics), metrics, peers)
 
@@ -223,9 +221,9 @@ async def test_a_poll_given_up_before_that_starts_nothing(autojump_clock: MockCl
 
 async def test_giving_back_is_bounded_and_refusals_end_it_quietly(autojump_clock: MockClock, setup: Setup) -> None:
     async def slow(request: Request) -> Result | Refused:
-        if request.call == calls.ReturnTask(token="gone", reason="r"):
-            return Refused(ErrorStatus.FAILED_PRECONDITION, "over", {"reason": "CLOSED"})
-        await trio.sleep_forever()
+        if request.call != calls.ReturnTask(token="gone", reason="r"):
+            await trio.sleep_forever()
+        return Refused(ErrorStatus.FAILED_PRECONDITION, "over", {"reason": "CLOSED"})
 
     setup.peers.on(calls.ReturnTask, slow)
     begun = trio.current_time()
@@ -233,7 +231,9 @@ async def test_giving_back_is_bounded_and_refusals_end_it_quietly(autojump_clock
     assert trio.current_time() - begun == pytest.approx(2)
 
 
-async def test_draining_refuses_new_work_ends_polls_and_answers_the_rest(autojump_clock: MockClock, setup: Setup) -> None:
+async def test_draining_refuses_new_work_ends_polls_and_answers_the_rest(
+    autojump_clock: MockClock, setup: Setup
+) -> None:
     begun, go_on = trio.Event(), trio.Event()
     results: list[bytes] = []
 

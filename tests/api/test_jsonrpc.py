@@ -85,7 +85,11 @@ def check_one(element: Any, found: Any) -> None:
     assert json.loads(bytes(found.params)) == element.get("params", {})
     assert (found.id is None) == ("id" not in element)
     if found.id is not None:
-        assert json.loads(jsonrpc.encode_result(found.id, b"{}")) == {"jsonrpc": "2.0", "id": element["id"], "result": {}}
+        assert json.loads(jsonrpc.encode_result(found.id, b"{}")) == {
+            "jsonrpc": "2.0",
+            "id": element["id"],
+            "result": {},
+        }
 
 
 @pytest.mark.parametrize("id", [b"1", b"1.50", b"-0", b'"\\u0061 b"', b"null", b"123456789012345678901234567890"])
@@ -138,7 +142,9 @@ def test_a_batch_keeps_its_good_calls_beside_its_bad_ones() -> None:
 def test_every_status_has_a_code_of_its_own_and_says_its_name() -> None:
     codes = set()
     for status in ErrorStatus:
-        error = json.loads(jsonrpc.encode_refusal(Raw(b"1"), Refused(status, "no", {"retry_after_seconds": 2})))["error"]
+        error = json.loads(jsonrpc.encode_refusal(Raw(b"1"), Refused(status, "no", {"retry_after_seconds": 2})))[
+            "error"
+        ]
         assert error["data"] == {"status": status.value, "retry_after_seconds": 2}
         assert error["message"] == "no"
         assert -32768 <= error["code"] <= -32000

@@ -115,8 +115,9 @@ async def _run(
 def _kill_store(engine: Program) -> None:
     """The daemon's only child."""
     pid = engine.process.pid
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        os.kill(int(child), signal.SIGKILL)
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        for child in (thread / "children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
 
 
 async def _check_store(folder: Path, executions: int) -> None:

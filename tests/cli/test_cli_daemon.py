@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
+from click.testing import CliRunner
 
+from daemon.cli.main import engine
 from enginekit.local import open_local_client
 from enginekit.messages.events import TaskCompleted, WorkflowStarted, WorkflowSucceeded
 from enginekit.messages.json import JSON
@@ -54,14 +57,17 @@ class Daemon:
         self.process.send_signal(number)
         return await self.process.wait()
 
-    async def run(self, *arguments: str, status: int = 0) -> str:
-        """A command's stdout. Its stderr is empty when it succeeds, and never a traceback."""
+    async def process_run(self, *arguments: str, status: int = 0) -> str:
+        """A command's stdout, from a process of its own."""
         command = [sys.executable, "-m", "daemon.cli", *arguments]
         done = await trio.run_process(command, env=self.environ, capture_stdout=True, capture_stderr=True, check=False)
-        assert done.returncode == status, done.stderr.decode()
-        assert b"Traceback" not in done.stderr
-        assert bool(done.stderr) == bool(status), done.stderr.decode()
-        return done.stdout.decode()
+        return check(done.returncode, status, done.stdout.decode(), done.stderr.decode())
+
+    async def run(self, *arguments: str, status: int = 0) -> str:
+        """The same in a thread of this one, which is faster."""
+        command = partial(CliRunner().invoke, engine, arguments, env=self.environ)
+        done = await trio.to_thread.run_sync(command)
+        return check(done.exit_code, status, done.stdout, done.stderr)
 
     async def json(self, *arguments: str) -> JSON:
         value: JSON = json.loads(await self.run(*arguments, "--json"))
@@ -71,6 +77,14 @@ class Daemon:
         path = self.folder / f"{name}.json"
         path.write_text(json.dumps(document))
         return str(path)
+
+
+def check(status: int, expected: int, stdout: str, stderr: str) -> str:
+    """The stdout of a command that ended as it should. Its stderr is empty if it succeeded, and never a traceback."""
+    assert status == expected, stderr
+    assert "Traceback" not in stderr
+    assert bool(stderr) == bool(status), stderr
+    return stdout
 
 
 @pytest.fixture
@@ -92,7 +106,7 @@ async def test_a_workflow_from_its_file_to_its_result(daemon: Daemon) -> None:
     assert await daemon.run("register", "say", file) == "say version 1\n"
     assert await daemon.run("register", "say", file) == "say version 1\n"
     started = ["start", "say", "--input", '{"n": 1}', "--id", "one", "--label", "kind=test"]
-    assert json.loads(await daemon.run(*started, "--wait")) == {"n": 1}
+    assert json.loads(await daemon.process_run(*started, "--wait")) == {"n": 1}
     described = await daemon.json("describe", "one")
     assert isinstance(described, dict)
     assert (described["status"], described["output"], described["labels"]) == ("SUCCEEDED", {"n": 1}, {"kind": "test"})
@@ -117,10 +131,10 @@ async def test_a_workflow_from_its_file_to_its_result(daemon: Daemon) -> None:
 
 async def test_exit_statuses(daemon: Daemon) -> None:
     fail, wait = daemon.definition("fail", FAIL), daemon.definition("wait", WAIT)
-    await daemon.run("start", fail, "--wait", status=1)
+    await daemon.process_run("start", fail, "--wait", status=1)
     await daemon.run("start", wait, "--id", "nap")
     await daemon.run("start", wait, "--id", "nap", status=3)
-    await daemon.run("describe", "nobody", status=3)
+    await daemon.process_run("describe", "nobody", status=3)
     bad = daemon.definition("bad", {"StartAt": "X", "States": {}})
     await daemon.run("register", "bad", bad, status=3)
     await daemon.run("start", wait, "--input", "{", status=2)
@@ -129,7 +143,7 @@ async def test_exit_statuses(daemon: Daemon) -> None:
         assert (await client.wait("nap")).status is ExecutionStatus.CANCELED
     await daemon.run("terminate", "nap", status=3)
     assert await daemon.end(signal.SIGTERM) == 0
-    await daemon.run("list", status=4)
+    await daemon.process_run("list", status=4)
 
 
 async def test_a_token_of_another_tenant_sees_nothing(daemon: Daemon) -> None:
@@ -142,7 +156,7 @@ async def test_a_token_of_another_tenant_sees_nothing(daemon: Daemon) -> None:
 
 
 async def test_the_client_waits_through_a_kill(daemon: Daemon, nursery: trio.Nursery) -> None:
-    nap = {"StartAt": "Nap", "States": {"Nap": {"Type": "Wait", "Seconds": 2, "Next": "Say"}, **ECHO["States"]}}  # type: ignore[dict-item]
+    nap = {"StartAt": "Nap", "States": {"Nap": {"Type": "Wait", "Seconds": 1, "Next": "Say"}, **ECHO["States"]}}  # type: ignore[dict-item]
     async with open_local_client(daemon.environ) as client:
         started = await client.start(nap, input=[1, 2], workflow_id="nap")
         outcome: list[JSON] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -67,12 +68,13 @@ class ScriptedEngine:
     reject: tuple[int, bytes] | None = None
     subprotocol: str | None = "engine.v1"
     port: int = 0
+    scheme: str = "ws"
     open: set[WebSocketConnection] = field(default_factory=set)
     _came: trio.Event = field(default_factory=trio.Event)
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}/rpc"
+        return f"{self.scheme}://127.0.0.1:{self.port}/rpc"
 
     def count(self, method: str) -> int:
         return Counter(name for name, _ in self.seen)[method]
@@ -146,10 +148,10 @@ class ScriptedEngine:
 
 
 @asynccontextmanager
-async def scripted_engine(**handlers: Handler) -> AsyncIterator[ScriptedEngine]:
-    engine = ScriptedEngine(handlers)
+async def scripted_engine(tls: ssl.SSLContext | None = None, **handlers: Handler) -> AsyncIterator[ScriptedEngine]:
+    engine = ScriptedEngine(handlers, scheme="wss" if tls else "ws")
     async with trio.open_nursery() as nursery:
-        serve = partial(serve_websocket, engine.connect, "127.0.0.1", 0, None, max_message_size=8_000_000)
+        serve = partial(serve_websocket, engine.connect, "127.0.0.1", 0, tls, max_message_size=8_000_000)
         server = await nursery.start(serve)
         engine.port = server.port
         yield engine

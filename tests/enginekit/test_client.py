@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import trio
+import trustme
 from scripted_engine import HangUp, Silence, Twice, answers, scripted_engine, unavailable
 
 from enginekit.client import Client, open_client
@@ -354,18 +356,34 @@ async def test_executions_come_page_by_page() -> None:
         assert [params.get("page_token") for params in engine.params("ListWorkflows")] == [None, "more"]
 
 
-async def test_a_token_that_is_refused_is_refused_at_once_and_not_retried() -> None:
+REFUSED_TOKEN = b'{"error": {"status": "UNAUTHENTICATED", "message": "the token has expired", "more": 1}}'
+
+
+@pytest.mark.parametrize("body", [REFUSED_TOKEN, b"the token has expired"])
+async def test_a_token_that_is_refused_is_refused_at_once_and_not_retried(body: bytes) -> None:
     async with scripted_engine() as engine:
-        engine.reject = (401, b"the token has expired")
-        with pytest.raises(Refused, match="the token has expired") as refused:
+        engine.reject = (401, body)
+        with pytest.raises(Refused) as refused:
             async with open_client(engine.url, "old"):
                 pytest.fail("entered")
-        assert refused.value.status is ErrorStatus.UNAUTHENTICATED
+        assert str(refused.value) == "UNAUTHENTICATED: the token has expired"
 
 
-async def test_a_handshake_that_is_put_off_is_tried_again() -> None:
+async def test_what_else_turns_a_handshake_away_is_named() -> None:
+    async with scripted_engine() as engine:
+        engine.reject = (404, b'{"error": {"status": "NOT_FOUND", "message": "nothing is at /rpc"}}')
+        with pytest.raises(ProtocolError, match="turned the connection away: nothing is at /rpc"):
+            async with open_client(engine.url, "tok"):
+                pytest.fail("entered")
+
+
+FULL = b'{"error": {"status": "RESOURCE_EXHAUSTED", "message": "full", "retry_after_seconds": 1}}'
+
+
+@pytest.mark.parametrize("body", [FULL, b"", b"Bad Gateway"])
+async def test_a_handshake_that_is_put_off_is_tried_again(body: bytes) -> None:
     async with scripted_engine(ListQueues=answers(QUEUES)) as engine:
-        engine.reject = (503, b"starting")
+        engine.reject = (503, body)
 
         def token() -> str:
             if len(engine.tokens) >= 2:
@@ -475,6 +493,19 @@ async def test_a_result_that_is_not_understood_is_a_protocol_error() -> None:
     ):
         with pytest.raises(ProtocolError, match="ListQueues"):
             await client.call(calls.ListQueues())
+
+
+async def test_tls_is_verified() -> None:
+    authority = trustme.CA()
+    ours, theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(ours)
+    authority.configure_trust(theirs)
+    async with scripted_engine(ours, ListQueues=answers(QUEUES)) as engine:
+        async with open_client(engine.url, "tok", tls=theirs) as client:
+            assert await client.call(calls.ListQueues()) == QUEUES
+        with pytest.raises(Unreachable, match="certificate verify failed"):
+            async with open_client(engine.url, "tok", connect_seconds=0.3):
+                pytest.fail("entered")
 
 
 async def test_what_the_block_raises_comes_out_as_it_is() -> None:

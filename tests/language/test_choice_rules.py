@@ -147,15 +147,13 @@ def test_the_specification_s_example() -> None:
         ValueIsZero={"Type": "Succeed"},
         ValueInTwenties={"Type": "Succeed"},
     )
-    chosen = [
-        choose(choice, raw, SCOPE)[0]
-        for raw in (
-            {"type": "Private", "value": 22},
-            {"type": "private", "value": 22},
-            {"type": "Private", "value": 0},
-            {"type": "Private", "value": 99},
-        )
+    inputs: list[JSON] = [
+        {"type": "Private", "value": 22},
+        {"type": "private", "value": 22},
+        {"type": "Private", "value": 0},
+        {"type": "Private", "value": 99},
     ]
+    chosen = [choose(choice, raw, SCOPE)[0] for raw in inputs]
     assert chosen == ["ValueInTwenties", "Public", "ValueIsZero", "Other"]
 
 

@@ -301,8 +301,8 @@ def test_deep_machines_are_read_and_deeper_ones_refused() -> None:
     def nested(depth: int) -> dict[str, JSON]:
         states: dict[str, JSON] = {f"S{depth}": {"Type": "Succeed"}}
         for number in range(depth):
-            branch = {"StartAt": next(iter(states)), "States": states}
-            states = {f"P{number}": {"Type": "Parallel", "Branches": [branch], "End": True}}  # type: ignore[dict-item]
+            branch: JSON = {"StartAt": next(iter(states)), "States": states}
+            states = {f"P{number}": {"Type": "Parallel", "Branches": [branch], "End": True}}
         return machine(states)
 
     assert faults(nested(20)) == []

@@ -86,7 +86,8 @@ ORDER: dict[str, Any] = {
         "Notify": {"Type": "Parallel", "Branches": [
             {"StartAt": "Mail", "States": {"Mail": {"Type": "Task", "Resource": "activity:mail", "End": True}}},
             {"StartAt": "Until", "States": {
-                "Until": {"Type": "Wait", "Timestamp": "2030-01-01T00:00:00Z", "Next": "Ok"}, "Ok": {"Type": "Succeed"}}}], "ResultPath": None, "End": True},
+                "Until": {"Type": "Wait", "Timestamp": "2030-01-01T00:00:00Z", "Next": "Ok"},
+                "Ok": {"Type": "Succeed"}}}], "ResultPath": None, "End": True},
         "Sorry": {"Type": "Fail", "ErrorPath": "$.error.Error", "CausePath": "States.JsonToString($)"},
     },
 }  # fmt: skip
@@ -156,10 +157,10 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 PLACES = places(ORDER)[1:]
-SPARE = some.sampled_from(
+SPARE: some.SearchStrategy[Any] = some.sampled_from(
     ["$", "$.a", "$.items", "$..a[?(@.b)]", "$.a[0", "$$.Execution", "States.UUID()", "States.Array($.a", "States.ALL",
-     "Line", "Reserve", "Nowhere", "Pass", "Map", "JSONata", "2030-01-01T00:00:00Z", 0, -1, 1.5, 10**30, True, None, [], {},
-     [{}], ["E"], {"a.$": "$.b"}, MAP_PROCESSOR]
+     "Line", "Reserve", "Nowhere", "Pass", "Map", "JSONata", "2030-01-01T00:00:00Z", 0, -1, 1.5, 10**30, True, None, [],
+     {}, [{}], ["E"], {"a.$": "$.b"}, MAP_PROCESSOR]
 )  # fmt: skip
 CHANGES = some.lists(
     some.tuples(some.sampled_from(PLACES), SPARE | VALUES, some.sampled_from(["put", "drop", "add"])), max_size=4
@@ -223,6 +224,7 @@ def test_cut_and_spliced_text_is_a_definition_or_refused(start: int, end: int, p
         assert read(text[: start % len(text)] + patch + text[end % len(text) :]) != ()
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_json_and_yaml_say_the_same(value: JSON) -> None:
     wrapped: JSON = {"value": value}
@@ -251,6 +253,7 @@ def test_any_path_is_compiled_or_refused_and_finds_or_fails(path: str, value: JS
 STEPS = some.lists(some.sampled_from([".a", ".b", "['x y']", "[0]", "[1]"]), min_size=1, max_size=4).map("".join)
 
 
+@settings(deadline=None)
 @given(STEPS, VALUES, VALUES)
 def test_what_a_result_path_places_is_found_there_again(steps: str, raw: JSON, result: JSON) -> None:
     task = state(Task, {"ResultPath": f"${steps}"})
@@ -270,6 +273,7 @@ def test_what_a_result_path_places_is_found_there_again(steps: str, raw: JSON, r
         assert all(made[name] is raw[name] for name in raw if name != first[0])
 
 
+@settings(deadline=None)
 @given(VALUES, VALUES)
 def test_a_null_result_path_keeps_the_input_and_the_root_keeps_the_result(raw: JSON, result: JSON) -> None:
     assert output(state(Task, {"ResultPath": None}), raw, result, SCOPE) is raw

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 from language_machines import MAP_PROCESSOR, SCOPE, state
 
@@ -20,6 +20,7 @@ from daemon.language import (
     matching_retrier,
     retry_delay,
 )
+from enginekit.messages.json import JSON
 
 
 @pytest.mark.parametrize(
@@ -51,11 +52,14 @@ def test_what_an_error_matches(error: str, matched: set[str]) -> None:
         "States.Runtime",
     ]
     for name in names:
-        policy = [{"ErrorEquals": [name]}]
-        for sort, more in ((Task, {}), (Parallel, {"Branches": [MAP_PROCESSOR]}), (Map, {})):
-            fields = {**more, "Retry": policy, "Catch": [{**policy[0], "Next": "Other"}]}
-            found = state(sort, fields)  # type: ignore[type-var, arg-type]
-            wanted = 0 if name in matched else None
+        policy: dict[str, JSON] = {"ErrorEquals": [name]}
+        fields: dict[str, JSON] = {"Retry": [policy], "Catch": [{**policy, "Next": "Other"}]}
+        wanted = 0 if name in matched else None
+        for found in (
+            state(Task, fields),
+            state(Parallel, {**fields, "Branches": [MAP_PROCESSOR]}),
+            state(Map, fields),
+        ):
             assert (matching_retrier(found, error), matching_catcher(found, error)) == (wanted, wanted), name
 
 
@@ -91,6 +95,7 @@ def test_how_long_retries_wait() -> None:
     assert [retry_delay(jittered, nth, lambda: 0.25) for nth in (1, 2)] == [1, 2]
 
 
+@settings(deadline=None)
 @given(
     some.integers(1, 99_999_999), some.floats(1, 1e6), some.none() | some.integers(1, 31_622_400), some.booleans(),
     some.integers(1, 99_999_999), some.floats(0, 1, exclude_max=True),
@@ -107,15 +112,15 @@ def test_no_wait_is_without_bound(
 
 
 def test_what_a_catcher_passes_on() -> None:
-    catch = [
+    catch: JSON = [
         {"ErrorEquals": ["A"], "ResultPath": "$.error-info", "Next": "Other"},
         {"ErrorEquals": ["B"], "ResultPath": None, "Next": "Other"},
         {"ErrorEquals": ["States.ALL"], "Next": "Done"},
     ]
-    task = state(Task, {"Catch": catch, "ResultPath": "$.unused", "OutputPath": "$.unused"})  # type: ignore[dict-item]
-    raw = {"a": 1}
+    task = state(Task, {"Catch": catch, "ResultPath": "$.unused", "OutputPath": "$.unused"})
+    raw: JSON = {"a": 1}
     error = {"Error": "E", "Cause": "why"}
-    made = [caught_output(task, catcher, raw, "E", "why", SCOPE) for catcher in task.catch]  # type: ignore[arg-type]
+    made = [caught_output(task, catcher, raw, "E", "why", SCOPE) for catcher in task.catch]
     assert made == [{"a": 1, "error-info": error}, {"a": 1}, error]
     assert raw == {"a": 1}
     with pytest.raises(StateError) as raised:

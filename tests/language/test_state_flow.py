@@ -395,8 +395,8 @@ def test_what_a_map_works_on() -> None:
 @pytest.mark.parametrize(
     ("fields", "raw", "cause"),
     [
-        ({}, {"a": 1}, "States.X.InputPath: a Map state needs an array of items"),
-        ({"ItemsPath": "$.a"}, {"a": 1}, "States.X.ItemsPath: a Map state needs an array of items"),
+        ({}, {"a": 1}, "States.X: a Map state needs an array of items, not an object"),
+        ({"ItemsPath": "$.a"}, {"a": 1}, "States.X.ItemsPath: a Map state needs an array of items, not a number"),
         ({"ItemsPath": "$.b"}, {"a": 1}, 'States.X.ItemsPath: "$.b" finds nothing: the input has no field "b"'),
     ],
 )

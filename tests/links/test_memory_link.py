@@ -196,7 +196,7 @@ async def test_an_answer_of_another_type_is_a_defect_and_said_so() -> None:
 async def test_a_request_to_a_service_that_is_down_ends_at_its_deadline(autojump_clock: MockClock) -> None:
     here = link()
     begun = trio.current_time()
-    with pytest.raises(Refused, match="Matching did not answer Hello within 2.5 s") as refused:
+    with pytest.raises(Refused, match=r"Matching did not answer Hello within 2\.5 s") as refused:
         await here.request(ME, Hello(), Acknowledged, timeout=2.5)
     assert refused.value.status is ErrorStatus.UNAVAILABLE
     assert trio.current_time() - begun == pytest.approx(2.5)

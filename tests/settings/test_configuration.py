@@ -114,6 +114,10 @@ def test_values_are_taken_and_the_rest_keeps_its_defaults(write: Write) -> None:
             "[supervisor]\nbackoff_seconds = 9\nbackoff_limit_seconds = 8\n",
             ":3: [supervisor] backoff_limit_seconds: 8 is less than backoff_seconds (9)",
         ),
+        (
+            "[auth]\nkey_file = 'a'\njwks_url = 'b'\n",
+            ":3: [auth] jwks_url: keys come from one place, and key_file is set",
+        ),
         ("[store\n", ":1: not TOML: Expected ']' at the end of a table declaration"),
         ("[store]\nurl = 'a'\nurl = 'b'\n", ":3: not TOML: Cannot overwrite a value"),
         ("[store]\nurl = '''\n", ":2: not TOML: Expected \"'''\""),

@@ -200,16 +200,6 @@ async def test_a_run_is_written_once_in_a_batch(store: Store) -> None:
         await store.commit(batch(append(RUN, 2), append(RUN, 3)))
 
 
-async def test_a_value_no_store_can_hold_is_refused(store: Store) -> None:
-    if (await store.info()).kind == "memory":
-        pytest.skip("memory holds anything")
-    await store.commit(batch(start(RUN)))
-    for write in (append(RUN, 2, wake_at=2**70), append(RUN, 2, wake_at=2**63), start(ref(2, workflow_id="\ud800"))):
-        with pytest.raises(BatchRefused):
-            await store.commit(batch(write))
-    await store.commit(batch(append(RUN, 2)))
-
-
 # --- keys -----------------------------------------------------------------------------------------------------------
 
 

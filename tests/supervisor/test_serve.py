@@ -35,6 +35,7 @@ class Thing:
 supervisor = Supervisor(
     [ServiceSpec(name=ServiceName.STORE, start=Thing, drain_seconds=60)],
     SupervisorSettings(restarts=1, backoff_seconds=0.01),
+    hopeless=(StoreUnusable,),
 )
 sys.exit(trio.run(serve, supervisor))
 """

@@ -19,6 +19,7 @@ from daemon.supervisor import (
     ServiceSpec,
     ServiceState,
     Supervisor,
+    Unusable,
 )
 
 
@@ -208,10 +209,13 @@ async def test_a_store_that_cannot_be_used_ends_the_daemon_at_once(autojump_cloc
         return Broken(StoreUnusable("engine.db was written by a newer engine"))
 
     supervisor = Supervisor(
-        [spec(ServiceName.STORE, start), steady(ServiceName.HISTORY, journal)], SupervisorSettings()
+        [spec(ServiceName.STORE, start), steady(ServiceName.HISTORY, journal)],
+        SupervisorSettings(),
+        hopeless=(StoreUnusable,),
     )
-    with pytest.raises(StoreUnusable, match="newer engine"):
+    with pytest.raises(Unusable, match=r"^engine.db was written by a newer engine$") as unusable:
         await supervisor.run()
+    assert isinstance(unusable.value.__cause__, StoreUnusable)
     assert made == 1
     assert journal.lines == []
 

@@ -468,6 +468,31 @@ async def test_a_full_link_of_a_dead_history_does_not_gather_repeats(autojump_cl
     assert max(repeats.values()) <= 2
 
 
+async def test_outcomes_that_wait_for_room_are_dropped_when_they_are_cancelled() -> None:
+    stage = Stage(history_room=1)
+    async with stage.working() as worker:
+        await stage.give(*[run_task(number) for number in range(4)])
+        await stage.give(CancelTasks([ref(number) for number in range(4)]))
+        assert worker.unrecorded == 0
+        assert sorted(await stage.freed()) == [0, 1, 2, 3]
+        told = [await stage.told_history() for _ in range(4)]
+        # One was on the link and one just being sent; nothing of the others, and no slot comes free twice.
+        assert [len(outcomes) for outcomes in told] == [1, 1, 0, 0]
+        assert await stage.freed() == []
+
+
+async def test_a_history_that_restarts_often_gets_each_outcome_once_a_time() -> None:
+    stage = Stage(history_room=1)
+    async with stage.working():
+        await stage.give(*[run_task(number) for number in range(4)])
+        await stage.give(ReportAgain(), ReportAgain(), ReportAgain())
+        counts: Counter[TaskRef] = Counter()
+        for _ in range(20):
+            counts.update(outcome.task for outcome in await stage.told_history())
+    assert set(counts) == {ref(number) for number in range(4)}
+    assert max(counts.values()) == 2
+
+
 async def test_slots_are_held_back_while_too_much_is_unrecorded(stage: Stage) -> None:
     async with stage.working(slots=2):
         await stage.told_matching()
