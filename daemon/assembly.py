@@ -19,9 +19,9 @@ from prometheus_client import CollectorRegistry
 
 from daemon.api.gateway import Gateway, engine_version
 from daemon.api.keys import KeyUnusable
-from daemon.api.metrics import Metrics
 from daemon.clock import Clock, moment
 from daemon.links.table import Links, memory_links
+from daemon.metrics import Metrics
 from daemon.nodes.registry import NodeTypeError, NodeTypes
 from daemon.nurseries.frontend import Bound, Frontend
 from daemon.nurseries.history import History
@@ -178,12 +178,12 @@ class Daemon:
 
     def _make_history(self) -> Service:
         self._history = History(
-            self.links, self._store, self._settings, self._clock, self._entropy, self._nodes.names()
+            self.links, self._store, self._settings, self._clock, self._entropy, self._nodes.names(), self.metrics
         )
         return self._history
 
     def _make_matching(self) -> Service:
-        return Matching(self.links, self._store, self._settings.matching, self._clock)
+        return Matching(self.links, self._store, self._settings.matching, self._clock, self.metrics)
 
     def _make_timer(self) -> Service:
         return Timer(self.links, self._store, self._settings.timer, self._clock)

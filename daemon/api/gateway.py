@@ -20,11 +20,11 @@ from msgspec import Raw
 from daemon.api.auth import Principal
 from daemon.api.jsonrpc import UnknownMethod
 from daemon.api.methods import METHODS, Answerer, Method
-from daemon.api.metrics import Metrics
 from daemon.api.params import Shape
 from daemon.clock import Clock
 from daemon.links.interface import Caller
 from daemon.links.table import Links
+from daemon.metrics import Metrics
 from daemon.settings import Settings
 from enginekit.messages import calls
 from enginekit.messages.events import TaskKind

@@ -17,9 +17,9 @@ from trio_websocket import WebSocketConnection, WebSocketRequest, wrap_server_st
 
 from daemon.api.auth import Principal, Verifier
 from daemon.api.gateway import PROTOCOL, Gateway
-from daemon.api.metrics import Metrics
 from daemon.api.outbox import RECEIVE_BYTES, Outbox
 from daemon.api.session import Session
+from daemon.metrics import Metrics
 from daemon.settings import FrontendSettings
 from enginekit.messages.status import ErrorStatus, Refused
 

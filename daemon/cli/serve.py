@@ -36,6 +36,7 @@ def serve(ctx: click.Context, config: Path | None, folder: Path | None, roles: s
     from daemon.clock import WallClock
     from daemon.configuration import BadSettings, load_settings
     from daemon.logs import configure_logs
+    from daemon.supervisor import ExitCode, Unusable
     from daemon.supervisor import serve as supervise
 
     try:
@@ -43,7 +44,12 @@ def serve(ctx: click.Context, config: Path | None, folder: Path | None, roles: s
     except BadSettings as error:
         raise click.UsageError(str(error)) from error
     configure_logs(settings.log)
-    ctx.exit(trio.run(supervise, Daemon(settings, folder or data_dir(), WallClock())))
+    try:
+        built = Daemon(settings, folder or data_dir(), WallClock())
+    except Unusable as error:
+        click.echo(f"Error: {error}", err=True)
+        ctx.exit(ExitCode.UNUSABLE)
+    ctx.exit(trio.run(supervise, built))
 
 
 def check_roles(roles: str | None) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from daemon.execution.state import Task
 from daemon.language import Definition
@@ -99,7 +99,7 @@ class RecordOutcome(Command, frozen=True, kw_only=True):
 
     task: int
     worker: str
-    output: Raw | None = None
+    output: Raw | UnsetType = UNSET
     error: str | None = None
     cause: str = ""
     timed_out: TimeoutKind | None = None

@@ -155,7 +155,7 @@ def record_outcome(step: Step, command: RecordOutcome) -> None:
     elif command.error is not None:
         fail_task(step, node, task, command.error, command.cause)
     else:
-        assert command.output is not None
+        assert isinstance(command.output, Raw)
         _complete(step, node, task, command.output)
 
 

@@ -12,6 +12,7 @@ from enginekit.messages.json import JSON
 NEVER_PROCESSED = frozenset(
     {
         "Http.ConnectionRefused",
+        "Http.ConnectTimeout",
         "States.Http.StatusCode.429",
         "States.Http.StatusCode.503",
         "Engine.WorkerLost",

@@ -14,7 +14,8 @@ import trio
 from daemon.execution.commands import Pulse
 from daemon.journal.batch import Gathering
 from daemon.journal.live import LiveRun
-from daemon.stores.interface import BatchRefused, Store
+from daemon.metrics import Metrics
+from daemon.stores.interface import BatchRefused, Fenced, Store, StoreUnavailable
 from daemon.stores.rows import Batch, RunWrite
 from enginekit.messages.links import Millis
 
@@ -32,10 +33,12 @@ class Committer:
         quiet: Pulse,
         release: Callable[[Gathering, list[tuple[LiveRun, Millis]]], None],
         set_aside: Callable[[str, str], None],
+        metrics: Metrics,
     ) -> None:
         self._store = store
         self._release = release
         self._set_aside = set_aside
+        self._metrics = metrics
         self._more = trio.Event()
         self._idle = trio.Event()
         self._idle.set()
@@ -67,7 +70,14 @@ class Committer:
             self.gathering = Gathering()
             self.committing = batch
             rows, wakes = batch.rows(self._pulses, self._quiet)
-            await self._write(rows)
+            begun = trio.current_time()
+            try:
+                await self._write(rows)
+            except (StoreUnavailable, Fenced):
+                self._metrics.commit_failed()
+                raise
+            events = sum(len(run.events) for run in rows.runs)
+            self._metrics.committed(len(rows.runs), events, trio.current_time() - begun)
             self.committing = None
             self._release(batch, wakes)
             self._idle.set()

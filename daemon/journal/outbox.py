@@ -18,7 +18,7 @@ OUTBOX_MESSAGES = 20_000
 class Outbox(Generic[M]):
     """Messages for one link, in order. `resync` is what the receiver gets instead of what was dropped."""
 
-    def __init__(self, link: Link[M], resync: M | None) -> None:
+    def __init__(self, link: Link[M], resync: M) -> None:
         self._link = link
         self._resync = resync
         self._waiting: deque[M] = deque()
@@ -29,9 +29,7 @@ class Outbox(Generic[M]):
             return
         if len(self._waiting) >= OUTBOX_MESSAGES:
             self._waiting.clear()
-            if self._resync is not None:
-                self._waiting.append(self._resync)
-            return
+            message = self._resync
         self._waiting.append(message)
         self._wakeup.set()
 

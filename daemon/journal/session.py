@@ -31,6 +31,7 @@ from daemon.journal.waiting import Waiters
 from daemon.language import Definition
 from daemon.links.interface import Request
 from daemon.links.table import Links
+from daemon.metrics import Metrics
 from daemon.settings import Settings
 from daemon.stores.interface import Store
 from daemon.stores.rows import Effect, NewExecution, ShardEpochs, StoredEffect
@@ -46,6 +47,7 @@ from enginekit.messages.links import (
     QueueKey,
     RefillQueues,
     ReportAgain,
+    RescanTimers,
     RetireTasks,
     RunRef,
     TaskRef,
@@ -83,12 +85,14 @@ class Session:
         entropy: random.Random,
         definitions: Definitions,
         owned: ShardEpochs,
+        metrics: Metrics,
         nursery: trio.Nursery,
     ) -> None:
         self.store = store
         self.settings = settings
         self.clock = clock
         self.definitions = definitions
+        self.metrics = metrics
         self.nursery = nursery
         self.epochs = owned.epochs
         self.token_key = owned.token_key
@@ -98,7 +102,7 @@ class Session:
         self.waiters = Waiters(settings.history.waiters)
         self.pulses: dict[str, Pulse] = {}
         self.quiet = Pulse(since=moment(clock.now()))
-        self.committer = Committer(store, self.pulses, self.quiet, self._release, self.set_aside)
+        self.committer = Committer(store, self.pulses, self.quiet, self._release, self.set_aside, metrics)
         self.aside: dict[str, str] = {}
         self.effects: dict[str, int] = {}
         """The event id of each run's outstanding `proceed` effect."""
@@ -108,7 +112,7 @@ class Session:
         self._loaded = trio.Event()
         self.matching: Outbox[ToMatching] = Outbox(links.matching, RefillQueues())
         self.worker: Outbox[ToWorker] = Outbox(links.worker, ReportAgain())
-        self.timer: Outbox[ToTimer] = Outbox(links.timer, None)
+        self.timer: Outbox[ToTimer] = Outbox(links.timer, RescanTimers())
         history, tasks = settings.history, settings.tasks
         self.limits = Limits(
             payload_bytes=history.payload_bytes,
@@ -134,6 +138,7 @@ class Session:
             self.nursery.start_soon(outbox.run)
         self.worker.put(ReportAgain())
         self.matching.put(RefillQueues())
+        self.timer.put(RescanTimers())
         after: StoredEffect | None = None
         found: list[StoredEffect] = []
         while page := await self.store.effects(1000, after):
@@ -410,8 +415,11 @@ class Session:
             live = pending.live
             if live.waiters:
                 self.waiters.committed(live)
+            if pending.created is not None:
+                self.metrics.execution_started()
             if live.run.status.closed:
                 self.pulses.pop(live.run.ref.run_id, None)
+                self.metrics.execution_closed(live.run.status)
         for live in batch.unfinished:
             if live.run.ref.run_id not in self.aside:
                 self.proceed(live)

@@ -158,8 +158,6 @@ class MemoryLink(Link[M]):
             if not isinstance(item, Request) or item.awaited:
                 taken.append(item)
         self._admit_senders()
-        if waiting and self._receivers:
-            self._receivers.unpark()
         return taken
 
     def _admit_senders(self) -> None:

@@ -20,10 +20,10 @@ from prometheus_client import CollectorRegistry
 from daemon.api.auth import load_verifier
 from daemon.api.gateway import Gateway
 from daemon.api.http import HttpApp, serve_http
-from daemon.api.metrics import Metrics
 from daemon.api.websocket import RpcServer
 from daemon.clock import Clock, WallClock
 from daemon.links.table import Links
+from daemon.metrics import Metrics
 from daemon.settings import Settings
 from enginekit.messages.calls import DescribeDaemonResult
 

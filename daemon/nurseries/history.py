@@ -20,6 +20,7 @@ from daemon.journal.reports import Reports
 from daemon.journal.session import Session
 from daemon.links.interface import Request
 from daemon.links.table import Links
+from daemon.metrics import Metrics
 from daemon.settings import Settings
 from daemon.stores.interface import Fenced, Store, StoreUnavailable
 from enginekit.messages import calls
@@ -44,12 +45,14 @@ class History:
         clock: Clock,
         entropy: random.Random,
         node_types: frozenset[str],
+        metrics: Metrics,
     ) -> None:
         self._links = links
         self._store = store
         self._settings = settings
         self._clock = clock
         self._entropy = entropy
+        self._metrics = metrics
         self._definitions = Definitions(store, node_types)
         self._session: Session | None = None
 
@@ -76,6 +79,7 @@ class History:
                         self._entropy,
                         self._definitions,
                         owned,
+                        self._metrics,
                         nursery,
                     )
                     self._session = session
@@ -145,9 +149,9 @@ async def _finish(request: Request, rest: Coroutine[None, None, None]) -> None:
         request.refuse(Refused(ErrorStatus.INVALID_ARGUMENT, f"params: {error}"))
     except LookupError as error:
         request.refuse(Refused(ErrorStatus.INTERNAL, str(error)))
-    except StoreUnavailable:
+    except (StoreUnavailable, trio.Cancelled):
         request.refuse(
-            Refused(ErrorStatus.UNAVAILABLE, "the store is not there; ask again", {"retry_after_seconds": 0.5})
+            Refused(ErrorStatus.UNAVAILABLE, "History is starting again; ask again", {"retry_after_seconds": 0.5})
         )
         raise
 

@@ -26,6 +26,7 @@ from daemon.dispatch.slots import WorkerSlots
 from daemon.dispatch.task_queue import Entry, Overdue, Poller, TaskQueue, Whereabouts, spec_bytes
 from daemon.links.interface import Request
 from daemon.links.table import Links
+from daemon.metrics import Metrics
 from daemon.settings import MatchingSettings
 from daemon.stores.interface import Store, StoreUnavailable
 from enginekit.messages.calls import ListQueues, ListQueuesResult, QueueView
@@ -43,6 +44,7 @@ from enginekit.messages.links import (
     RetireTasks,
     RunTask,
     TaskExpired,
+    TaskKind,
     TaskRef,
     TasksFinished,
     TaskSpec,
@@ -70,8 +72,11 @@ PULL_PAUSE_LIMIT_SECONDS = 2.0
 class Matching:
     """One run of the Matching service."""
 
-    def __init__(self, links: Links, store: Store, settings: MatchingSettings, clock: Clock) -> None:
+    def __init__(
+        self, links: Links, store: Store, settings: MatchingSettings, clock: Clock, metrics: Metrics | None = None
+    ) -> None:
         self._links = links
+        self._metrics = metrics
         self._store = store
         self._settings = settings
         self._clock = clock
@@ -156,7 +161,6 @@ class Matching:
             self._admit(queue, task, spec)
         else:
             queue.turn_away()
-            self._pull_if_wanted(queue)
 
     def _admit(self, queue: TaskQueue, task: QueuedTask, spec: TaskSpec | None) -> None:
         if spec is not None:
@@ -264,6 +268,8 @@ class Matching:
             self._release_spec(entry)
             slots.take(entry, now)
             self._count(queue, 1, now)
+            if self._metrics is not None:
+                self._metrics.dispatched(TaskKind.NODE, 1)
             self._ready.move_to_end(key)
         if full:
             self._worker_full_until = now + WORKER_RETRY_SECONDS

@@ -101,12 +101,14 @@ class ProcessStore:
         """See `Store.run`. Cancelled, it gives the driver a few seconds to finish what it is executing, then kills
         it; no process is left behind."""
         pause = _BACKOFF_SECONDS
+        opened_before = self._opened
         while True:
             started = trio.current_time()
+            first = self._opened == opened_before
             try:
-                await self._host(task_status)
+                await self._host(task_status if first else trio.TASK_STATUS_IGNORED)
             except _NotOpened as failure:
-                if self._opened == 0:
+                if first:
                     raise StoreUnusable(f"the store's driver process could not be started: {failure}") from failure
                 _log.warning("store driver could not be started", reason=str(failure), retry_seconds=pause)
             else:
@@ -150,8 +152,7 @@ class ProcessStore:
                     connection = self._connection = _Connection(process, info, write_lane, read_lane)
                     self._opened += 1
                     self._became_ready.set()
-                    if self._opened == 1:
-                        task_status.started()
+                    task_status.started()
         finally:
             if connection is not None:
                 self._connection = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from enginekit.messages.calls import Call, Result
 from enginekit.messages.events import TaskKind as TaskKind
@@ -74,7 +74,7 @@ class TaskOutcome(Message, frozen=True):
 
     task: TaskRef
     worker: str
-    output: Raw | None = None
+    output: Raw | UnsetType = UNSET
     error: str | None = None
     cause: str = ""
     timed_out: TimeoutKind | None = None

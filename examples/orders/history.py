@@ -40,7 +40,7 @@ def in_words(event: ev.AnyEvent) -> str:
         case ev.TaskStarted():
             return f"worker {event.worker} has it"
         case ev.TaskFailed():
-            return f"[yellow]attempt failed:[/yellow] {escape(event.error)}: {escape(event.cause)}"
+            return f"[yellow]attempt failed:[/yellow] {escape(event.error)}"
         case ev.TaskTimedOut():
             return f"[yellow]attempt timed out[/yellow] after {event.waited_seconds:.1f} s"
         case ev.TaskRetryScheduled():
@@ -48,7 +48,7 @@ def in_words(event: ev.AnyEvent) -> str:
         case ev.TimerStarted():
             return f"waits until {event.fire_at:%H:%M:%S}"
         case ev.MapStarted():
-            return f"{event.total} items, {event.concurrency} at a time"
+            return f"items: {event.total}, up to {event.concurrency} at a time"
         case ev.MapIterationEnded() | ev.BranchEnded():
             return f"part {event.index}: {event.status.value.lower()}"
         case ev.ParallelStarted():

@@ -15,10 +15,10 @@ from prometheus_client import CollectorRegistry
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from daemon.api.auth import sign_local_token
-from daemon.api.metrics import Metrics
 from daemon.links.interface import Request
 from daemon.links.memory import MemoryLink
 from daemon.links.table import Links, memory_links
+from daemon.metrics import Metrics
 from daemon.nurseries.frontend import Frontend
 from daemon.settings import FrontendSettings, Settings
 from enginekit.messages.calls import Acknowledged, Call, DescribeDaemonResult, Result, StoreView

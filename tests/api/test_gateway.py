@@ -13,9 +13,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from daemon.api.auth import Principal
 from daemon.api.gateway import Gateway
-from daemon.api.metrics import Metrics
 from daemon.clock import TrioClock
 from daemon.links.interface import Request
+from daemon.metrics import Metrics
 from daemon.settings import Settings
 from enginekit.messages import calls
 from enginekit.messages.calls import Acknowledged, DescribeDaemonResult, PollTaskResult, Result, WorkerTask

@@ -168,10 +168,10 @@ def test_history_in_words() -> None:
     where = {"node": "Charge", "path": "Each[0].Charge", "entry": 2}
     history: list[ev.AnyEvent] = [
         ev.NodeEntered(id=2, time=at, kind="Task", **where),  # type: ignore[arg-type]
-        ev.TaskFailed(id=3, time=at + timedelta(seconds=1.5), task=2, error="E", cause="[bold]x", **where),  # type: ignore[arg-type]
+        ev.TaskFailed(id=3, time=at + timedelta(seconds=1.5), task=2, error="[bold]E", cause="c", **where),  # type: ignore[arg-type]
     ]
     assert in_words(history[0]) == "node entered"
-    assert in_words(history[1]) == r"[yellow]attempt failed:[/yellow] E: \[bold]x"
+    assert in_words(history[1]) == r"[yellow]attempt failed:[/yellow] \[bold]E"
     table = history_table("t", history)
     assert [list(column.cells) for column in table.columns][:3] == [
         ["2", "3"],

@@ -73,6 +73,8 @@ def holds(rule: dict[str, JSON], raw: JSON = INPUT) -> bool:
         ("log", "StringMatches", "*7\\**", False),
         ("log", "StringMatches", "zebra-2026\\*.log", True),
         ("log", "StringMatches", "z*e*a*-*l*g", True),
+        ("log", "StringMatches", "*2026*zebra*", False),
+        ("log", "StringMatches", "*zebra*zebra*", False),
         ("log", "StringMatches", "zebra-2026*.log.log", False),
         ("n", "StringMatches", "*", False),
         ("null", "IsNull", True, True),

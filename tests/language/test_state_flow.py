@@ -229,6 +229,12 @@ def test_what_a_task_cannot_be_given(fields: dict[str, JSON], error: str, cause:
     assert (raised.value.error, raised.value.cause) == (error, cause)
 
 
+def test_what_a_template_made_is_left_alone_when_it_makes_more() -> None:
+    task = state(Task, {"Parameters": {"fixed": 1, "v.$": "$.v", "list": [{"w.$": "$.v"}, 2]}})
+    made = [arguments(task, {"v": number}, SCOPE) for number in (1, 2)]
+    assert made == [{"fixed": 1, "v": number, "list": [{"w": number}, 2]} for number in (1, 2)]
+
+
 def test_the_context_object_is_built_once_and_only_when_it_is_needed() -> None:
     built: list[int] = []
 

@@ -56,6 +56,13 @@ async def until(happened: Callable[[], object]) -> None:
             await trio.sleep(0.01)
 
 
+async def stop(pid: int) -> None:
+    """Stop the process in its tracks, every thread of it."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = list(Path(f"/proc/{pid}/task").glob("*/stat"))
+    await until(lambda: all(thread.read_text().rsplit(")", 1)[1].split()[0] == "T" for thread in threads))
+
+
 async def until_lost(store: ProcessStore, pid: int) -> None:
     """Until the store has noticed that this driver is gone, and has another."""
     await until(lambda: store.driver_pid not in (pid, None))
@@ -134,7 +141,7 @@ async def test_every_call_under_way_ends_at_once_and_later_ones_find_the_store_a
 ) -> None:
     await store.commit(batch(start(RUN)))
     pid = pid_of(store)
-    os.kill(pid, signal.SIGSTOP)
+    await stop(pid)
     failed: list[str] = []
 
     async def call(number: int) -> None:
@@ -163,7 +170,7 @@ async def test_a_hung_driver_is_killed_and_another_takes_its_place(tmp_path: Pat
     await nursery.start(store.run)
     await store.take_shards()
     pid = pid_of(store)
-    os.kill(pid, signal.SIGSTOP)
+    await stop(pid)
     with pytest.raises(StoreUnavailable, match=r"within 0\.3 seconds"):
         await store.commit(batch(start(RUN)))
     await until_lost(store, pid)
@@ -353,6 +360,20 @@ async def test_what_was_sent_before_the_end_is_executed(tmp_path: Path) -> None:
         await nursery.start(again.run)
         assert await again.events("acme", RUN.run_id, 0, 10, 1000) == [event(RUN, 1)]
         nursery.cancel_scope.cancel()
+
+
+async def test_a_store_runs_again_after_it_was_stopped(tmp_path: Path) -> None:
+    store = sqlite_store(tmp_path)
+    for epoch in (1, 2):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(store.run)
+            assert (await store.take_shards()).epochs == [epoch] * 4
+            nursery.cancel_scope.cancel()
+
+
+def test_the_driver_process_does_not_load_trio() -> None:
+    code = "import sys, daemon.stores.host, daemon.stores.sqlite.database; sys.exit('trio' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 async def test_a_driver_that_cannot_start_says_so(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 import trio
+from msgspec import UNSET
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from daemon.links.interface import Request
@@ -270,7 +271,7 @@ async def test_slots_that_come_free_together_are_told_together(stage: Stage) -> 
 async def test_whatever_a_node_raises_is_its_own_failure(stage: Stage, given: str, error: str, cause: str) -> None:
     async with stage.working():
         outcome = await stage.outcome(run_task(1, "test:raise", given))
-        assert (outcome.error, outcome.cause, outcome.output) == (error, cause, None)
+        assert (outcome.error, outcome.cause, outcome.output) == (error, cause, UNSET)
         assert (await stage.outcome(run_task(2, given="still alive"))).output == encode("still alive")
 
 
