@@ -14,6 +14,7 @@ from daemon.execution import fanout, nodes, tasks
 from daemon.execution.commands import Pulse
 from daemon.execution.state import Node, Run, Task, after
 from daemon.execution.step import Step
+from daemon.language import Wait
 from enginekit.messages import events as ev
 from enginekit.messages.events import TaskKind, TimeoutKind
 from enginekit.messages.status import ExecutionStatus
@@ -136,7 +137,9 @@ def _fire(step: Step, node: Node, at: datetime) -> None:
             late_seconds=tasks.seconds_since(at, now),
         )
     )
-    nodes.finish(step, node, step.state(node), node.input.value)
+    state = step.state(node)
+    assert isinstance(state, Wait)
+    nodes.elapse(step, node, state)
 
 
 def _time_out_run(step: Step) -> None:

@@ -19,6 +19,7 @@ from daemon.language import (
     Succeed,
     Task,
     Wait,
+    arguments,
     caught_output,
     choose,
     failure,
@@ -130,10 +131,21 @@ def _run(step: Step, node: Node, state: State) -> None:
                 )
             )
         case Succeed():
-            leave(step, node, output(state, raw, raw, step.scope(node)), None)
+            scope = step.scope(node)
+            leave(step, node, output(state, raw, arguments(state, raw, scope), scope), None)
         case Fail():
             error, cause = failure(state, raw, step.scope(node))
             fail(step, node, state, error, cause)
+
+
+def elapse(step: Step, node: Node, state: Wait) -> None:
+    """The wait is over."""
+    scope = step.scope(node)
+    try:
+        raw = node.input.value
+        leave(step, node, output(state, raw, arguments(state, raw, scope), scope), state.next)
+    except StateError as error:
+        fail(step, node, state, error.error, error.cause)
 
 
 def finish(step: Step, node: Node, state: State, result: JSON) -> None:

@@ -6,6 +6,7 @@ stands in and turns that into a `StateError` whose cause starts with the field's
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 ALL: Final = "States.ALL"
@@ -18,6 +19,9 @@ RESULT_PATH_MATCH_FAILURE: Final = "States.ResultPathMatchFailure"
 RUNTIME: Final = "States.Runtime"
 TASK_FAILED: Final = "States.TaskFailed"
 TIMEOUT: Final = "States.Timeout"
+
+HTTP_STATUS: Final = re.compile(r"States\.Http\.StatusCode\.[1-5][0-9][0-9]")
+"""What an HTTP call that was answered with an error fails with, by its status."""
 
 RESERVED: Final = frozenset(
     {

@@ -121,7 +121,7 @@ def task_target(state: Task, args: JSON) -> tuple[str, JSON]:
 
 def task_result(state: Task, result: JSON) -> JSON:
     """A task's result as the reference service wraps it: only for `arn:aws:states:::lambda:invoke` is it wrapped."""
-    if not state.resource.lambda_invoke or state.resource.wait_for_token:
+    if not state.resource.lambda_invoke:
         return result
     return {"ExecutedVersion": "$LATEST", "Payload": result, "StatusCode": 200}
 

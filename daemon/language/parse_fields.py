@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from daemon.language.definition import Catcher, Placement, Quantity, Retrier
-from daemon.language.errors import ALL, RESERVED, RUNTIME, StateError
+from daemon.language.errors import ALL, HTTP_STATUS, RESERVED, RUNTIME, StateError
 from daemon.language.evaluation import Evaluation, Expression
 from daemon.language.fields import LONGEST_SECONDS, Fields
 from daemon.language.graph import Graph
@@ -152,7 +152,7 @@ def _errors(fields: Fields, last: bool) -> tuple[str, ...]:
             fields.fault(here, f"must be a string, not {kind(name)}")
             continue
         made.append(name)
-        if name.startswith("States.") and name not in RESERVED:
+        if name.startswith("States.") and name not in RESERVED and not HTTP_STATUS.fullmatch(name):
             hint = fields.findings.suggest(name, RESERVED)
             fields.findings.warn(fields.path(here), f'no error is named "{name}"{hint}')
     if ALL in made:

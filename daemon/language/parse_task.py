@@ -26,6 +26,9 @@ def parse_resource_field(fields: Fields) -> Resource | None:
     if resource.kind is ResourceKind.SIGNAL:
         fields.fault("Resource", "signals are not available in this version")
         return None
+    if resource.wait_for_token:
+        fields.fault("Resource", "waiting for a task token is not available in this version")
+        return None
     if resource.lambda_invoke:
         return _invoked(fields, resource)
     if resource.integration:

@@ -171,3 +171,18 @@ def test_an_output_over_the_limit_fails_by_name(drive):
     run = drive({"StartAt": "A", "States": {"A": task(End=True)}})
     run.complete("A", "x" * 300_000)
     assert run.run.error == "States.DataLimitExceeded"
+
+
+def test_paths_of_waits_and_ends_shape_what_they_pass_on(drive):
+    run = drive(
+        {
+            "StartAt": "W",
+            "States": {
+                "W": {"Type": "Wait", "Seconds": 5, "InputPath": "$.order", "Next": "D"},
+                "D": {"Type": "Succeed", "InputPath": "$.lines", "OutputPath": "$[0]"},
+            },
+        },
+        {"order": {"lines": ["a", "b"]}},
+    )
+    run.advance(5)
+    assert run.output == "a"

@@ -56,11 +56,15 @@ async def until(happened: Callable[[], object]) -> None:
             await trio.sleep(0.01)
 
 
+def stopped(pid: int) -> bool:
+    threads = Path(f"/proc/{pid}/task").glob("*/stat")
+    return all(thread.read_text().rsplit(")", 1)[1].split()[0] == "T" for thread in threads)
+
+
 async def stop(pid: int) -> None:
     """Stop the process in its tracks, every thread of it."""
     os.kill(pid, signal.SIGSTOP)
-    threads = list(Path(f"/proc/{pid}/task").glob("*/stat"))
-    await until(lambda: all(thread.read_text().rsplit(")", 1)[1].split()[0] == "T" for thread in threads))
+    await until(lambda: stopped(pid))
 
 
 async def until_lost(store: ProcessStore, pid: int) -> None:
