@@ -1,7 +1,7 @@
 """The daemon's end of one lane to a driver process: requests out, answers in, in order, many under way at once.
 
-Sending is tried at once, in the caller's task; only what the socket does not take is left to the lane's own. A frame
-that has begun is always finished, whoever is cancelled: a caller that has gone away leaves its answer to be dropped.
+The lane's own task sends, so that what is asked in one turn of the loop goes out in one system call. A frame that has
+begun is always finished, whoever is cancelled: a caller that has gone away leaves its answer to be dropped.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Lane:
         self._socket = stream
         self._outgoing: deque[memoryview] = deque()
         self._pending: deque[_Pending] = deque()
-        self._stuck = trio.Event()
+        self._unsent = trio.Event()
         self._lost = False
 
     async def ask(self, message: bytearray) -> frames.Reply:
@@ -56,8 +56,7 @@ class Lane:
         pending = _Pending()
         self._pending.append(pending)
         self._outgoing.append(memoryview(message))
-        if len(self._outgoing) == 1 and not self._flush():
-            self._stuck.set()
+        self._unsent.set()
         await pending.answered.wait()
         if pending.reply is None:
             raise StoreUnavailable("the store's driver process went away in the middle of this call")
@@ -67,7 +66,7 @@ class Lane:
         """Move bytes until the other end goes away, then close the lane."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._send_rest)
+                nursery.start_soon(self._send)
                 await self._receive()
                 nursery.cancel_scope.cancel()
         finally:
@@ -102,12 +101,12 @@ class Lane:
                 outgoing[0] = outgoing[0][sent:]
         return True
 
-    async def _send_rest(self) -> None:
+    async def _send(self) -> None:
         while True:
-            await self._stuck.wait()
-            await trio.lowlevel.wait_writable(self._socket)
-            if self._flush():
-                self._stuck = trio.Event()
+            await self._unsent.wait()
+            self._unsent = trio.Event()
+            while not self._flush():
+                await trio.lowlevel.wait_writable(self._socket)
 
     async def _receive(self) -> None:
         received = bytearray()
