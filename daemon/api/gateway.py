@@ -11,6 +11,7 @@ import difflib
 import secrets
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import Final
 
 import msgspec
 import structlog
@@ -21,6 +22,7 @@ from daemon.api.auth import Principal
 from daemon.api.jsonrpc import UnknownMethod
 from daemon.api.methods import METHODS, Answerer, Method
 from daemon.api.params import Shape
+from daemon.api.turnstile import Turnstile
 from daemon.clock import Clock
 from daemon.links.interface import Caller
 from daemon.links.table import Links
@@ -48,6 +50,10 @@ def engine_version() -> str:
         return "0+source"
 
 
+READS_PER_TURN: Final = 3
+"""Reads let in each turn of the loop, of everybody together."""
+
+
 class Gateway:
     """Answers calls. One a Frontend; every transport uses the same."""
 
@@ -71,6 +77,7 @@ class Gateway:
         self._starts: set[trio.CancelScope] = set()
         self._admitted = 0
         self._settled = trio.Event()
+        self.reads = Turnstile(READS_PER_TURN)
         self.answered = 0
         """Calls answered so far, refusals among them."""
 
@@ -167,6 +174,8 @@ class Gateway:
                 f'{row.name} needs the scope "{row.scope.value}"; the token has: {held}',
                 {"scope": row.scope.value},
             )
+        if row.reads:
+            await self.reads.enter()
         call = _SHAPES[row.name].decode(params, self._settings.history.payload_bytes)
         if row.new_work:
             return await self._admit(principal, row, call)

@@ -40,6 +40,15 @@ class Answerer(Enum):
     BOTH = "matching, then history"
 
 
+_READS = (
+    calls.DescribeWorkflow,
+    calls.ListWorkflows,
+    calls.GetHistory,
+    calls.GetDefinition,
+    calls.ListDefinitions,
+    calls.ListQueues,
+    calls.DescribeDaemon,
+)
 _WAITING = (calls.WaitWorkflow, calls.GetHistory, calls.PollTask)
 
 
@@ -60,6 +69,11 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     def timed(self) -> bool:
         """Whether the time it takes says how fast the daemon is, not how long somebody wanted to wait."""
         return self.params not in _WAITING
+
+    @property
+    def reads(self) -> bool:
+        """Whether it only looks: such calls take turns."""
+        return self.params in _READS
 
     def timeout(self, call: calls.Call, base_seconds: float) -> float:
         """Seconds the call may take in all."""

@@ -84,6 +84,7 @@ class Frontend:
             listener = trio.SocketListener(trio.socket.from_stdlib_socket(rpc))
             server = RpcServer(self.gateway, verifier, settings, self._metrics)
             async with trio.open_nursery() as nursery:
+                await nursery.start(self.gateway.reads.run)
                 nursery.start_soon(serve_http, HttpApp(self._metrics.registry, self._ready), http)
                 nursery.start_soon(server.serve, [listener])
                 task_status.started()
