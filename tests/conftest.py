@@ -13,5 +13,5 @@ def pytest_configure() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", type=int, default=6, help="how often the chaos tests kill the daemon or its store")
+    parser.addoption("--kills", type=int, default=4, help="how often the chaos tests kill the daemon or its store")
     parser.addoption("--chaos-seed", type=int, default=None, help="when and whom; printed by every run")

@@ -50,8 +50,9 @@ def engine_version() -> str:
         return "0+source"
 
 
-READS_PER_TURN: Final = 3
-"""Reads let in each turn of the loop, of everybody together."""
+READS_AT_ONCE: Final = 2
+READ_TURNS: Final = 8
+"""So many reads, of everybody together, are let in every so many turns of the loop."""
 
 
 class Gateway:
@@ -77,7 +78,7 @@ class Gateway:
         self._starts: set[trio.CancelScope] = set()
         self._admitted = 0
         self._settled = trio.Event()
-        self.reads = Turnstile(READS_PER_TURN)
+        self.reads = Turnstile(READS_AT_ONCE, READ_TURNS)
         self.answered = 0
         """Calls answered so far, refusals among them."""
 

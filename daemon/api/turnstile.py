@@ -2,7 +2,8 @@
 
 One turn of the loop runs everything that is ready. A flood of reads makes each turn longer, and an execution needs
 several turns a step: left alone, sixteen reads under way take half of the throughput. So only a few reads, whoever
-asks, are let in a turn; the others wait their turn in order. On an idle daemon a turn is short, and nothing is slower.
+asks, are let in at once, and then a few turns go by; the others wait in order. On an idle daemon turns are short, and
+nothing is slower.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import trio
 
 
 class Turnstile:
-    """Lets `per_turn` callers in each turn of the loop while `run` runs; without it everybody at once."""
+    """Lets `callers` in, every `turns` turns of the loop, while `run` runs; without it everybody at once."""
 
-    def __init__(self, per_turn: int) -> None:
-        self._per_turn = per_turn
+    def __init__(self, callers: int, turns: int) -> None:
+        self._callers = callers
+        self._turns = turns
         self._waiting = trio.lowlevel.ParkingLot()
         self._somebody = trio.Event()
         self._running = False
@@ -35,8 +37,9 @@ class Turnstile:
                 await self._somebody.wait()
                 self._somebody = trio.Event()
                 while self._waiting:
-                    self._waiting.unpark(count=self._per_turn)
-                    await trio.lowlevel.checkpoint()
+                    self._waiting.unpark(count=self._callers)
+                    for _ in range(self._turns):
+                        await trio.lowlevel.checkpoint()
         finally:
             self._running = False
             self._waiting.unpark_all()

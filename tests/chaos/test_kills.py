@@ -25,7 +25,9 @@ from enginekit.messages.events import decode_event
 from examples.orders.stage import Program, open_engine, open_shop, shop_report
 from examples.orders.verdict import Ending, Order, faults_found, load_definition, load_orders, order_input
 
-ORDERS = 200
+MANY_KILLS = 20
+ORDERS, FEW_ORDERS = 200, 60
+"""How many orders there are under many kills, and under the few of `make test`."""
 AT_ONCE = 60
 SLOW = 4.0
 """The shop's delays are this much longer, so that the kills hit work."""
@@ -41,7 +43,7 @@ async def test_nothing_is_lost_or_done_twice(request, tmp_path, capsys):
         print(f"\n  chaos seed {seed}, {kills} kills ", end="")
     endings: dict[str, str] = {}
     killed: list[str] = []
-    orders = load_orders(ORDERS)
+    orders = load_orders(ORDERS if kills >= MANY_KILLS else FEW_ORDERS)
     with trio.fail_after(WHOLE_SECONDS):
         async with open_shop(tmp_path, seed=seed % 1000, slow=SLOW) as (_, shop):
             await _run(tmp_path, orders, shop, kills, random.Random(seed), endings, killed)
