@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint check bench chaos idle clean
+.PHONY: demo test lint check bench latency idle chaos clean
 
 demo: $(READY)           ## run 200 orders through a daemon on free ports, and show how they ended
 	@$(BIN)/python -m examples.orders.demo
@@ -26,6 +26,9 @@ bench: $(READY)          ## tasks a second through the WebSocket, with and witho
 
 chaos: $(READY)          ## the order example under at least 20 kills of daemon and store
 	@$(BIN)/python -m pytest -q tests/chaos --kills 25
+
+latency: $(READY)        ## what a run that never rests does to the others
+	@$(BIN)/python -m benchmarks.latency
 
 idle: $(READY)           ## what 10,000 waiting executions cost
 	@$(BIN)/python -m benchmarks.idle

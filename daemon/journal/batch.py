@@ -6,6 +6,8 @@ offer of a task, no acknowledgement (invariant 1).
 
 from __future__ import annotations
 
+import trio
+
 from daemon.clock import millis
 from daemon.execution import snapshot
 from daemon.execution.commands import Pulse
@@ -109,6 +111,7 @@ class Gathering:
     """A batch that is gathering, or being written."""
 
     def __init__(self) -> None:
+        self.committed = trio.Event()
         self.writes: dict[str, PendingWrite] = {}
         self.definitions: list[DefinitionWrite] = []
         self.bytes = 0

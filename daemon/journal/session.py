@@ -27,6 +27,7 @@ from daemon.journal.definitions import Definitions
 from daemon.journal.identity import RunIds, shard_of
 from daemon.journal.live import LiveRun, LiveRuns, restore
 from daemon.journal.outbox import Outbox
+from daemon.journal.stepping import Stepper
 from daemon.journal.waiting import Waiters
 from daemon.language import Definition
 from daemon.links.interface import Request
@@ -103,6 +104,8 @@ class Session:
         self.pulses: dict[str, Pulse] = {}
         self.quiet = Pulse(since=moment(clock.now()))
         self.committer = Committer(store, self.pulses, self.quiet, self._release, self.set_aside, metrics)
+        self.decided = 0
+        self.stepper = Stepper(self.proceed, lambda: self.decided)
         self.aside: dict[str, str] = {}
         self.effects: dict[str, int] = {}
         """The event id of each run's outstanding `proceed` effect."""
@@ -134,6 +137,7 @@ class Session:
         """Take up what the last owner left: report again, offer again, and go on with steps that were cut short."""
         self.nursery.start_soon(self.committer.run)
         self.nursery.start_soon(self.waiters.run)
+        self.nursery.start_soon(self.stepper.run)
         for outbox in (self.matching, self.worker, self.timer):
             self.nursery.start_soon(outbox.run)
         self.worker.put(ReportAgain())
@@ -147,7 +151,7 @@ class Session:
         for effect in found:
             self.effects[effect.run.run_id] = effect.effect.event_id
         for effect in found:
-            self.when_live(effect.run, self.proceed, self._log_lost)
+            self.when_live(effect.run, self.stepper.add, self._log_lost)
 
     def end(self) -> None:
         """Nobody knows what is on disk: whoever waits here is told to ask again."""
@@ -243,6 +247,7 @@ class Session:
 
     def start(self, command: Start, definition: Definition, by: str) -> LiveRun:
         """A new run, gathered for the next commit."""
+        self.decided += 1
         ref = command.run
         run, decision = start(command, self.environment(ref, definition, by))
         live = LiveRun(run, definition, self.shard(ref))
@@ -266,6 +271,7 @@ class Session:
         ref = live.run.ref
         if ref.run_id in self.aside:
             raise Refused(ErrorStatus.INTERNAL, f"run {ref.run_id} is set aside: {self.aside[ref.run_id]}")
+        self.decided += 1
         try:
             decision = decide(live.run, command, self.environment(ref, live.definition, by))
         except Refused:
@@ -297,7 +303,7 @@ class Session:
     def proceed(self, live: LiveRun) -> None:
         """Go on where a step was cut short."""
         effect = self.effects.pop(live.run.ref.run_id, None)
-        if effect is None:
+        if effect is None or live.run.ref.run_id in self.aside:
             return
         pending = self._pending(live, live.run.last_event_id + 1)
         pending.effects_removed.append(effect)
@@ -421,8 +427,8 @@ class Session:
                 self.pulses.pop(live.run.ref.run_id, None)
                 self.metrics.execution_closed(live.run.status)
         for live in batch.unfinished:
-            if live.run.ref.run_id not in self.aside:
-                self.proceed(live)
+            self.stepper.add(live)
+        batch.committed.set()
         self.runs.shrink()
 
     def set_aside(self, run_id: str, why: str) -> None:
