@@ -52,10 +52,21 @@ class Outbox(trio.abc.Stream):
         self._waiting: deque[tuple[bytes, tuple[str, ...]]] = deque()
         self._bytes = 0
         self._wake = trio.Event()
+        self._drained = trio.lowlevel.ParkingLot()
         self._broken = False
         self._closing = False
         self._finished = False
         self._written = trio.Event()
+
+    def has_room(self, size: int) -> bool:
+        """Whether `put` takes a frame of that size. What is cut off takes anything."""
+        return self._broken or self._closing or not self._bytes or self._bytes + size <= self._limit
+
+    async def room(self, size: int) -> None:
+        """Wait until `put` takes a frame of that size: a client that asks for much at once gets it as fast as it
+        reads. Cancelled: nothing has changed."""
+        while not self.has_room(size):
+            await self._drained.park()
 
     def put(self, frame: bytes, tokens: tuple[str, ...] = (), *, at_once: bool = False) -> None:
         """Have a frame sent. `tokens`: the tasks it hands out, which are `lost` if it cannot be. `at_once`: no other
@@ -174,6 +185,7 @@ class Outbox(trio.abc.Stream):
             if not sent:
                 self._break()
                 self.lost.extend(token for _, tokens in sending for token in tokens)
+            self._drained.unpark_all()
 
     def _try_write(self, data: bytes | memoryview) -> int:
         """How many bytes the socket takes right now. Most often all of them, and then no deadline has to be set and
@@ -195,3 +207,4 @@ class Outbox(trio.abc.Stream):
         self._waiting.clear()
         self._bytes = 0
         self._wake.set()
+        self._drained.unpark_all()

@@ -110,9 +110,23 @@ class Session:
             return self._busy(request)
         self._calls += 1
         try:
-            return await self._perform(request)
+            answer = await self._perform(request)
+            if answer is not None:
+                await self._room(answer)
+            return answer
         finally:
             self._calls -= 1
+
+    async def _room(self, answer: Answer) -> None:
+        """Until the outbox takes it. The call counts as under way meanwhile, so that no more than `in_flight_calls`
+        answers can wait for a client that asks and does not read."""
+        if self._outbox.has_room(len(answer.response)):
+            return
+        try:
+            await self._outbox.room(len(answer.response))
+        except BaseException:
+            self._outbox.lost.extend(answer.tokens)
+            raise
 
     async def _answer_batch(self, batch: list[jsonrpc.Request | jsonrpc.Malformed]) -> Answer | None:
         """All calls of a batch beside one another; the answers stand in the order of the calls."""
@@ -141,17 +155,20 @@ class Session:
                         nursery.start_soon(perform, index, request)
                     else:
                         answers[index] = self._busy(request)
+            given = [answer for answer in answers if answer is not None]
+            if not given:
+                return None
+            response = jsonrpc.encode_batch([answer.response for answer in given])
+            together = Answer(response, tuple(token for answer in given for token in answer.tokens))
+            answers.clear()
+            await self._room(together)
+            return together
         except BaseException:
             # Of a batch that is cut short nothing is sent, also not the tasks its polls have got.
             self._outbox.lost.extend(token for answer in answers if answer is not None for token in answer.tokens)
             raise
         finally:
             self._calls -= len(batch)
-        given = [answer for answer in answers if answer is not None]
-        if not given:
-            return None
-        response = jsonrpc.encode_batch([answer.response for answer in given])
-        return Answer(response, tuple(token for answer in given for token in answer.tokens))
 
     async def _perform(self, request: jsonrpc.Request) -> Answer | None:
         """The answer to one call; None for a notification."""

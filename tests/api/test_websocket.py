@@ -13,6 +13,7 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed
 
+from daemon.api import websocket
 from daemon.links.interface import Request
 from daemon.settings import HistorySettings, Settings
 from enginekit.messages import calls
@@ -345,8 +346,9 @@ POLL = '{"jsonrpc":"2.0","id":1,"method":"PollTask","params":{"queue":"q","worke
 
 
 async def test_a_slow_reader_is_cut_off_and_its_tasks_go_back(
-    serve: Any, make_task_ref: Callable[[int], TaskRef]
+    serve: Any, make_task_ref: Callable[[int], TaskRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(websocket, "SEND_SECONDS", 0.5)
     async with serve(outbox_bytes=3_000_000) as served:
         numbers = iter(range(1000))
 
@@ -365,6 +367,25 @@ async def test_a_slow_reader_is_cut_off_and_its_tasks_go_back(
         assert set(returned) <= {f"t{number}" for number in range(20)}
         async with served.client() as client:
             assert "engine" in await client.call("Hello")
+
+
+async def test_a_client_that_reads_gets_more_than_the_outbox_holds(
+    serve: Any, make_task_ref: Callable[[int], TaskRef]
+) -> None:
+    async with serve(outbox_bytes=3_000_000) as served:
+        numbers = iter(range(1000))
+
+        async def start(_: Request) -> Result:
+            return PollTaskResult(tasks=[worker_task(f"t{next(numbers)}", 1_000_000)])
+
+        served.peers.on(MatchTasks, MatchTasksResult(tasks=[make_task_ref(1)]))
+        served.peers.on(StartTasks, start)
+        async with served.client() as client:
+            for number in range(20):
+                await client.send(POLL.replace('"id":1', f'"id":{number}'))
+            answers = [await client.receive() for _ in range(20)]
+        assert {answer["result"]["tasks"][0]["token"] for answer in answers} == {f"t{number}" for number in range(20)}
+        assert served.peers.of(calls.ReturnTask) == []
 
 
 async def test_a_poll_whose_client_is_gone_gives_its_tasks_back(
