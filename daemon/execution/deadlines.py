@@ -129,11 +129,7 @@ def _fire(step: Step, node: Node, at: datetime) -> None:
     now = step.env.now
     step.emit(
         ev.TimerFired(
-            id=step.next_id,
-            time=now,
-            node=node.name,
-            path=node.path,
-            entry=node.entry,
+            **step.about(node),
             late_seconds=tasks.seconds_since(at, now),
         )
     )

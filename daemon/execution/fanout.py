@@ -17,11 +17,7 @@ def start_map(step: Step, node: Node, state: Map) -> None:
     limit = step.env.limits.inline_concurrency
     step.emit(
         ev.MapStarted(
-            id=step.next_id,
-            time=step.env.now,
-            node=node.name,
-            path=node.path,
-            entry=node.entry,
+            **step.about(node),
             total=total,
             concurrency=min(wanted, limit) if wanted else limit,
             next=state.processor.start_at,
@@ -40,11 +36,7 @@ def start_iteration(step: Step, node: Node, state: Map) -> None:
     value = map_item_input(state, node.input.value, index, item, scope)
     step.emit(
         ev.MapIterationStarted(
-            id=step.next_id,
-            time=step.env.now,
-            node=node.name,
-            path=node.path,
-            entry=node.entry,
+            **step.about(node),
             index=index,
             input=step.encoded(value),
         )
@@ -57,11 +49,7 @@ def start_parallel(step: Step, node: Node, state: Parallel) -> None:
     raw, ref = step.place(value, node.input)
     step.emit(
         ev.ParallelStarted(
-            id=step.next_id,
-            time=step.env.now,
-            node=node.name,
-            path=node.path,
-            entry=node.entry,
+            **step.about(node),
             next=[machine.start_at for machine in state.branches],
             attempt=node.attempt,
             input=raw,
@@ -75,11 +63,7 @@ def end_part(step: Step, node: Node, branch: Branch, error: str | None = None, c
     kind = ev.MapIterationEnded if node.kind == "Map" else ev.BranchEnded
     step.emit(
         kind(
-            id=step.next_id,
-            time=step.env.now,
-            node=node.name,
-            path=node.path,
-            entry=node.entry,
+            **step.about(node),
             index=branch.index,
             status=ev.PartStatus.SUCCEEDED if error is None else ev.PartStatus.FAILED,
             output_ref=branch.payload.event_id if error is None else 0,
@@ -120,11 +104,7 @@ def _cancel_task(step: Step, node: Node, reason: str) -> None:
         return
     step.emit(
         ev.TaskCanceled(
-            id=step.next_id,
-            time=step.env.now,
-            node=node.name,
-            path=node.path,
-            entry=node.entry,
+            **step.about(node),
             task=task.id,
             reason=reason,
         )

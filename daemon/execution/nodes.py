@@ -122,11 +122,7 @@ def _run(step: Step, node: Node, state: State) -> None:
         case Wait():
             step.emit(
                 ev.TimerStarted(
-                    id=step.next_id,
-                    time=step.env.now,
-                    node=node.name,
-                    path=node.path,
-                    entry=node.entry,
+                    **step.about(node),
                     fire_at=after(wait_until(state, raw, step.scope(node)), 0),
                 )
             )
@@ -162,11 +158,7 @@ def leave(step: Step, node: Node, value: JSON, following: str | None) -> None:
     branch = step.run.branches[node.branch]
     step.emit(
         ev.NodeExited(
-            id=step.next_id,
-            time=step.env.now,
-            node=node.name,
-            path=node.path,
-            entry=node.entry,
+            **step.about(node),
             next=following,
             output=raw,
             output_ref=ref,
@@ -210,11 +202,7 @@ def _fail_branch(step: Step, node: Node, error: str, cause: str) -> None:
     fanout.cancel_parts(step, node, "its node failed")
     step.emit(
         ev.NodeFailed(
-            id=step.next_id,
-            time=step.env.now,
-            node=node.name,
-            path=node.path,
-            entry=node.entry,
+            **step.about(node),
             error=error,
             cause=cause,
         )
@@ -251,11 +239,7 @@ def _retry(step: Step, node: Node, state: Task | Map | Parallel, error: str) -> 
     fanout.cancel_parts(step, node, "its node is tried again")
     step.emit(
         ev.TaskRetryScheduled(
-            id=step.next_id,
-            time=step.env.now,
-            node=node.name,
-            path=node.path,
-            entry=node.entry,
+            **step.about(node),
             attempt=node.attempt + 1,
             at=after(step.env.now, delay),
             retrier=which,
@@ -281,11 +265,7 @@ def _catch(step: Step, node: Node, state: Task | Map | Parallel, error: str, cau
         fanout.cancel_parts(step, node, "its node failed")
         step.emit(
             ev.NodeFailed(
-                id=step.next_id,
-                time=step.env.now,
-                node=node.name,
-                path=node.path,
-                entry=node.entry,
+                **step.about(node),
                 error=error,
                 cause=cause,
                 next=catcher.next,

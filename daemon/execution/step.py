@@ -7,6 +7,7 @@ sees what was decided before, and live and replayed states cannot differ.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TypedDict
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -38,6 +39,16 @@ class Decision(msgspec.Struct, kw_only=True):
     unfinished: bool = False
 
 
+class About(TypedDict):
+    """What every event about a node begins with."""
+
+    id: int
+    time: datetime
+    node: str
+    path: str
+    entry: int
+
+
 class Step:
     """Collects one decision about one run."""
 
@@ -63,6 +74,16 @@ class Step:
     @property
     def next_id(self) -> int:
         return self.run.last_event_id + 1
+
+    def about(self, node: Node) -> About:
+        """The next event is about this node."""
+        return {
+            "id": self.next_id,
+            "time": self.env.now,
+            "node": node.name,
+            "path": node.path,
+            "entry": node.entry,
+        }
 
     @property
     def spent(self) -> bool:

@@ -41,11 +41,7 @@ def schedule(step: Step, node: Node, state: Task) -> None:
         timeout = to_start = REFERENCE_TIMEOUT_SECONDS
     step.emit(
         ev.TaskScheduled(
-            id=task_id,
-            time=env.now,
-            node=node.name,
-            path=node.path,
-            entry=node.entry,
+            **step.about(node),
             kind=TaskKind.NODE if resource.kind is ResourceKind.NODE else TaskKind.ACTIVITY,
             resource=resource.name,
             queue=queue,
@@ -131,11 +127,7 @@ def start(step: Step, command: StartTask) -> bool:
 def _started(step: Step, node: Node, task: Attempt, worker: str, lease_seconds: float | None) -> None:
     step.emit(
         ev.TaskStarted(
-            id=step.next_id,
-            time=step.env.now,
-            node=node.name,
-            path=node.path,
-            entry=node.entry,
+            **step.about(node),
             task=task.id,
             worker=worker,
             lease_seconds=lease_seconds,
@@ -188,11 +180,7 @@ def _complete(step: Step, node: Node, task: Attempt, output: Raw) -> None:
     same = task.input.raw == output
     step.emit(
         ev.TaskCompleted(
-            id=step.next_id,
-            time=step.env.now,
-            node=node.name,
-            path=node.path,
-            entry=node.entry,
+            **step.about(node),
             task=task.id,
             output=UNSET if same else output,
             output_ref=task.input.event_id if same else 0,
@@ -206,11 +194,7 @@ def _complete(step: Step, node: Node, task: Attempt, output: Raw) -> None:
 def fail_task(step: Step, node: Node, task: Attempt, error: str, cause: str) -> None:
     step.emit(
         ev.TaskFailed(
-            id=step.next_id,
-            time=step.env.now,
-            node=node.name,
-            path=node.path,
-            entry=node.entry,
+            **step.about(node),
             task=task.id,
             error=error,
             cause=cause,
@@ -225,11 +209,7 @@ def time_out(step: Step, node: Node, task: Attempt, kind: TimeoutKind, waited_se
     cause = cause.format(waited=f"{waited_seconds:.3f}", queue=task.queue)
     step.emit(
         ev.TaskTimedOut(
-            id=step.next_id,
-            time=step.env.now,
-            node=node.name,
-            path=node.path,
-            entry=node.entry,
+            **step.about(node),
             task=task.id,
             kind=kind,
             waited_seconds=waited_seconds,
@@ -265,11 +245,7 @@ def give_back(step: Step, node: Node, task: Attempt, reason: str) -> None:
         return
     step.emit(
         ev.TaskReturned(
-            id=step.next_id,
-            time=step.env.now,
-            node=node.name,
-            path=node.path,
-            entry=node.entry,
+            **step.about(node),
             task=task.id,
             reason=reason,
             times=task.returns + 1,
