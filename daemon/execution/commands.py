@@ -103,7 +103,7 @@ class RecordOutcome(Command, frozen=True, kw_only=True):
     error: str | None = None
     cause: str = ""
     timed_out: TimeoutKind | None = None
-    waited_seconds: float = 0.0
+    ran_seconds: float = 0.0
 
 
 class StartTask(Command, frozen=True, kw_only=True):

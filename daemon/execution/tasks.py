@@ -12,7 +12,7 @@ from msgspec import UNSET, Raw
 
 from daemon.execution import nodes
 from daemon.execution.commands import CompleteTask, FailTask, RecordOutcome, ReturnTask, StartTask
-from daemon.execution.state import Node, Run
+from daemon.execution.state import Node, Run, after
 from daemon.execution.state import Task as Attempt
 from daemon.execution.step import Step
 from daemon.execution.transient import is_transient
@@ -119,20 +119,16 @@ def start(step: Step, command: StartTask) -> bool:
     if found is None or found[1].started_at is not None:
         return False
     node, task = found
-    _started(step, node, task, command.worker, float(step.env.defaults.lease_seconds))
-    step.decision.started.append(task.id)
-    return True
-
-
-def _started(step: Step, node: Node, task: Attempt, worker: str, lease_seconds: float | None) -> None:
     step.emit(
         ev.TaskStarted(
             **step.about(node),
             task=task.id,
-            worker=worker,
-            lease_seconds=lease_seconds,
+            worker=command.worker,
+            lease_seconds=float(step.env.defaults.lease_seconds),
         )
     )
+    step.decision.started.append(task.id)
+    return True
 
 
 def record_outcome(step: Step, command: RecordOutcome) -> None:
@@ -141,9 +137,10 @@ def record_outcome(step: Step, command: RecordOutcome) -> None:
     if found is None:
         return
     node, task = found
-    _started(step, node, task, command.worker, None)
+    began_at = max(after(step.env.now, -command.ran_seconds), task.queued_at)
+    step.emit(ev.TaskStarted(**step.about(node), task=task.id, worker=command.worker, began_at=began_at))
     if command.timed_out is not None:
-        time_out(step, node, task, command.timed_out, command.waited_seconds)
+        time_out(step, node, task, command.timed_out, command.ran_seconds)
     elif command.error is not None:
         fail_task(step, node, task, command.error, command.cause)
     else:

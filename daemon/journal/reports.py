@@ -57,7 +57,7 @@ class Reports:
                         error=message.error,
                         cause=message.cause,
                         timed_out=message.timed_out,
-                        waited_seconds=message.waited_seconds,
+                        ran_seconds=message.ran_seconds,
                     ),
                 )
             except Refused as refused:

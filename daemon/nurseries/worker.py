@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 import trio
 
@@ -233,7 +234,7 @@ class Worker:
 
     async def _run(self, task: TaskRef, spec: TaskSpec | None, attempt: _Attempt) -> None:
         outcome: TaskOutcome | None = None
-        started = 0.0
+        started = trio.current_time()
         try:
             with attempt.scope:
                 if spec is None:
@@ -243,17 +244,12 @@ class Worker:
                     attempt.scope.deadline = started + spec.timeout_seconds
                     outcome = self._completed(task, await self._nodes.get(spec.resource).run(_call(spec)))
             if attempt.scope.cancelled_caught:
-                outcome = TaskOutcome(
-                    task,
-                    self._worker_id,
-                    timed_out=TimeoutKind.START_TO_CLOSE,
-                    waited_seconds=trio.current_time() - started,
-                )
+                outcome = TaskOutcome(task, self._worker_id, timed_out=TimeoutKind.START_TO_CLOSE)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a node type does, the others go on
             outcome = self._failed(task, spec, error)
         del self._running[task]
         if outcome is not None and attempt.wanted:
-            self._report(outcome)
+            self._report(msgspec.structs.replace(outcome, ran_seconds=trio.current_time() - started))
         else:
             self._finished.append(task)
             self._wake_slots.set()

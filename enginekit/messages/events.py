@@ -151,9 +151,12 @@ class TaskScheduled(NodeEvent, frozen=True, kw_only=True):
 
 
 class TaskStarted(NodeEvent, frozen=True, kw_only=True):
+    """`began_at`: when the daemon's own Worker began it; its start is recorded with its end."""
+
     task: int
     worker: str
     lease_seconds: float | None = None
+    began_at: datetime | None = None
 
 
 class TaskCompleted(NodeEvent, frozen=True, kw_only=True):

@@ -70,7 +70,7 @@ class TaskSpec(msgspec.Struct, frozen=True, gc=False):
 
 
 class TaskOutcome(Message, frozen=True):
-    """How the daemon's Worker ended an attempt: with `output`, or with `error`, or `timed_out`."""
+    """How the daemon's Worker ended an attempt, and how long it took: with `output`, or `error`, or `timed_out`."""
 
     task: TaskRef
     worker: str
@@ -78,7 +78,7 @@ class TaskOutcome(Message, frozen=True):
     error: str | None = None
     cause: str = ""
     timed_out: TimeoutKind | None = None
-    waited_seconds: float = 0.0
+    ran_seconds: float = 0.0
 
 
 class WakeRuns(Message, frozen=True):

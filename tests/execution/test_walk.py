@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import Raw
 
+from daemon.execution.commands import RecordOutcome
 from enginekit.messages import events as ev
 from enginekit.messages.status import ExecutionStatus
 
@@ -186,3 +188,13 @@ def test_paths_of_waits_and_ends_shape_what_they_pass_on(drive):
     )
     run.advance(5)
     assert run.output == "a"
+
+
+def test_when_the_daemon_s_worker_began_is_recorded_with_its_end(drive):
+    run = drive({"StartAt": "A", "States": {"A": task(End=True)}})
+    run.advance(10)
+    began = run.now
+    run.advance(5)
+    run.do(RecordOutcome(task=run.task("A")[1].id, worker="w", output=Raw(b"1"), ran_seconds=5.0))
+    started = next(event for event in run.events if isinstance(event, ev.TaskStarted))
+    assert (started.began_at, started.time) == (began, run.now)

@@ -215,7 +215,9 @@ async def test_runs_reports_frees_the_slot_and_forgets_what_is_recorded(stage: S
     async with stage.working() as worker:
         await stage.told_matching()
         await stage.give(run_task(1, given={"a": [1, 2]}))
-        assert await stage.told_history() == [TaskOutcome(ref(1), "daemon", output=encode({"a": [1, 2]}))]
+        told = await stage.told_history()
+        assert told == [TaskOutcome(ref(1), "daemon", output=encode({"a": [1, 2]}), ran_seconds=told[0].ran_seconds)]
+        assert told[0].ran_seconds >= 0
         assert await stage.told_matching() == [TasksFinished("daemon", 1, [ref(1)])]
         assert worker.unrecorded == 1
         await stage.give(OutcomesRecorded([ref(1)]))
@@ -304,7 +306,7 @@ async def test_an_attempt_ends_at_its_timeout(stage: Stage, autojump_clock: Mock
         await stage.give(run_task(1, "test:gate", timeout_seconds=30.0), run_task(2, "test:gate", timeout_seconds=90.0))
         await trio.sleep(31)
         (outcome,) = await stage.told_history()
-        assert outcome == TaskOutcome(ref(1), "daemon", timed_out=TimeoutKind.START_TO_CLOSE, waited_seconds=30.0)
+        assert outcome == TaskOutcome(ref(1), "daemon", timed_out=TimeoutKind.START_TO_CLOSE, ran_seconds=30.0)
         assert Gate.cancelled == 1
         assert await stage.freed() == [1]
 
