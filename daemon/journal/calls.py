@@ -86,7 +86,7 @@ class ExecutionCalls:
     def history(self, request: Request, call: calls.GetHistory) -> None:
         def act(live: LiveRun) -> None:
             # What is being committed is not to be read yet, but comes at once: wait for that instead.
-            if live.committed_id > call.after_id or not call.wait_seconds or _ended(live):
+            if live.committed_id > call.after_id or not call.wait_seconds or live.closed:
                 self._session.nursery.start_soon(self._read, live, request, call)
                 return
             self._session.waiters.add(
@@ -104,7 +104,7 @@ class ExecutionCalls:
 
     async def _read(self, live: LiveRun, request: Request, call: calls.GetHistory) -> None:
         ref = live.run.ref
-        ended, last = _ended(live), live.committed_id
+        ended, last = live.closed, live.committed_id
         page = await read_page(
             self._session.store,
             ref.tenant,
@@ -199,7 +199,7 @@ class ExecutionCalls:
             batch = session.committer.gathering
             batch.held += names
             started = True
-            if text is not None:
+            if text is not None and not session.definitions.is_stored(caller.tenant, key):
                 batch.definitions.append(DefinitionWrite(tenant=caller.tenant, hash=key, text=text, registered_at=now))
             session.answer(request, calls.StartWorkflowResult(workflow_id=workflow_id, run_id=run_id), live)
         finally:
@@ -254,11 +254,6 @@ class ExecutionCalls:
 def _until(request: Request, wait_seconds: float) -> float:
     """When a long poll has to be answered."""
     return min(trio.current_time() + wait_seconds, request.deadline - MARGIN_SECONDS)
-
-
-def _ended(live: LiveRun) -> bool:
-    """Closed, and all of it on disk."""
-    return live.run.status.closed and live.committed_id == live.run.last_event_id
 
 
 def _summary(row: Execution) -> calls.ExecutionSummary:

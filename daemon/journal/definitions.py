@@ -11,6 +11,7 @@ from msgspec import Raw
 from daemon.language import Definition, InvalidDefinition, parse_definition
 from daemon.stores.interface import Store
 from daemon.stores.rows import Definition as Row
+from daemon.stores.rows import DefinitionWrite
 from enginekit.messages.json import JSON, decode
 from enginekit.messages.status import ErrorStatus, Refused
 
@@ -44,6 +45,7 @@ class Definitions:
         self._parsed: OrderedDict[str, Definition] = OrderedDict()
         self._rows: OrderedDict[tuple[str, str, int | None], Row] = OrderedDict()
         self._registrations = 0
+        self._stored: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def parse(self, text: str) -> tuple[str, Definition]:
         """Its hash and meaning. Raises Refused INVALID_ARGUMENT with every fault."""
@@ -68,10 +70,18 @@ class Definitions:
         row = await self.row(tenant, name, version)
         return Registered(row.version, row.hash, self._meaning(row.hash, row.text))
 
-    def registered_anew(self, tenant: str, name: str) -> None:
-        """Another version is the newest now."""
-        self._registrations += 1
-        self._rows.pop((tenant, name, None), None)
+    def written(self, write: DefinitionWrite) -> None:
+        """It is on disk: its text need not be written again, and under its name it is the newest."""
+        self._stored[write.tenant, write.hash] = None
+        if len(self._stored) > CACHED_DEFINITIONS:
+            self._stored.popitem(last=False)
+        if write.name is not None:
+            self._registrations += 1
+            self._rows.pop((write.tenant, write.name, None), None)
+
+    def is_stored(self, tenant: str, key: str) -> bool:
+        """Whether the text of that hash is known to be on disk."""
+        return (tenant, key) in self._stored
 
     async def row(self, tenant: str, name: str, version: int | None) -> Row:
         """As it is stored. Raises Refused NOT_FOUND."""

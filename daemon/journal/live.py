@@ -55,6 +55,11 @@ class LiveRun:
         self.waiters = 0
         self.size = RUN_BYTES
 
+    @property
+    def closed(self) -> bool:
+        """It has closed, and all of it is on disk."""
+        return self.run.status.closed and self.committed_id == self.run.last_event_id
+
     def measure(self) -> int:
         """Roughly its bytes in memory."""
         return RUN_BYTES + min(self.run.history_bytes, STATE_BYTES_LIMIT)

@@ -106,12 +106,9 @@ class Reports:
         try:
             for ref in call.tasks:
                 live = lives.get(ref.run)
-                if (
-                    live is not None
-                    and session.act(
-                        live, StartTask(task=ref.event_id, worker=call.worker_id), request.caller.subject
-                    ).started
-                ):
+                start = StartTask(task=ref.event_id, worker=call.worker_id)
+                decision = None if live is None else session.act_quietly(live, start, request.caller.subject)
+                if live is not None and decision is not None and decision.started:
                     started.append((live, ref.event_id))
                 else:
                     stale.append(ref)

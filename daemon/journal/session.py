@@ -21,6 +21,7 @@ from daemon.execution.decide import decide, start
 from daemon.execution.evolve import BrokenHistory
 from daemon.execution.state import Node, Task
 from daemon.execution.step import Decision
+from daemon.execution.tasks import seconds_since
 from daemon.journal.batch import PROCEED, Gathering, PendingWrite
 from daemon.journal.committer import Committer
 from daemon.journal.definitions import Definitions
@@ -285,10 +286,10 @@ class Session:
             self._gather(live, decision)
         return decision
 
-    def act_quietly(self, live: LiveRun, command: Command) -> Decision | None:
-        """The same where nobody waits for an answer; None when it was refused."""
+    def act_quietly(self, live: LiveRun, command: Command, by: str | None = None) -> Decision | None:
+        """The same where nobody waits for a refusal; None when it was refused."""
         try:
-            return self.act(live, command)
+            return self.act(live, command, by)
         except Refused as refused:
             log.warning("a command was refused", run_id=live.run.ref.run_id, why=refused.message)
             return None
@@ -338,7 +339,7 @@ class Session:
             for task_id in decision.probes:
                 pulse.probed.add(task_id)
                 _, task = self.task(live, task_id)
-                waited = (moment(self.clock.now()) - task.queued_at).total_seconds()
+                waited = seconds_since(task.queued_at, moment(self.clock.now()))
                 self.matching.put(ExpireTask(TaskRef(run.ref, task_id), waited))
         if decision.unfinished and run.ref.run_id not in self.effects:
             self.effects[run.ref.run_id] = run.last_event_id
@@ -399,8 +400,7 @@ class Session:
             if live.batch is batch:
                 live.batch = None
         for written in batch.definitions:
-            if written.name is not None:
-                self.definitions.registered_anew(written.tenant, written.name)
+            self.definitions.written(written)
         for name in batch.held:
             self.held.pop(name).set()
         for request, result, _ in batch.answers:
@@ -423,7 +423,7 @@ class Session:
                 self.waiters.committed(live)
             if pending.created is not None:
                 self.metrics.execution_started()
-            if live.run.status.closed:
+            if live.closed and pending.events:
                 self.pulses.pop(live.run.ref.run_id, None)
                 self.metrics.execution_closed(live.run.status)
         for live in batch.unfinished:

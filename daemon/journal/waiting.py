@@ -78,9 +78,8 @@ class Waiters:
         waiting = self._by_run.get(run_id)
         if waiting is None:
             return
-        closed = live.run.status.closed
         for waiter in list(waiting):
-            if closed or (waiter.wanted is For.EVENTS and live.committed_id > waiter.after_id):
+            if live.closed or (waiter.wanted is For.EVENTS and live.committed_id > waiter.after_id):
                 self._end(waiter)
                 waiter.answer(live, waiter.request)
 
