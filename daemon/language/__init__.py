@@ -38,7 +38,6 @@ from daemon.language.evaluate import (
     task_result,
     task_target,
     task_times,
-    tolerated_failures,
     wait_until,
 )
 from daemon.language.evaluation import Scope
@@ -86,6 +85,5 @@ __all__ = [
     "task_result",
     "task_target",
     "task_times",
-    "tolerated_failures",
     "wait_until",
 ]

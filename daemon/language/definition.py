@@ -174,8 +174,6 @@ class Map(_Fallible, frozen=True, kw_only=True):
     processor: Machine
     items: Expression | None = None
     concurrency: Quantity = None
-    tolerated_count: Quantity = None
-    tolerated_percentage: float | Expression | None = None
 
 
 State: TypeAlias = Pass | Task | Choice | Wait | Succeed | Fail | Parallel | Map

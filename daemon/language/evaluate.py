@@ -169,22 +169,6 @@ def map_concurrency(state: Map, raw: JSON, scope: Scope) -> int:
     return _quantity(state.concurrency, state, raw, scope) or 0
 
 
-def tolerated_failures(state: Map, raw: JSON, scope: Scope, total: int) -> int:
-    """How many of `total` items may fail before the Map state does: the lower of the count and the percentage."""
-    limits: list[int] = []
-    count = _quantity(state.tolerated_count, state, raw, scope)
-    if count is not None:
-        limits.append(count)
-    percentage = state.tolerated_percentage
-    if percentage is not None:
-        if not isinstance(percentage, int | float):
-            evaluation = Evaluation(scope)
-            value = raw if state.input_path is None else state.input_path(raw, evaluation)
-            percentage = cast(float, percentage(value, evaluation))
-        limits.append(int(total * percentage / 100))
-    return min([*limits, total]) if limits else 0
-
-
 def _quantity(quantity: Quantity, state: State, raw: JSON, scope: Scope) -> int | None:
     """The number, read from the effective input where a path gives it; the path's expression checks its range."""
     if quantity is None or isinstance(quantity, int):

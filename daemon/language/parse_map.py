@@ -11,7 +11,6 @@ from daemon.language.fields import MAX_COUNT, Fields
 from daemon.language.graph import Graph
 from daemon.language.parse_fields import (
     catchers,
-    looked_up,
     quantity,
     reference,
     result_path,
@@ -22,7 +21,6 @@ from daemon.language.parse_fields import (
 )
 from daemon.language.state_fields import DISTRIBUTED
 from daemon.language.template import placed
-from enginekit.messages.json import JSON
 
 Nested: TypeAlias = Callable[[Fields, tuple[str, ...], str], Machine]
 """Reads a machine inside a state: its fields, the further fields it may have, what it is called."""
@@ -34,12 +32,6 @@ def parse_map(fields: Fields, name: str, graph: Graph, nested: Nested) -> Map | 
     if "ItemSelector" in fields and "Parameters" in fields:
         fields.fault("Parameters", "is the older name of ItemSelector; only one of them can be")
     items = reference(fields, "ItemsPath")
-    percentage = fields.number("ToleratedFailurePercentage", 0, 100)
-    by_percentage = looked_up(fields, "ToleratedFailurePercentagePath", _percentage, "a number from 0 to 100")
-    if "ToleratedFailurePercentage" in fields and "ToleratedFailurePercentagePath" in fields:
-        fields.fault(
-            "ToleratedFailurePercentagePath", "stands beside ToleratedFailurePercentage; only one of them can be"
-        )
     state = Map(
         name=name,
         where=fields.where,
@@ -55,16 +47,8 @@ def parse_map(fields: Fields, name: str, graph: Graph, nested: Nested) -> Map | 
         processor=processor or Machine(start_at="", states={}),
         items=placed(items.read, fields.path("ItemsPath"), RUNTIME) if items is not None else None,
         concurrency=quantity(fields, "MaxConcurrency", 0, MAX_COUNT),
-        tolerated_count=quantity(fields, "ToleratedFailureCount", 0, MAX_COUNT),
-        tolerated_percentage=percentage if by_percentage is None else by_percentage,
     )
     return state if processor is not None else None
-
-
-def _percentage(value: JSON) -> JSON:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100:
-        return value
-    return None
 
 
 def _processor(fields: Fields, nested: Nested) -> Machine | None:

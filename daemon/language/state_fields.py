@@ -44,15 +44,12 @@ FIELDS: Final[dict[StateKind, tuple[str, ...]]] = {
         "Iterator",
         "MaxConcurrency",
         "MaxConcurrencyPath",
-        "ToleratedFailureCount",
-        "ToleratedFailureCountPath",
-        "ToleratedFailurePercentage",
-        "ToleratedFailurePercentagePath",
     ),
 }
 _COMMON: Final = ("Type", "Comment", "QueryLanguage")
 _JSONATA: Final = "belongs to JSONata; only JSONPath is available in this version"
 DISTRIBUTED: Final = "distributed Map states are not available in this version; only inline ones are"
+_TOLERATED: Final = "tolerating failed items is not available in this version; the first one fails the Map state"
 REFUSED: Final = {
     "Assign": "variables (Assign) are not available in this version",
     "Arguments": _JSONATA,
@@ -62,6 +59,10 @@ REFUSED: Final = {
     "ItemBatcher": DISTRIBUTED,
     "ResultWriter": DISTRIBUTED,
     "Label": DISTRIBUTED,
+    "ToleratedFailureCount": _TOLERATED,
+    "ToleratedFailureCountPath": _TOLERATED,
+    "ToleratedFailurePercentage": _TOLERATED,
+    "ToleratedFailurePercentagePath": _TOLERATED,
 }
 
 

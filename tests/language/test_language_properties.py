@@ -37,7 +37,6 @@ from daemon.language import (
     pass_result,
     task_target,
     task_times,
-    tolerated_failures,
     wait_until,
 )
 from daemon.language.errors import Failed, Malformed
@@ -78,7 +77,7 @@ ORDER: dict[str, Any] = {
             {"Or": [{"Variable": "$.c", "TimestampLessThanPath": "$.b"}, {"Variable": "$.a", "IsNull": True}],
              "Next": "Lines"}], "Default": "Notify"},
         "Hold": {"Type": "Wait", "SecondsPath": "$.a", "Next": "Lines"},
-        "Lines": {"Type": "Map", "ItemsPath": "$.items", "MaxConcurrency": 2, "ToleratedFailurePercentage": 10,
+        "Lines": {"Type": "Map", "ItemsPath": "$.items", "MaxConcurrency": 2,
                   "ItemSelector": {"i.$": "$$.Map.Item.Index", "v.$": "$$.Map.Item.Value"}, "ItemProcessor": {
                       "ProcessorConfig": {"Mode": "INLINE"}, "StartAt": "Line",
                       "States": {"Line": {"Type": "Pass", "Result": {"a": 1}, "ResultPath": "$.a[0]", "End": True}}},
@@ -146,7 +145,6 @@ def evaluations(each: State, raw: JSON) -> list[Callable[[], object]]:
         made.append(lambda: map_items(each, raw, SCOPE))
         made.append(lambda: map_item_input(each, raw, 0, raw, SCOPE))
         made.append(lambda: map_concurrency(each, raw, SCOPE))
-        made.append(lambda: tolerated_failures(each, raw, SCOPE, 10))
     return made
 
 

@@ -29,7 +29,6 @@ from daemon.language import (
     task_result,
     task_target,
     task_times,
-    tolerated_failures,
     wait_until,
 )
 from enginekit.messages.json import JSON
@@ -422,20 +421,3 @@ def test_what_a_map_cannot_work_on(fields: dict[str, JSON], raw: JSON, cause: st
 )
 def test_how_many_items_run_at_a_time(fields: dict[str, JSON], wanted: int) -> None:
     assert map_concurrency(state(Map, fields), {"n": 2}, SCOPE) == wanted
-
-
-@pytest.mark.parametrize(
-    ("fields", "wanted"),
-    [
-        ({}, 0),
-        ({"ToleratedFailureCount": 3}, 3),
-        ({"ToleratedFailureCount": 99}, 10),
-        ({"ToleratedFailureCountPath": "$.n"}, 2),
-        ({"ToleratedFailurePercentage": 25}, 2),
-        ({"ToleratedFailurePercentage": 100}, 10),
-        ({"ToleratedFailurePercentagePath": "$.p"}, 5),
-        ({"ToleratedFailureCount": 1, "ToleratedFailurePercentage": 50}, 1),
-    ],
-)
-def test_how_many_items_may_fail(fields: dict[str, JSON], wanted: int) -> None:
-    assert tolerated_failures(state(Map, fields), {"n": 2, "p": 50.0}, SCOPE, 10) == wanted
