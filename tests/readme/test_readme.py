@@ -1,0 +1,117 @@
+"""README.md is true: its commands and snippets are taken out of it and run against a real daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+CONFIG = '[frontend]\nrpc_listen = "127.0.0.1:0"\nhttp_listen = "127.0.0.1:0"\n'
+
+
+def blocks(heading: str, language: str) -> list[str]:
+    """The fenced blocks of that language under a heading."""
+    section = README.split(f"{heading}\n", 1)[1]
+    section = re.split(r"^#{2,3} ", section, maxsplit=1, flags=re.MULTILINE)[0]
+    return re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+
+
+def shell_script(block: str) -> str:
+    """What stands behind the prompts, here documents with it."""
+    lines: list[str] = []
+    inside = False
+    for line in block.splitlines():
+        if line.startswith("$ "):
+            lines.append(line[2:])
+            inside = "<<" in line
+        elif inside:
+            lines.append(line)
+            inside = line != "END"
+    return "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def environ(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "engine.toml").write_text(CONFIG)
+    environ = {**os.environ, "ENGINE_DATA_DIR": str(folder / "data"), "PYTHONPATH": str(ROOT)}
+    environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ['PATH']}"
+    with (folder / "daemon.log").open("wb") as log:
+        command = ["engine", "serve", "--config", str(folder / "engine.toml")]
+        daemon = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
+    for _ in range(400):
+        if (folder / "data" / "daemon.json").exists():
+            break
+        assert daemon.poll() is None, (folder / "daemon.log").read_text()
+        time.sleep(0.05)  # another process, and no clock of ours in it
+    yield environ
+    daemon.terminate()
+    assert daemon.wait(30) == 0
+
+
+def run(command: list[str], environ: dict[str, str], folder: Path) -> str:
+    done = subprocess.run(command, env=environ, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_first_steps(environ, tmp_path):
+    script = shell_script(blocks("## First steps", "console")[1])
+    assert "engine start hello" in script
+    said = run(["bash", "-euc", script], environ, tmp_path)
+    assert '"text":"Hello, Ada"' in said
+    assert "SUCCEEDED" in said
+    assert "WorkflowSucceeded" in said
+    described = json.loads(run(["engine", "describe", "first", "--json"], environ, tmp_path))
+    assert (described["status"], described["output"]) == ("SUCCEEDED", {"text": "Hello, Ada"})
+
+
+def test_the_python_snippet_starts_a_workflow_and_prints_its_result(environ, tmp_path):
+    (tmp_path / "hello.json").write_text(
+        json.dumps({"StartAt": "A", "States": {"A": {"Type": "Task", "Resource": "echo", "End": True}}})
+    )
+    run(["engine", "register", "hello", "hello.json"], environ, tmp_path)
+    (snippet,) = blocks("### From Python", "python")
+    assert "Grace" in run([sys.executable, "-c", snippet], environ, tmp_path)
+
+
+def test_the_worker_snippet_does_the_work(environ, tmp_path):
+    (snippet,) = blocks("### A worker of your own", "python")
+    (tmp_path / "w.json").write_text(
+        json.dumps({"StartAt": "R", "States": {"R": {"Type": "Task", "Resource": "activity:resize", "End": True}}})
+    )
+    worker = subprocess.Popen([sys.executable, "-c", snippet], env=environ)
+    try:
+        command = ["engine", "start", "w.json", "--input", '{"name": "cat.png"}', "--wait"]
+        assert json.loads(run(command, environ, tmp_path)) == {"thumbnail": "cat.png.small"}
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+def test_the_demo(environ, tmp_path):
+    said = run([sys.executable, "-m", "examples.orders.demo", "--orders", "25"], environ, ROOT)
+    assert "as promised" in said
+    assert "How the orders ended" in said
+    assert "The history of" in said
+
+
+def test_every_make_target_that_is_named_exists():
+    named = set(re.findall(r"^\$ make ([a-z]+)", README, re.MULTILINE))
+    assert {"demo", "test"} <= named
+    for target in named:
+        subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_every_document_that_is_linked_exists():
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        assert link.startswith("http") or (ROOT / link).exists(), link
