@@ -6,6 +6,7 @@
     batch.py        what one commit writes and releases
     committer.py    one commit after the other
     calls.py, registry.py, reports.py   what may be asked: executions, definitions, workers' reports
+    handout.py      what is told of a task to Matching and to workers
     stepping.py     runs that never rest, in turns
     waiting.py      callers who wait for a run
     pages.py        a history as it goes over the wire

@@ -17,8 +17,9 @@ from daemon.execution.commands import (
     ReturnTask,
     StartTask,
 )
+from daemon.journal.handout import idempotency_key, spec_of, task_of
 from daemon.journal.live import LiveRun
-from daemon.journal.session import Session, idempotency_key
+from daemon.journal.session import Session
 from daemon.links.interface import Request
 from enginekit.messages import calls
 from enginekit.messages.links import (
@@ -90,7 +91,7 @@ class Reports:
             if tasks.running(live.run, call.task.event_id) is None:
                 request.refuse(Refused(ErrorStatus.NOT_FOUND, "the task is over"))
                 return
-            self._session.answer(request, LoadTaskResult(spec=self._session.spec(live, call.task.event_id)), live)
+            self._session.answer(request, LoadTaskResult(spec=spec_of(live, call.task.event_id)), live)
 
         self._session.when_live(call.task.run, act, request.refuse)
 
@@ -137,7 +138,7 @@ class Reports:
 
     def _worker_task(self, live: LiveRun, task_id: int) -> calls.WorkerTask:
         session = self._session
-        node, task = session.task(live, task_id)
+        node, task = task_of(live, task_id)
         ref = live.run.ref
         return calls.WorkerTask(
             token=tokens.mint(session.token_key, ref, task_id, task.returns),

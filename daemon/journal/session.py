@@ -19,12 +19,12 @@ from daemon.execution import snapshot, tokens
 from daemon.execution.commands import Command, Environment, Limits, Proceed, Pulse, Start, TaskDefaults, Wake
 from daemon.execution.decide import decide, start
 from daemon.execution.evolve import BrokenHistory
-from daemon.execution.state import Node, Task
 from daemon.execution.step import Decision
 from daemon.execution.tasks import seconds_since
 from daemon.journal.batch import PROCEED, Gathering, PendingWrite
 from daemon.journal.committer import Committer
 from daemon.journal.definitions import Definitions
+from daemon.journal.handout import offer_of, task_of
 from daemon.journal.identity import RunIds, shard_of
 from daemon.journal.live import LiveRun, LiveRuns, restore
 from daemon.journal.outbox import Outbox
@@ -38,22 +38,17 @@ from daemon.settings import Settings
 from daemon.stores.interface import Store
 from daemon.stores.rows import Effect, NewExecution, ShardEpochs, StoredEffect
 from enginekit.messages.calls import Result
-from enginekit.messages.events import TaskKind
 from enginekit.messages.links import (
     ArmTimer,
     ExpireTask,
     Millis,
-    OfferTask,
     OutcomesRecorded,
-    QueuedTask,
-    QueueKey,
     RefillQueues,
     ReportAgain,
     RescanTimers,
     RetireTasks,
     RunRef,
     TaskRef,
-    TaskSpec,
     ToMatching,
     ToTimer,
     ToWorker,
@@ -61,9 +56,6 @@ from enginekit.messages.links import (
 from enginekit.messages.status import ErrorStatus, Refused
 
 log = structlog.get_logger("history")
-
-SPEC_BYTES = 64 * 1024
-"""A task's input up to this size rides along with its offer; a larger one is asked for when a worker takes it."""
 
 LOADS = 64
 """Runs that are read back at once."""
@@ -327,18 +319,18 @@ class Session:
             pending.created = created
         for task_id in decision.scheduled:
             if task_id in run.tasks:
-                offer = self._offer(live, task_id)
+                offer = offer_of(live, task_id)
                 pending.tasks_added[task_id] = offer.task
                 batch.offers.append((live, task_id, offer))
         pending.add(decision)
-        batch.offers += [(live, task_id, self._offer(live, task_id)) for task_id in decision.returned]
+        batch.offers += [(live, task_id, offer_of(live, task_id)) for task_id in decision.returned]
         batch.retired += [TaskRef(run.ref, task_id) for task_id in decision.removed + decision.started]
         batch.canceled += [TaskRef(run.ref, task_id) for task_id in decision.canceled]
         if decision.probes:
             pulse = self.pulse(live)
             for task_id in decision.probes:
                 pulse.probed.add(task_id)
-                _, task = self.task(live, task_id)
+                _, task = task_of(live, task_id)
                 waited = seconds_since(task.queued_at, moment(self.clock.now()))
                 self.matching.put(ExpireTask(TaskRef(run.ref, task_id), waited))
         if decision.unfinished and run.ref.run_id not in self.effects:
@@ -346,38 +338,6 @@ class Session:
             pending.effects_added.append(Effect(event_id=run.last_event_id, kind=PROCEED, data=b""))
             batch.unfinished.append(live)
         self.runs.changed(live)
-
-    def task(self, live: LiveRun, task_id: int) -> tuple[Node, Task]:
-        """A task that is scheduled or running."""
-        node = live.run.nodes[live.run.tasks[task_id]]
-        assert node.task is not None
-        return node, node.task
-
-    def _offer(self, live: LiveRun, task_id: int) -> OfferTask:
-        _, task = self.task(live, task_id)
-        queued = QueuedTask(
-            task=TaskRef(live.run.ref, task_id),
-            queue=QueueKey(live.run.ref.tenant, task.kind, task.queue),
-            priority=task.priority,
-            scheduled_at=millis(task.queued_at),
-        )
-        small = task.kind is TaskKind.NODE and memoryview(task.input.raw).nbytes <= SPEC_BYTES
-        return OfferTask(queued, self.spec(live, task_id) if small else None)
-
-    def spec(self, live: LiveRun, task_id: int) -> TaskSpec:
-        """What the daemon's Worker needs to run it."""
-        node, task = self.task(live, task_id)
-        return TaskSpec(
-            task=TaskRef(live.run.ref, task_id),
-            resource=task.resource,
-            node=node.name,
-            path=node.path,
-            input=task.input.raw,
-            attempt=task.attempt,
-            timeout_seconds=task.timeout_seconds,
-            idempotency_key=idempotency_key(live, node),
-            heartbeat_seconds=task.heartbeat_seconds,
-        )
 
     # --- releasing ----------------------------------------------------------------------------------------------
 
@@ -450,11 +410,6 @@ class Session:
             batch.offers = [offer for offer in batch.offers if offer[0] is not live]
             batch.unfinished = [other for other in batch.unfinished if other is not live]
         self.runs.remove(run_id)
-
-
-def idempotency_key(live: LiveRun, node: Node) -> str:
-    """Equal across the attempts of one entry into the node."""
-    return f"{live.run.ref.run_id}:{node.entry}"
 
 
 def no_such_run(ref: RunRef) -> Refused:
