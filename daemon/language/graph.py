@@ -55,10 +55,10 @@ def _path(where: str, name: str) -> str:
 
 def _reachable(links: dict[str, list[str]], starts: set[str]) -> set[str]:
     reached = set(starts)
-    todo = list(starts)
-    while todo:
-        for target in links[todo.pop()]:
+    pending = list(starts)
+    while pending:
+        for target in links[pending.pop()]:
             if target not in reached:
                 reached.add(target)
-                todo.append(target)
+                pending.append(target)
     return reached

@@ -206,9 +206,9 @@ def _descend(stage: Stage) -> Stage:
 
     def descend(nodes: list[JSON], root: JSON, evaluation: Evaluation) -> list[JSON]:
         below: list[JSON] = []
-        todo = nodes[::-1]
-        while todo:
-            node = todo.pop()
+        pending = nodes[::-1]
+        while pending:
+            node = pending.pop()
             if isinstance(node, dict):
                 below.append(node)
                 children = list(node.values())
@@ -219,7 +219,7 @@ def _descend(stage: Stage) -> Stage:
                 continue
             evaluation.spend(len(children) + 1)
             children.reverse()
-            todo.extend(children)
+            pending.extend(children)
         return stage(below, root, evaluation)
 
     return descend

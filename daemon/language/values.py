@@ -38,9 +38,9 @@ def same(left: JSON, right: JSON, spend: Callable[[int], None] | None = None) ->
 
     `spend` is told how many values are looked at, before they are.
     """
-    todo: list[tuple[JSON, JSON]] = [(left, right)]
-    while todo:
-        left, right = todo.pop()
+    pending: list[tuple[JSON, JSON]] = [(left, right)]
+    while pending:
+        left, right = pending.pop()
         if isinstance(left, dict):
             if not isinstance(right, dict) or len(left) != len(right):
                 return False
@@ -48,13 +48,13 @@ def same(left: JSON, right: JSON, spend: Callable[[int], None] | None = None) ->
                 spend(len(left))
             if left.keys() != right.keys():
                 return False
-            todo.extend((value, right[name]) for name, value in left.items())
+            pending.extend((value, right[name]) for name, value in left.items())
         elif isinstance(left, list):
             if not isinstance(right, list) or len(left) != len(right):
                 return False
             if spend is not None:
                 spend(len(left))
-            todo.extend(zip(left, right, strict=True))
+            pending.extend(zip(left, right, strict=True))
         elif isinstance(right, dict | list) or left != right or isinstance(left, bool) != isinstance(right, bool):
             return False
     return True
@@ -66,20 +66,20 @@ def weigh(value: JSON, limit: int = MAX_BYTES) -> int:
     Costs no more than the limit, however often the value shares its parts.
     """
     left = limit
-    todo: list[JSON] = [value]
-    while todo:
-        value = todo.pop()
+    pending: list[JSON] = [value]
+    while pending:
+        value = pending.pop()
         if isinstance(value, str):
             left -= len(value) + 3
         elif isinstance(value, list):
             left -= len(value) + 2
             if left >= 0:
-                todo.extend(value)
+                pending.extend(value)
         elif isinstance(value, dict):
             left -= 4 * len(value) + 2
             if left >= 0:
                 left -= sum(map(len, value))
-                todo.extend(value.values())
+                pending.extend(value.values())
         else:
             left -= 4
         if left < 0:
