@@ -51,7 +51,7 @@ def engine_version() -> str:
 
 
 READS_AT_ONCE: Final = 2
-READ_TURNS: Final = 8
+READ_TURNS: Final = 16
 """So many reads, of everybody together, are let in every so many turns of the loop."""
 
 
