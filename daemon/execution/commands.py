@@ -24,8 +24,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     payload_bytes: int = 256 * 1024
     history_events: int = 250_000
     history_bytes: int = 256 * 1024 * 1024
-    step_transitions: int = 100
-    step_events: int = 500
+    step_transitions: int = 50
+    step_events: int = 250
     inline_concurrency: int = 40
 
 
