@@ -10,11 +10,13 @@ import re
 from typing import Final
 
 ALL: Final = "States.ALL"
+BRANCH_FAILED: Final = "States.BranchFailed"
 DATA_LIMIT_EXCEEDED: Final = "States.DataLimitExceeded"
 HEARTBEAT_TIMEOUT: Final = "States.HeartbeatTimeout"
 INTRINSIC_FAILURE: Final = "States.IntrinsicFailure"
 NO_CHOICE_MATCHED: Final = "States.NoChoiceMatched"
 PARAMETER_PATH_FAILURE: Final = "States.ParameterPathFailure"
+QUERY_EVALUATION_ERROR: Final = "States.QueryEvaluationError"
 RESULT_PATH_MATCH_FAILURE: Final = "States.ResultPathMatchFailure"
 RUNTIME: Final = "States.Runtime"
 TASK_FAILED: Final = "States.TaskFailed"
@@ -26,21 +28,21 @@ HTTP_STATUS: Final = re.compile(r"States\.Http\.StatusCode\.[1-5][0-9][0-9]")
 RESERVED: Final = frozenset(
     {
         ALL,
+        BRANCH_FAILED,
         DATA_LIMIT_EXCEEDED,
         HEARTBEAT_TIMEOUT,
         INTRINSIC_FAILURE,
         NO_CHOICE_MATCHED,
         PARAMETER_PATH_FAILURE,
+        QUERY_EVALUATION_ERROR,
         RESULT_PATH_MATCH_FAILURE,
         RUNTIME,
         TASK_FAILED,
         TIMEOUT,
-        "States.BranchFailed",
         "States.ExceedToleratedFailureThreshold",
         "States.Http.Socket",
         "States.ItemReaderFailed",
         "States.Permissions",
-        "States.QueryEvaluationError",
         "States.ResultWriterFailed",
     }
 )

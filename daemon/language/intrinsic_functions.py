@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 from daemon.language.errors import DATA_LIMIT_EXCEEDED, Failed
-from daemon.language.evaluation import Evaluation
+from daemon.language.evaluation import Evaluation, seeded
 from daemon.language.values import MAX_BYTES, encodable, kind, same
 from enginekit.messages.json import JSON, NotJSON, decode, encode
 
@@ -131,7 +131,7 @@ def _array_unique(values: list[JSON], evaluation: Evaluation) -> JSON:
     for item in items:
         if isinstance(item, list | dict):
             alike = others.setdefault((kind(item), len(item)), [])
-            evaluation.spend(len(alike))
+            evaluation.spend(4 * len(alike))
             if any(same(item, each, evaluation.spend) for each in alike):
                 continue
             alike.append(item)
@@ -205,14 +205,8 @@ def _math_random(values: list[JSON], evaluation: Evaluation) -> JSON:
     start, end = _whole(values[0]), _whole(values[1])
     if start >= end:
         raise Failed(f"the end ({end}) must be greater than the start ({start})")
-    fraction = evaluation.scope.random() if len(values) == 2 else _seeded(_whole(values[2]))
+    fraction = evaluation.scope.random() if len(values) == 2 else seeded(_whole(values[2]))
     return min(start + int(fraction * (end - start)), end - 1)
-
-
-def _seeded(seed: int) -> float:
-    """A fraction that looks random and is the same for the same seed."""
-    digest = hashlib.sha256(seed.to_bytes(8, "big", signed=True)).digest()
-    return (int.from_bytes(digest[:7], "big") >> 3) / (1 << 53)
 
 
 def _string_split(values: list[JSON], evaluation: Evaluation) -> JSON:

@@ -20,9 +20,20 @@ Argued: TypeAlias = Callable[[JSON, Evaluation], JSON]
 _MAX_TEMPLATE: Final = 256 * 1024
 
 
-def compile_intrinsic(text: str) -> Expression:
-    """Compile a call. Raises Malformed. The function raises Failed."""
-    return _call(parse_call(text))
+def compile_intrinsic(text: str) -> tuple[Expression, set[str]]:
+    """Compile a call; with it, the variables it refers to. Raises Malformed. The function raises Failed."""
+    call = parse_call(text)
+    return _call(call), _variables(call)
+
+
+def _variables(call: Call) -> set[str]:
+    found: set[str] = set()
+    for argument in call.arguments:
+        if isinstance(argument, Place):
+            found |= argument.tree.variables()
+        elif isinstance(argument, Call):
+            found |= _variables(argument)
+    return found
 
 
 def _argument(argument: Argument) -> Argued:

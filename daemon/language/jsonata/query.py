@@ -1,0 +1,58 @@
+"""A query: what the rest of the language sees of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from daemon.language.errors import QUERY_EVALUATION_ERROR, RUNTIME, Failed
+from daemon.language.evaluation import Evaluation
+from daemon.language.jsonata.built_in import BUILT_IN
+from daemon.language.jsonata.compiler import Compiler
+from daemon.language.jsonata.run import Code, Frame, Run
+from daemon.language.jsonata.syntax import parse
+from daemon.language.jsonata.values import UNDEFINED, Undefined, plain, settled
+from daemon.language.values import encodable
+from enginekit.messages.json import JSON
+
+
+class Query:
+    """A compiled expression. Immutable: any number of executions may evaluate it.
+
+    `variables` are those it refers to without binding them itself, names of the language's own functions left out.
+    """
+
+    __slots__ = ("_code", "_size", "text", "variables")
+
+    def __init__(self, text: str, code: Code, size: int, variables: frozenset[str]) -> None:
+        self.text = text
+        self.variables = variables
+        self._code = code
+        self._size = size
+
+    def evaluate(self, bindings: Callable[[str], JSON | Undefined], evaluation: Evaluation) -> JSON | Undefined:
+        """Its value as JSON; UNDEFINED where it finds nothing. `bindings` answers its variables.
+
+        Raises Failed, named States.QueryEvaluationError but where what it builds is too large.
+        """
+        run = Run(evaluation, bindings, BUILT_IN)
+        try:
+            run.spend(self._size)
+            found = settled(self._code(UNDEFINED, Frame(run, None, {})))
+            made: JSON | Undefined = UNDEFINED if found is UNDEFINED else plain(found, run.spend)
+        except RecursionError:
+            raise Failed("D1011: the expression nests too deeply", QUERY_EVALUATION_ERROR) from None
+        except Failed as failed:
+            if failed.error in ("", RUNTIME):
+                raise Failed(failed.reason, QUERY_EVALUATION_ERROR) from None
+            raise
+        if isinstance(made, str) and not encodable(made):
+            raise Failed("its result holds half of a surrogate pair", QUERY_EVALUATION_ERROR)
+        return made
+
+
+def compile_query(text: str) -> Query:
+    """Compile an expression. Raises Malformed with the place of what is wrong."""
+    tree = parse(text)
+    compiler = Compiler(frozenset(BUILT_IN))
+    code = compiler.compile(tree)
+    return Query(text, code, tree.size, frozenset(compiler.variables))

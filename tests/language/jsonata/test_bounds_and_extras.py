@@ -1,0 +1,162 @@
+"""What bounds an expression, what it is given of time and chance, and the functions that Step Functions adds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from jsonata_oracle import NOW, SCOPE, ours
+
+from daemon.language.errors import Failed, Malformed
+from daemon.language.evaluation import Evaluation
+from daemon.language.jsonata import UNDEFINED, compile_query
+from enginekit.messages.json import JSON
+
+
+def evaluate(expression: str, **variables: JSON) -> Any:
+    return compile_query(expression).evaluate(lambda name: variables.get(name, UNDEFINED), Evaluation(SCOPE))
+
+
+BUDGET = "it looks at more than 250,000 values"
+
+
+@pytest.mark.parametrize(
+    ("expression", "reason"),
+    [
+        ("($f := function($n) { $f($n + 1) }; $f(1))", BUDGET),
+        ("($f := function($n) { 1 + $f($n + 1) }; $f(1))", "D1011"),
+        ("($f := function($n) { $g($n) }; $g := function($n) { $f($n) }; $f(1))", BUDGET),
+        ("($f := function($n) { [$g($n)] }; $g := function($n) { $f($n) }; $f(1))", "D1011"),
+        ("$sum([1..9999999])", BUDGET),
+        ("[1..9999999]", BUDGET),
+        ("[1..99999999]", "D2014"),
+        ('$pad("a", 300000000)', BUDGET),
+        ('$pad("a", -300000000, "xyz")', BUDGET),
+        ("$map([1..2000], function($a) { $map([1..2000], function($b) { $a * $b }) })", BUDGET),
+        ("$reduce([1..40], function($t, $n) { $t & $t }, 'ab')", BUDGET),
+        ("$reduce([1..40], function($t, $n) { $append($t, $t) }, [1, 2])", BUDGET),
+        ("$reduce([1..40], function($t, $n) { {'a': $t, 'b': $t} }, 1)", BUDGET),
+        ("$reduce([1..40], function($t, $n) { $replace($t, 'a', 'aa') }, 'a')", BUDGET),
+        ("$sort([1..200000], function($a, $b) { $a < $b })", BUDGET),
+        ("$sort([1..200000])", BUDGET),
+        ("$shuffle([1..200000])", BUDGET),
+        ("$distinct([1..3000].{'n': $})", BUDGET),
+        ("[1..700]@$a.[1..700]@$b.[$a, $b]", BUDGET),
+        ("$join([1..60000].$string())", BUDGET),
+        ("$match($text, /a/)", BUDGET),
+        ("$split($text, /a/)", BUDGET),
+        ("$string($map([1..60], function($n) { $text }))", BUDGET),
+        ("$power(10, 1000000)", "D3061"),
+        ("$reduce([1..2000], function($p, $n) { $p * 10 }, 1)", "D1001"),
+        ("$formatInteger($power(10, 300), 'w')", "D1001"),
+        ("$fromMillis(1, '[Y,1000000000]')", "$fromMillis: a width"),
+        ("$fromMillis(1e18)", "D3110"),
+        ("$formatNumber(1, $text)", "$formatNumber: a picture"),
+        ("$toMillis($text, '[Y]')", "$toMillis: the text is longer"),
+        ("$parseInteger($text, 'w')", "$parseInteger: the text is longer"),
+        ("$eval('1')", "$eval is not available"),
+        ("$hash($text & $text & $text & $text & $text & $text, 'MD5')", "$hash: the text has more"),
+    ],
+)
+def test_an_expression_that_would_cost_too_much(expression: str, reason: str) -> None:
+    with pytest.raises(Failed) as failed:
+        evaluate(expression, text="a" * 50_000)
+    assert failed.value.reason.startswith(reason)
+    assert failed.value.error == "States.QueryEvaluationError"
+
+
+def test_a_pattern_is_matched_in_linear_time() -> None:
+    assert evaluate("$match($t, /(a+)+$/)", t="a" * 50_000 + "b") is UNDEFINED
+    assert evaluate("$contains($t, /(x+x+)+y/)", t="x" * 50_000) is False
+
+
+@pytest.mark.parametrize(
+    ("expression", "reason", "position"),
+    [
+        ("", "the expression is empty", 1),
+        ("1 +", "S0207: unexpected end of expression", 3),
+        ("$states.input.", "S0207: unexpected end of expression", 14),
+        ("(1", "S0203: ", 2),
+        ('"abc', "S0101: ", 4),
+        ("$match(a, /(?=b)/)", "the pattern /(?=b)/ cannot be used", 11),
+        (r"$match(a, /(b)\1/)", r"the pattern /(b)\1/ cannot be used", 11),
+        ("$match(a, /(b{1000}){900}/)", "the pattern", 11),
+        ("(" * 500 + "1" + ")" * 500, "nested more than 120 levels deep", 481),
+        ("x" * 70_000, "the expression is longer than 65,536 characters", 1),
+    ],
+)
+def test_an_expression_that_cannot_be_read(expression: str, reason: str, position: int) -> None:
+    with pytest.raises(Malformed) as malformed:
+        compile_query(expression)
+    assert malformed.value.reason.startswith(reason)
+    assert abs(malformed.value.position - position) <= 130
+
+
+@pytest.mark.parametrize(
+    ("expression", "found"),
+    [
+        ("$partition([1,2,3,4,5], 2)", [[1, 2], [3, 4], [5]]),
+        ("$partition([1,2], 5)", [[1, 2]]),
+        ("$range(1, 9, 2)", [1, 3, 5, 7, 9]),
+        ("$range(5, 1, -2)", [5, 3, 1]),
+        ("$range(0, 0, 1)", 0),
+        ('$hash("hello", "SHA-256")', "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"),
+        ('$hash("hello", "MD5")', "5d41402abc4b2a76b9719d911017c592"),
+        ('$parse("{\\"a\\": [1, 2.5, null]}").a', [1, 2.5, None]),
+        ("$uuid()", "5f0c6a3e-1f54-4c1e-8a3c-000000000000"),
+        ("$random()", 0.25),
+        ("$random(7) = $random(7)", True),
+        ("$random(7) = $random(8)", False),
+        ("$millis()", 1714979289123),
+        ("$now()", "2024-05-06T07:08:09.123Z"),
+        ("$now('[Y0001]-[M01]')", "2024-05"),
+        ("$toMillis('03:04', '[H]:[m]')", 1714964640000),
+    ],
+)
+def test_what_step_functions_adds_and_what_is_passed_in(expression: str, found: JSON) -> None:
+    assert NOW.year == 2024
+    assert evaluate(expression) == found
+
+
+@pytest.mark.parametrize(
+    ("expression", "reason"),
+    [
+        ("$partition([1], 0)", "$partition: the size of a part"),
+        ("$range(1, 2, 0)", "$range: the step"),
+        ("$range(1, 100000, 1)", "$range: a range holds 1,000"),
+        ('$hash("a", "CRC")', '$hash: "CRC" is no algorithm'),
+        ('$parse("{")', "$parse: not a JSON document"),
+        ('$error("no way")', "D3137: no way"),
+        ('$assert(false, "must be")', "D3141: must be"),
+    ],
+)
+def test_what_fails_with_a_reason(expression: str, reason: str) -> None:
+    with pytest.raises(Failed) as failed:
+        evaluate(expression)
+    assert failed.value.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("expression", "names"),
+    [
+        ("$states.input.a", {"states"}),
+        ("$a + $b.c[$d > 1]", {"a", "b", "d"}),
+        ("($x := $a; $x + $y)", {"a", "y"}),
+        ("function($x) { $x + $z }(1)", {"z"}),
+        ("$f := function($n) { $n = 0 ? 1 : $f($n - 1) }", set()),
+        ("$sum($map($list, $double))", {"list", "double"}),
+        ("$a@$i#$k.($i + $k + $o)", {"a", "o"}),
+        ("$states.result.{'v': $v}", {"states", "v"}),
+    ],
+)
+def test_the_variables_an_expression_refers_to(expression: str, names: set[str]) -> None:
+    assert compile_query(expression).variables == names
+
+
+def test_a_variable_hides_a_function_of_the_same_name() -> None:
+    assert evaluate("$count", count=3) == 3
+    assert evaluate("$count([1, 2])") == 2
+
+
+def test_a_transform_changes_a_copy() -> None:
+    assert ours("$v ~> |a|{'b': 2}|", v={"a": {"b": 1}}).found == {"a": {"b": 2}}
