@@ -1,4 +1,4 @@
-"""The workflow language: Amazon States Language with JSONPath. Parse, validate, evaluate.
+"""The workflow language: Amazon States Language in both of its query languages. Parse, validate, evaluate.
 
 Pure: no I/O, no clock, no randomness, no await. What an evaluation needs of these comes in through a `Scope`. A
 definition is parsed and compiled once (`parse_definition`) and then only evaluated.
@@ -26,8 +26,10 @@ from daemon.language.definition import (
 )
 from daemon.language.errors import StateError
 from daemon.language.evaluate import (
+    Chosen,
     TaskTimes,
     arguments,
+    assigned,
     choose,
     failure,
     map_concurrency,
@@ -40,21 +42,23 @@ from daemon.language.evaluate import (
     task_times,
     wait_until,
 )
-from daemon.language.evaluation import Scope
+from daemon.language.evaluation import Meter, Scope
 from daemon.language.parse import parse_definition
 from daemon.language.resource import BadResource, Resource, ResourceKind, parse_resource
-from daemon.language.retry import caught_output, matching_catcher, matching_retrier, retry_delay
+from daemon.language.retry import caught_output, caught_variables, matching_catcher, matching_retrier, retry_delay
 
 __all__ = [
     "BadResource",
     "Catcher",
     "Choice",
+    "Chosen",
     "Definition",
     "Fail",
     "Fault",
     "InvalidDefinition",
     "Machine",
     "Map",
+    "Meter",
     "Parallel",
     "Pass",
     "Resource",
@@ -69,7 +73,9 @@ __all__ = [
     "TaskTimes",
     "Wait",
     "arguments",
+    "assigned",
     "caught_output",
+    "caught_variables",
     "choose",
     "failure",
     "map_concurrency",

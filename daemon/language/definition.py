@@ -56,7 +56,7 @@ Rule: TypeAlias = Callable[[JSON, Evaluation], bool]
 """A compiled Choice Rule, on the effective input. Raises StateError."""
 
 Quantity: TypeAlias = "int | Expression | None"
-"""A number written in the definition, the path that gives it (the expression checks its range), or neither."""
+"""A number written in the definition, what gives it (the expression checks its range), or neither."""
 
 
 class Retrier(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,21 +76,30 @@ class Catcher(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[str, ...]
     next: str
     place: Placement | None = None
+    output: Expression | None = None
+    assign: Expression | None = None
 
 
 class _State(msgspec.Struct, frozen=True, kw_only=True):
-    """What every state has. `where` is its path in the definition. An absent path expression means `$`."""
+    """What every state has. `where` is its path in the definition. An absent path expression means `$`.
+
+    A JSONata state has `output` where a JSONPath one has `output_path` (and `selector` and `place`). `assign` makes an
+    object of the variables that are assigned.
+    """
 
     name: str
     where: str
+    jsonata: bool = False
     next: str | None = None
     end: bool = False
     input_path: Expression | None = None
     output_path: Expression | None = None
+    output: Expression | None = None
+    assign: Expression | None = None
 
 
 class _Worked(_State, frozen=True, kw_only=True):
-    """A state that gets arguments made and a result placed."""
+    """A state that gets arguments made (`Parameters`, `Arguments`) and a result placed."""
 
     parameters: Expression | None = None
     place: Placement | None = None
@@ -124,11 +133,20 @@ class Task(_Fallible, frozen=True, kw_only=True):
     task_queue: str | None = None
 
 
+class ChoiceRule(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of `Choices`."""
+
+    holds: Rule
+    next: str
+    output: Expression | None = None
+    assign: Expression | None = None
+
+
 class Choice(_State, frozen=True, kw_only=True):
-    """Goes where the first rule that holds says."""
+    """Goes where the first rule that holds says. The state's own `output` and `assign` go with the default."""
 
     kind: ClassVar[StateKind] = StateKind.CHOICE
-    rules: tuple[tuple[Rule, str], ...]
+    rules: tuple[ChoiceRule, ...]
     default: str | None = None
 
 

@@ -7,16 +7,19 @@ answer may share parts with the input and with the definition: nobody changes th
 from __future__ import annotations
 
 from datetime import datetime
-from typing import cast
+from typing import Final, NamedTuple, cast
 
 import msgspec
 
-from daemon.language.definition import Choice, Fail, Map, Parallel, Pass, Quantity, State, Task, Wait
-from daemon.language.errors import NO_CHOICE_MATCHED, RUNTIME, StateError
-from daemon.language.evaluation import Evaluation, Scope
+from daemon.language.definition import Choice, ChoiceRule, Fail, Map, Parallel, Pass, Quantity, State, Task, Wait
+from daemon.language.errors import DATA_LIMIT_EXCEEDED, NO_CHOICE_MATCHED, RUNTIME, StateError
+from daemon.language.evaluation import Evaluation, Expression, Scope
 from daemon.language.resource import function_name
-from daemon.language.values import kind
-from enginekit.messages.json import JSON
+from daemon.language.values import kind, weigh
+from enginekit.messages.json import JSON, encode
+
+MAX_ASSIGNED_BYTES: Final = 256 * 1024
+"""How much one state may assign, in bytes of JSON."""
 
 
 class TaskTimes(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,8 +33,17 @@ class TaskTimes(msgspec.Struct, frozen=True, kw_only=True):
     schedule_to_start_seconds: float | None
 
 
+class Chosen(NamedTuple):
+    """What a Choice state comes to."""
+
+    next: str
+    output: JSON
+    assigned: dict[str, JSON] | None
+
+
 def arguments(state: State, raw: JSON, scope: Scope) -> JSON:
-    """What the state works on: InputPath, then Parameters. For a Map, that is before its items are taken."""
+    """What the state works on: InputPath, then Parameters; or Arguments. For a Map, that is before its items are
+    taken."""
     select = state.input_path
     template = state.parameters if isinstance(state, Pass | Task | Parallel) else None
     if template is None:
@@ -41,10 +53,12 @@ def arguments(state: State, raw: JSON, scope: Scope) -> JSON:
 
 
 def output(state: State, raw: JSON, result: JSON, scope: Scope) -> JSON:
-    """What the state passes on: ResultSelector, ResultPath, OutputPath, as far as its type has them.
+    """What the state passes on: ResultSelector, ResultPath, OutputPath, as far as its type has them; or Output.
 
     For Wait, Succeed and Choice `result` is the effective input (`arguments`), which OutputPath applies to.
     """
+    if state.jsonata:
+        return result if state.output is None else state.output(raw, _evaluation(state, result, scope))
     evaluation = Evaluation(scope)
     if isinstance(state, Task | Parallel | Map):
         if state.selector is not None:
@@ -56,24 +70,59 @@ def output(state: State, raw: JSON, result: JSON, scope: Scope) -> JSON:
     return result if state.output_path is None else state.output_path(result, evaluation)
 
 
+def assigned(state: State, raw: JSON, result: JSON, scope: Scope) -> dict[str, JSON] | None:
+    """The variables that the state assigns once it has its result, None where it assigns none.
+
+    All of them see the variables as they were when the state was entered. In JSONPath, `$` is the result.
+    """
+    if state.assign is None:
+        return None
+    value = raw if state.jsonata else result
+    return variables_of(state.assign, value, _evaluation(state, result, scope), state.where)
+
+
+def _evaluation(state: State, result: JSON, scope: Scope) -> Evaluation:
+    """After the state's work: `$states.result` is there for those types of state that have one."""
+    return Evaluation(scope, result) if isinstance(state, Task | Parallel | Map) else Evaluation(scope)
+
+
+def variables_of(assign: Expression, value: JSON, evaluation: Evaluation, where: str) -> dict[str, JSON]:
+    """What an Assign comes to. Raises StateError (States.DataLimitExceeded) when it is too much."""
+    made = assign(value, evaluation)
+    assert isinstance(made, dict)
+    if weigh(made) > MAX_ASSIGNED_BYTES and len(encode(made)) > MAX_ASSIGNED_BYTES:
+        raise StateError(
+            DATA_LIMIT_EXCEEDED, f"{where}.Assign: the variables have more than {MAX_ASSIGNED_BYTES:,} bytes"
+        )
+    return made
+
+
 def pass_result(state: Pass, raw: JSON, scope: Scope) -> JSON:
     """A Pass state's result: its Result if it has one, else its arguments."""
     return state.result if state.has_result else arguments(state, raw, scope)
 
 
-def choose(state: Choice, raw: JSON, scope: Scope) -> tuple[str, JSON]:
-    """The next state's name, and the output. Raises StateError (States.NoChoiceMatched) without a Default."""
+def choose(state: Choice, raw: JSON, scope: Scope) -> Chosen:
+    """Where it goes, with what. Raises StateError (States.NoChoiceMatched) without a Default."""
     evaluation = Evaluation(scope)
     value = raw if state.input_path is None else state.input_path(raw, evaluation)
-    for rule, following in state.rules:
-        if rule(value, evaluation):
-            chosen = following
+    chosen: Choice | ChoiceRule = state
+    following = state.default
+    for rule in state.rules:
+        if rule.holds(value, evaluation):
+            chosen, following = rule, rule.next
             break
-    else:
-        if state.default is None:
-            raise StateError(NO_CHOICE_MATCHED, f"{state.where}: no rule holds for the input, and there is no Default")
-        chosen = state.default
-    return chosen, value if state.output_path is None else state.output_path(value, evaluation)
+    if following is None:
+        raise StateError(NO_CHOICE_MATCHED, f"{state.where}: no rule holds for the input, and there is no Default")
+    made = value
+    if chosen.output is not None:
+        made = chosen.output(raw, Evaluation(scope))
+    elif state.output_path is not None:
+        made = state.output_path(value, evaluation)
+    variables = None
+    if chosen.assign is not None:
+        variables = variables_of(chosen.assign, value, Evaluation(scope), state.where)
+    return Chosen(following, made, variables)
 
 
 def wait_until(state: Wait, raw: JSON, scope: Scope) -> datetime:
@@ -108,20 +157,25 @@ def task_target(state: Task, args: JSON) -> tuple[str, JSON]:
     if not resource.lambda_invoke:
         return state.task_queue or resource.queue, args
     if not isinstance(args, dict):
-        raise StateError(RUNTIME, f"{state.where}.Parameters: lambda:invoke wants an object with FunctionName")
+        raise StateError(RUNTIME, f"{_arguments_of(state)}: lambda:invoke wants an object with FunctionName")
     queue = state.task_queue or resource.queue
     if not queue:
         written = args.get("FunctionName")
         named = function_name(written) if isinstance(written, str) else None
         if named is None:
-            raise StateError(RUNTIME, f"{state.where}.Parameters.FunctionName: does not name a Lambda function")
+            raise StateError(RUNTIME, f"{_arguments_of(state)}.FunctionName: does not name a Lambda function")
         queue = named
     return queue, args.get("Payload", {})
 
 
+def _arguments_of(state: Task) -> str:
+    return f"{state.where}.{'Arguments' if state.jsonata else 'Parameters'}"
+
+
 def task_result(state: Task, result: JSON) -> JSON:
-    """A task's result as the reference service wraps it: only for `arn:aws:states:::lambda:invoke` is it wrapped."""
-    if not state.resource.lambda_invoke:
+    """A task's result as the reference service wraps it: only that of `arn:aws:states:::lambda:invoke` is, and not
+    where it comes by the task's token."""
+    if not state.resource.lambda_invoke or state.resource.wait_for_token:
         return result
     return {"ExecutedVersion": "$LATEST", "Payload": result, "StatusCode": 200}
 
@@ -133,7 +187,7 @@ def map_items(state: Map, raw: JSON, scope: Scope) -> list[JSON]:
     if state.items is not None:
         value = state.items(value, evaluation)
     if not isinstance(value, list):
-        field = ".ItemsPath" if state.items is not None else ""
+        field = "" if state.items is None else ".Items" if state.jsonata else ".ItemsPath"
         raise StateError(RUNTIME, f"{state.where}{field}: a Map state needs an array of items, not {kind(value)}")
     return value
 
@@ -161,7 +215,14 @@ class _ItemContext:
 
     def scope(self) -> Scope:
         base = self.base
-        return Scope(context=self.build, random=base.random, uuid=base.uuid, now=base.now)
+        return Scope(
+            context=self.build,
+            random=base.random,
+            uuid=base.uuid,
+            now=base.now,
+            variable=base.variable,
+            meter=base.meter,
+        )
 
 
 def map_concurrency(state: Map, raw: JSON, scope: Scope) -> int:

@@ -11,6 +11,7 @@ from typing import Final
 
 from daemon.language.definition import Fault
 from daemon.language.values import kind
+from daemon.language.variables import VariableScope
 from enginekit.messages.json import JSON
 
 MAX_FAULTS: Final = 1_000
@@ -23,13 +24,15 @@ LONGEST_SECONDS: Final = 99_999_999
 
 
 class Findings:
-    """What is wrong with a definition, and what is only worth a warning; and the names used in it so far."""
+    """What is wrong with a definition, and what is only worth a warning; the names used in it so far, and the
+    variables of the machine being read."""
 
     def __init__(self, node_types: frozenset[str] | None) -> None:
         self.faults: list[Fault] = []
         self.warnings: list[Fault] = []
         self.names: dict[str, str] = {}
         self.node_types = node_types
+        self.variables = VariableScope()
         self._untold = 0
         self._suggestions = 0
 
@@ -61,12 +64,14 @@ class Findings:
 
 
 class Fields:
-    """One object of the definition at a path, read field by field."""
+    """One object of the definition at a path, read field by field. `jsonata`: its expressions are JSONata, else
+    JSONPath."""
 
-    def __init__(self, findings: Findings, where: str, values: dict[str, JSON]) -> None:
+    def __init__(self, findings: Findings, where: str, values: dict[str, JSON], jsonata: bool = False) -> None:
         self.findings = findings
         self.where = where
         self.values = values
+        self.jsonata = jsonata
 
     def __contains__(self, name: str) -> bool:
         return name in self.values
@@ -130,7 +135,7 @@ class Fields:
         """An object, None where there is none."""
         value = self.values.get(name)
         if isinstance(value, dict):
-            return Fields(self.findings, self.path(name), value)
+            return Fields(self.findings, self.path(name), value, self.jsonata)
         if name in self.values:
             self._wrong(name, "an object")
         return None
@@ -147,7 +152,7 @@ class Fields:
         made: list[Fields] = []
         for index, item in enumerate(value):
             if isinstance(item, dict):
-                made.append(Fields(self.findings, f"{self.path(name)}[{index}]", item))
+                made.append(Fields(self.findings, f"{self.path(name)}[{index}]", item, self.jsonata))
             else:
                 self.fault(f"{name}[{index}]", f"must be an object, not {kind(item)}")
         return made

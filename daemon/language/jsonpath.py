@@ -8,8 +8,9 @@ path, is read without a budget or a stage: its cost is its length.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -27,15 +28,21 @@ Stage: TypeAlias = Callable[[list[JSON], JSON, Evaluation], list[JSON]]
 """(the values found so far, the root, the evaluation) -> the values found next. Raises Failed when over budget."""
 
 
+_ROOT: Final = re.compile(r"\$\$|\$\w*")
+_ORIGINS: Final = {"$": "the input", "$$": "the context object"}
+
+
 class Path(msgspec.Struct, frozen=True, kw_only=True):
     """A compiled path.
 
-    `reference` holds the steps of a path made of names and single indices only, else None. `context`: it begins with
-    `$$`. `read` applies it to an input; raises Failed where there is nothing, and when over budget.
+    `reference` holds the steps of a path made of names and single indices only, else None. `root` is what it begins
+    with: `$`, `$$` or `$variable`; `variables` names all that it refers to. `read` applies it to an input; raises
+    Failed where there is nothing, and when over budget.
     """
 
     text: str
-    context: bool
+    root: str
+    variables: frozenset[str]
     reference: Steps | None
     read: Callable[[JSON, Evaluation], JSON]
 
@@ -47,17 +54,32 @@ def compile_path(text: str) -> Path:
 
 def compile_tree(text: str, tree: PathTree) -> Path:
     """Compile a path that was read already; `text` is how it is called in messages."""
-    context = tree.root == "$$"
     steps, rest = _split(tree.tokens)
     if rest:
-        read = _searching(text, steps, rest, context)
-    elif context:
-        read = _of_context(text, steps)
+        read = _searching(text, steps, rest, tree.root)
+    elif tree.root != "$":
+        read = _elsewhere(text, steps, _start(tree.root))
     elif len(steps) == 1 and isinstance(steps[0], str):
         read = _field(text, steps[0])
     else:
         read = _reference(text, steps)
-    return Path(text=text, context=context, reference=None if rest else steps, read=read)
+    return Path(
+        text=text,
+        root=tree.root,
+        variables=frozenset(tree.variables()),
+        reference=None if rest else steps,
+        read=read,
+    )
+
+
+def _start(root: str) -> Callable[[JSON, Evaluation], JSON]:
+    """Where a path with this root begins."""
+    if root == "$":
+        return lambda value, evaluation: value
+    if root == "$$":
+        return lambda value, evaluation: evaluation.context()
+    name = root[1:]
+    return lambda value, evaluation: evaluation.variable(name)
 
 
 def _split(tokens: tuple[Token, ...]) -> tuple[Steps, tuple[Token, ...]]:
@@ -86,9 +108,13 @@ def _reference(text: str, steps: Steps) -> Callable[[JSON, Evaluation], JSON]:
     return read
 
 
-def _of_context(text: str, steps: Steps) -> Callable[[JSON, Evaluation], JSON]:
+def _elsewhere(
+    text: str, steps: Steps, start: Callable[[JSON, Evaluation], JSON]
+) -> Callable[[JSON, Evaluation], JSON]:
+    """Reads a plain path into the context object or a variable."""
+
     def read(value: JSON, evaluation: Evaluation) -> JSON:
-        return _follow(text, steps, evaluation.context())
+        return _follow(text, steps, start(value, evaluation))
 
     return read
 
@@ -109,7 +135,9 @@ def _follow(text: str, steps: Steps, value: JSON) -> JSON:
 
 def _nothing(text: str, steps: Steps, value: JSON) -> Failed:
     """Why there is nothing at the end of the steps."""
-    place = "the context object" if text.startswith("$$") else "the input"
+    root = _ROOT.match(text)
+    origin = root[0] if root is not None else "$"
+    place = _ORIGINS.get(origin, f'the variable "{origin}"')
     for step in steps:
         if isinstance(step, str):
             if not isinstance(value, dict):
@@ -128,13 +156,14 @@ def _nothing(text: str, steps: Steps, value: JSON) -> Failed:
     return Failed(f'"{text}" finds nothing')
 
 
-def _searching(text: str, steps: Steps, rest: tuple[Token, ...], context: bool) -> Callable[[JSON, Evaluation], JSON]:
+def _searching(text: str, steps: Steps, rest: tuple[Token, ...], root: str) -> Callable[[JSON, Evaluation], JSON]:
     """Reads a path that is more than steps: the steps, then stages, then functions."""
     search = _search(text, rest)
+    start = _start(root)
 
     def read(value: JSON, evaluation: Evaluation) -> JSON:
-        root: JSON = evaluation.context() if context else value
-        found = search(_follow(text, steps, root), root, evaluation)
+        origin = start(value, evaluation)
+        found = search(_follow(text, steps, origin), origin, evaluation)
         evaluation.weigh(found)
         return found
 
@@ -317,11 +346,11 @@ def _operand(tree: PathTree) -> Operand:
     """A path in a filter: the value there, the list of values, or absent."""
     steps, rest = _split(tree.tokens)
     search = _search(tree.root, rest) if rest else None
-    root_of = tree.root
+    elsewhere = _start(tree.root) if tree.root not in ("@", "$") else None
+    of_item = tree.root == "@"
 
     def operand(value: JSON, root: JSON, evaluation: Evaluation) -> Found:
-        start: JSON = value if root_of == "@" else root if root_of == "$" else evaluation.context()
-        found = start
+        found = value if of_item else root if elsewhere is None else elsewhere(value, evaluation)
         for step in steps:
             if isinstance(step, str):
                 if isinstance(found, dict) and step in found:

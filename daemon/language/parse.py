@@ -10,6 +10,7 @@ from daemon.language.graph import Graph
 from daemon.language.parse_states import parse_state
 from daemon.language.source import load
 from daemon.language.values import kind
+from daemon.language.variables import VariableScope
 
 MAX_NAME: Final = 80
 _TOP: Final = ("Comment", "StartAt", "States", "Version", "TimeoutSeconds", "QueryLanguage")
@@ -32,6 +33,7 @@ def parse_definition(text: str | bytes, node_types: frozenset[str] | None = None
         fields.fault("Version", f'only version "1.0" of the language is known, not "{version}"')
     timeout = fields.whole("TimeoutSeconds", 1, LONGEST_SECONDS)
     machine = _machine(fields, _TOP, "a definition")
+    findings.variables.check(findings.fault, findings.suggest)
     if findings.faults:
         raise InvalidDefinition(findings.all_faults())
     return Definition(
@@ -44,10 +46,21 @@ def parse_definition(text: str | bytes, node_types: frozenset[str] | None = None
     )
 
 
-def _machine(fields: Fields, names: tuple[str, ...], what: str) -> Machine:
+def _machine(fields: Fields, names: tuple[str, ...], what: str, *, isolated: bool = False) -> Machine:
+    """`isolated`: the variables of outside are not seen in it."""
     fields.only(names, what)
     fields.text("Comment")
     query_language(fields)
+    findings = fields.findings
+    outer = findings.variables
+    findings.variables = VariableScope(outer, isolated=isolated)
+    try:
+        return _states(fields)
+    finally:
+        findings.variables = outer
+
+
+def _states(fields: Fields) -> Machine:
     start = fields.text("StartAt")
     states = fields.object("States")
     for name in ("StartAt", "States"):
@@ -64,6 +77,8 @@ def _machine(fields: Fields, names: tuple[str, ...], what: str) -> Machine:
     for name in states.values:
         _check_name(fields.findings, states.path(name), name)
         state = states.object(name)
+        if state is not None:
+            state.jsonata = fields.jsonata
         parsed = _state(state, name, graph) if state is not None else None
         if parsed is None:
             graph.unknown()
@@ -85,12 +100,19 @@ def _check_name(findings: Findings, path: str, name: str) -> None:
 
 
 def query_language(fields: Fields) -> None:
-    """QueryLanguage, of a machine or a state."""
+    """QueryLanguage, of a machine or a state: what it does not say, it has from the machine around it."""
     language = fields.text("QueryLanguage")
     if language == "JSONata":
-        fields.fault("QueryLanguage", "JSONata is not available in this version; only JSONPath is")
-    elif language not in (None, "JSONPath"):
-        fields.fault("QueryLanguage", f'must be "JSONPath", not "{language}"')
+        fields.jsonata = True
+    elif language == "JSONPath":
+        if fields.jsonata:
+            fields.fault(
+                "QueryLanguage", "must be JSONata here, since the definition is; only the other way round mixes"
+            )
+        fields.jsonata = False
+    elif language is not None:
+        hint = fields.findings.suggest(language, ("JSONPath", "JSONata"))
+        fields.fault("QueryLanguage", f'must be "JSONPath" or "JSONata", not "{language}"{hint}')
 
 
 def _state(fields: Fields, name: str, graph: Graph) -> State | None:
@@ -109,5 +131,5 @@ def _state(fields: Fields, name: str, graph: Graph) -> State | None:
     return parse_state(sort, fields, name, graph, _nested)
 
 
-def _nested(fields: Fields, more: tuple[str, ...], what: str) -> Machine:
-    return _machine(fields, (*_BRANCH, *more), what)
+def _nested(fields: Fields, more: tuple[str, ...], what: str, isolated: bool = False) -> Machine:
+    return _machine(fields, (*_BRANCH, *more), what, isolated=isolated)

@@ -19,29 +19,49 @@ from daemon.language.choice import (
 from daemon.language.definition import Rule
 from daemon.language.fields import Fields
 from daemon.language.jsonpath import Path
+from daemon.language.parse_fields import query
 from daemon.language.template import read_path
 from daemon.language.timestamps import parse_timestamp
 
 _JOINS: Final = ("And", "Or", "Not")
 _WITH_PATH: Final = {f"{name}Path": test for name, test in COMPARISONS.items()}
 OPERATORS: Final = (*_JOINS, *COMPARISONS, *_WITH_PATH, *TYPE_TESTS, "IsPresent", "StringMatches")
-REFUSED_IN_RULES: Final = {
-    "Assign": "variables (Assign) are not available in this version",
-    "Condition": "belongs to JSONata; only JSONPath is available in this version",
-    "Output": "belongs to JSONata; only JSONPath is available in this version",
-}
+_OUTERMOST: Final = ("Next", "Assign")
+
+
+def parse_condition(rule: Fields) -> Rule | None:
+    """Read what one entry of Choices asks, in the state's query language; None when it was reported."""
+    return _query(rule) if rule.jsonata else parse_rule(rule, top=True)
+
+
+def _query(rule: Fields) -> Rule | None:
+    """Condition: an expression that gives true or false."""
+    if any(name in OPERATORS or name == "Variable" for name in rule.values):
+        rule.findings.fault(rule.where, "operators belong to JSONPath, and this state is JSONata: use Condition")
+        return None
+    rule.only(("Condition", "Next", "Assign", "Output", "Comment"), "a choice rule")
+    rule.text("Comment")
+    if "Condition" not in rule:
+        rule.findings.fault(rule.where, "needs Condition, an expression that gives true or false")
+        return None
+    read = query(rule, "Condition", lambda value: value if isinstance(value, bool) else None, "true or false")
+    if read is None:
+        written = rule.flag("Condition")
+        return None if written is None else lambda value, evaluation: bool(written)
+    return lambda value, evaluation: read(value, evaluation) is True
 
 
 def parse_rule(rule: Fields, *, top: bool) -> Rule | None:
     """Read one rule; None when it was reported. `top`: it stands in Choices itself, where Next belongs."""
     refused = False
     for name in rule.values:
-        if name in REFUSED_IN_RULES:
-            rule.fault(name, REFUSED_IN_RULES[name])
+        if name in ("Condition", "Output"):
+            rule.fault(name, "belongs to JSONata, and this state is JSONPath")
             refused = True
-        elif name == "Next" and not top:
-            rule.fault(name, "only a rule directly in Choices has a Next")
-        elif name not in OPERATORS and name not in ("Variable", "Next", "Comment"):
+        elif name in _OUTERMOST:
+            if not top:
+                rule.fault(name, f"only a rule directly in Choices has {name}")
+        elif name not in OPERATORS and name not in ("Variable", "Comment"):
             rule.fault(name, f"not an operator of a choice rule{rule.findings.suggest(name, OPERATORS)}")
             refused = True
     rule.text("Comment")
@@ -111,4 +131,4 @@ def _fits(rule: Fields, operator: str) -> bool:
 
 def _path(rule: Fields, name: str) -> Path | None:
     text = rule.text(name)
-    return read_path(text, rule.path(name), rule.findings.fault) if text is not None else None
+    return read_path(text, rule.path(name), rule.findings) if text is not None else None

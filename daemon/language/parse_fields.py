@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from daemon.language.definition import Catcher, Placement, Quantity, Retrier
-from daemon.language.errors import ALL, HTTP_STATUS, RESERVED, RUNTIME, StateError
+from daemon.language.errors import ALL, HTTP_STATUS, QUERY_EVALUATION_ERROR, RESERVED, RUNTIME, StateError
 from daemon.language.evaluation import Evaluation, Expression
 from daemon.language.fields import LONGEST_SECONDS, Fields
 from daemon.language.graph import Graph
 from daemon.language.jsonpath import Path
 from daemon.language.placement import compile_placement, discard
+from daemon.language.query import compile_query_template, compile_text, is_query
 from daemon.language.retry import MAX_DELAY_SECONDS
 from daemon.language.template import compile_template, compile_value, constant, placed, read_path
 from daemon.language.values import kind
+from daemon.language.variables import name_fault
 from enginekit.messages.json import JSON
 
 
@@ -25,19 +27,36 @@ def selection(fields: Fields, name: str) -> Expression | None:
     if text is None or text == "$":
         return None
     where = fields.path(name)
-    path = read_path(text, where, fields.findings.fault)
+    path = read_path(text, where, fields.findings)
     return placed(path.read, where, RUNTIME) if path is not None else None
 
 
 def template(fields: Fields, name: str) -> Expression | None:
-    """Parameters, ResultSelector, ItemSelector: a payload template, None where there is none."""
+    """Parameters, ResultSelector, ItemSelector: a template in the state's language, None where there is none."""
     if name not in fields:
         return None
     value = fields.values[name]
+    if fields.jsonata:
+        return compile_query_template(value, fields.path(name), fields.findings)
     if not isinstance(value, dict):
         fields.fault(name, f"must be an object, not {kind(value)}")
         return None
-    return compile_template(value, fields.path(name), fields.findings.fault)
+    return compile_template(value, fields.path(name), fields.findings)
+
+
+def assignment(fields: Fields) -> Expression | None:
+    """Assign: an object of variables, None where there is none."""
+    given = fields.object("Assign")
+    if given is None:
+        return None
+    for written in given.values:
+        name = written if fields.jsonata else written.removesuffix(".$")
+        fault = name_fault(name)
+        if fault is not None:
+            given.fault(written, fault)
+        else:
+            fields.findings.variables.assign(name, given.path(written))
+    return template(fields, "Assign")
 
 
 def result_path(fields: Fields) -> Placement | None:
@@ -47,8 +66,8 @@ def result_path(fields: Fields) -> Placement | None:
     path = reference(fields, "ResultPath")
     if path is None or path.reference is None:
         return None
-    if path.context:
-        fields.fault("ResultPath", "a result cannot be put into the context object ($$)")
+    if path.root != "$":
+        fields.fault("ResultPath", f"a result is put into the input ($), not into {path.root}")
     elif any(isinstance(step, int) and step < 0 for step in path.reference):
         fields.fault("ResultPath", "a result cannot be put at a place counted from the end")
     elif path.reference:
@@ -59,7 +78,7 @@ def result_path(fields: Fields) -> Placement | None:
 def reference(fields: Fields, name: str) -> Path | None:
     """A reference path: one that can lead to one place only."""
     text = fields.text(name)
-    path = read_path(text, fields.path(name), fields.findings.fault) if text is not None else None
+    path = read_path(text, fields.path(name), fields.findings) if text is not None else None
     if path is not None and path.reference is None:
         fields.fault(
             name, f'"{text}" must be a reference path: names and single indices, without * .. , : ? or functions'
@@ -76,16 +95,34 @@ def looked_up(fields: Fields, name: str, check: Callable[[JSON], JSON], wanted: 
     where = fields.path(name)
     text = path.text
     read = placed(path.read, where, RUNTIME)
+    return _checked(read, check, RUNTIME, f'{where}: the value at "{text}" must be {wanted}')
 
-    def look_up(value: JSON, evaluation: Evaluation) -> JSON:
+
+def _checked(read: Expression, check: Callable[[JSON], JSON], error: str, demand: str) -> Expression:
+    """What is read, as far as `check` accepts it. `demand` is what the error's cause begins with."""
+
+    def apply(value: JSON, evaluation: Evaluation) -> JSON:
         found = read(value, evaluation)
         checked = check(found)
         if checked is None:
             shown = f"{found}" if isinstance(found, int | float) and not isinstance(found, bool) else kind(found)
-            raise StateError(RUNTIME, f'{where}: the value at "{text}" must be {wanted}, not {shown}')
+            raise StateError(error, f"{demand}, not {shown}")
         return checked
 
-    return look_up
+    return apply
+
+
+def query(fields: Fields, name: str, check: Callable[[JSON], JSON], wanted: str) -> Expression | None:
+    """An expression in a JSONata state's field, for a value that `check` accepts and may convert (None refuses it).
+    None where there is none."""
+    text = fields.values.get(name)
+    if not fields.jsonata or not isinstance(text, str) or not is_query(text):
+        return None
+    where = fields.path(name)
+    read = compile_text(text, where, fields.findings)
+    if read is None:
+        return constant(None)
+    return _checked(read, check, QUERY_EVALUATION_ERROR, f"{where}: must give {wanted}")
 
 
 def whole_in(least: int, most: int) -> Callable[[JSON], int | None]:
@@ -102,17 +139,25 @@ def whole_in(least: int, most: int) -> Callable[[JSON], int | None]:
 
 
 def quantity(fields: Fields, name: str, least: int, most: int) -> Quantity:
-    """A whole number, or the number at the reference path in the same field with `Path` at its end."""
+    """A whole number, or what gives it: an expression in its place, or a reference path in the field with `Path`."""
+    wanted = f"a whole number from {least:,} to {most:,}"
+    queried = query(fields, name, whole_in(least, most), wanted)
+    if queried is not None or fields.jsonata:
+        return queried if queried is not None else fields.whole(name, least, most)
     by_path = f"{name}Path"
     written = fields.whole(name, least, most)
-    read = looked_up(fields, by_path, whole_in(least, most), f"a whole number from {least:,} to {most:,}")
+    read = looked_up(fields, by_path, whole_in(least, most), wanted)
     if name in fields and by_path in fields:
         fields.fault(by_path, f"stands beside {name}; only one of them can be")
     return written if read is None else read
 
 
 def text_or_path(fields: Fields, name: str) -> str | Expression:
-    """A string, or the string that a reference path or intrinsic function in the field with `Path` gives."""
+    """A string, or what gives it: an expression in its place, or a path or intrinsic function in the field with
+    `Path`."""
+    queried = query(fields, name, lambda value: value if isinstance(value, str) else None, "a string")
+    if queried is not None or fields.jsonata:
+        return queried if queried is not None else fields.text(name) or ""
     by_path = f"{name}Path"
     written = fields.text(name)
     text = fields.text(by_path)
@@ -123,7 +168,7 @@ def text_or_path(fields: Fields, name: str) -> str | Expression:
     if text.startswith("$"):
         return looked_up(fields, by_path, lambda value: value if isinstance(value, str) else None, "a string") or ""
     where = fields.path(by_path)
-    read = compile_value(text, where, fields.findings.fault)
+    read = compile_value(text, where, fields.findings)
     if read is None:
         return ""
 
@@ -172,7 +217,7 @@ _RETRIER = (
     "JitterStrategy",
     "Comment",
 )
-_CATCHER = ("ErrorEquals", "Next", "ResultPath", "Comment")
+_CATCHER = ("ErrorEquals", "Next", "Assign", "Comment")
 
 
 def retriers(fields: Fields) -> tuple[Retrier, ...]:
@@ -209,10 +254,10 @@ def catchers(fields: Fields, graph: Graph, name: str) -> tuple[Catcher, ...]:
     made: list[Catcher] = []
     written = fields.objects("Catch", empty=True)
     for each in written:
-        for refused in ("Assign", "Output"):
-            if refused in each:
-                each.fault(refused, "is not available in this version")
-        each.only((*_CATCHER, "Assign", "Output"), "a catcher")
+        mine, other = ("Output", "ResultPath") if each.jsonata else ("ResultPath", "Output")
+        if other in each:
+            each.fault(other, f"belongs to the other query language; here it is {mine}")
+        each.only((*_CATCHER, mine, other), "a catcher")
         each.text("Comment")
         target = each.text("Next")
         if target is not None:
@@ -222,7 +267,15 @@ def catchers(fields: Fields, graph: Graph, name: str) -> tuple[Catcher, ...]:
             if "Next" not in each:
                 each.findings.fault(each.where, "needs Next, the state to go to")
         errors = _errors(each, each is written[-1])
-        made.append(Catcher(errors=errors, next=target or "", place=result_path(each)))
+        made.append(
+            Catcher(
+                errors=errors,
+                next=target or "",
+                place=None if each.jsonata else result_path(each),
+                output=template(each, "Output") if each.jsonata else None,
+                assign=assignment(each),
+            )
+        )
     return tuple(made)
 
 

@@ -7,31 +7,32 @@ from datetime import datetime, timedelta
 
 from daemon.language.definition import (
     Choice,
+    ChoiceRule,
     Fail,
     Parallel,
     Pass,
-    Rule,
     State,
     StateKind,
     Succeed,
     Task,
     Wait,
 )
-from daemon.language.evaluation import Evaluation
+from daemon.language.evaluation import Evaluation, Expression
 from daemon.language.fields import LONGEST_SECONDS, MAX_COUNT, Fields
 from daemon.language.graph import Graph
-from daemon.language.parse_choice import parse_rule
+from daemon.language.parse_choice import parse_condition
 from daemon.language.parse_fields import (
+    assignment,
     catchers,
     looked_up,
     quantity,
+    query,
     result_path,
     retriers,
     selection,
     template,
     text_or_path,
     transition,
-    whole_in,
 )
 from daemon.language.parse_map import Nested, parse_map
 from daemon.language.parse_task import parse_resource_field
@@ -56,15 +57,18 @@ def parse_state(sort: StateKind, fields: Fields, name: str, graph: Graph, nested
         return Succeed(
             name=name,
             where=fields.where,
+            jsonata=fields.jsonata,
             end=True,
             input_path=selection(fields, "InputPath"),
             output_path=selection(fields, "OutputPath"),
+            output=template(fields, "Output"),
         )
     if sort is StateKind.FAIL:
         graph.end(name)
         return Fail(
             name=name,
             where=fields.where,
+            jsonata=fields.jsonata,
             end=True,
             error=text_or_path(fields, "Error"),
             cause=text_or_path(fields, "Cause"),
@@ -79,10 +83,13 @@ def _pass(fields: Fields, name: str, graph: Graph) -> Pass:
     return Pass(
         name=name,
         where=fields.where,
+        jsonata=fields.jsonata,
         next=following,
         end=end,
         input_path=selection(fields, "InputPath"),
         output_path=selection(fields, "OutputPath"),
+        output=template(fields, "Output"),
+        assign=assignment(fields),
         parameters=template(fields, "Parameters"),
         place=result_path(fields),
         has_result="Result" in fields,
@@ -105,7 +112,9 @@ def _task(fields: Fields, name: str, graph: Graph) -> Task | None:
     if fields.object("Credentials") is not None:
         fields.findings.warn(fields.path("Credentials"), "has no meaning here and is not used")
     input_path = selection(fields, "InputPath")
-    parameters = template(fields, "Parameters")
+    parameters = template(fields, "Arguments" if fields.jsonata else "Parameters")
+    output = template(fields, "Output")
+    assign = assignment(fields)
     selector = template(fields, "ResultSelector")
     place = result_path(fields)
     retry = retriers(fields)
@@ -116,10 +125,13 @@ def _task(fields: Fields, name: str, graph: Graph) -> Task | None:
     return Task(
         name=name,
         where=fields.where,
+        jsonata=fields.jsonata,
         next=following,
         end=end,
         input_path=input_path,
         output_path=output_path,
+        output=output,
+        assign=assign,
         parameters=parameters,
         selector=selector,
         place=place,
@@ -137,9 +149,9 @@ def _task(fields: Fields, name: str, graph: Graph) -> Task | None:
 def _choice(fields: Fields, name: str, graph: Graph) -> Choice:
     if "Choices" not in fields:
         fields.findings.fault(fields.where, "needs Choices, its rules")
-    rules: list[tuple[Rule, str]] = []
+    rules: list[ChoiceRule] = []
     for each in fields.objects("Choices"):
-        rule = parse_rule(each, top=True)
+        rule = parse_condition(each)
         target = each.text("Next")
         if target is not None:
             graph.link(name, each.path("Next"), target)
@@ -147,16 +159,21 @@ def _choice(fields: Fields, name: str, graph: Graph) -> Choice:
             graph.unknown()
             if "Next" not in each:
                 each.findings.fault(each.where, "needs Next, the state to go to")
+        output = template(each, "Output") if each.jsonata else None
+        assign = assignment(each)
         if rule is not None and target is not None:
-            rules.append((rule, target))
+            rules.append(ChoiceRule(holds=rule, next=target, output=output, assign=assign))
     default = fields.text("Default")
     if default is not None:
         graph.link(name, fields.path("Default"), default)
     return Choice(
         name=name,
         where=fields.where,
+        jsonata=fields.jsonata,
         input_path=selection(fields, "InputPath"),
         output_path=selection(fields, "OutputPath"),
+        output=template(fields, "Output"),
+        assign=assignment(fields),
         rules=tuple(rules),
         default=default,
     )
@@ -164,44 +181,43 @@ def _choice(fields: Fields, name: str, graph: Graph) -> Choice:
 
 def _wait(fields: Fields, name: str, graph: Graph) -> Wait | None:
     following, end = transition(fields, name, graph)
-    given = [each for each in ("Seconds", "SecondsPath", "Timestamp", "TimestampPath") if each in fields]
+    names = ("Seconds", "Timestamp") if fields.jsonata else ("Seconds", "SecondsPath", "Timestamp", "TimestampPath")
+    given = [each for each in names if each in fields]
     if len(given) != 1:
         found = f"here are {' and '.join(given)}" if given else "there is none"
         fields.findings.fault(
-            fields.where, f"a Wait state has one of Seconds, SecondsPath, Timestamp and TimestampPath, and {found}"
+            fields.where, f"a Wait state has one of {', '.join(names[:-1])} and {names[-1]}, and {found}"
         )
     until = _until(fields)
     input_path = selection(fields, "InputPath")
     output_path = selection(fields, "OutputPath")
+    output = template(fields, "Output")
+    assign = assignment(fields)
     if until is None:
         return None
     return Wait(
         name=name,
         where=fields.where,
+        jsonata=fields.jsonata,
         next=following,
         end=end,
         input_path=input_path,
         output_path=output_path,
+        output=output,
+        assign=assign,
         until=until,
     )
 
 
 def _until(fields: Fields) -> Callable[[JSON, Evaluation], datetime] | None:
     """When the wait is over."""
-    seconds = fields.whole("Seconds", 0, LONGEST_SECONDS)
-    by_seconds = looked_up(
-        fields, "SecondsPath", whole_in(0, LONGEST_SECONDS), f"a whole number from 0 to {LONGEST_SECONDS:,}"
-    )
-    timestamp = fields.text("Timestamp")
-    moment = parse_timestamp(timestamp) if timestamp is not None else None
-    if timestamp is not None and moment is None:
-        fields.fault("Timestamp", f'"{timestamp[:60]}" is not a timestamp like 2016-03-14T01:59:00Z')
-    by_timestamp = looked_up(fields, "TimestampPath", _timestamp, "a timestamp like 2016-03-14T01:59:00Z")
-    if seconds is not None:
+    seconds = quantity(fields, "Seconds", 0, LONGEST_SECONDS)
+    moment = _moment(fields)
+    if isinstance(seconds, int):
         duration = timedelta(seconds=seconds)
         return lambda value, evaluation: evaluation.scope.now + duration
-    if by_seconds is not None:
-        read_seconds = by_seconds
+    if seconds is not None:
+        read_seconds = seconds
 
         def after_seconds(value: JSON, evaluation: Evaluation) -> datetime:
             found = read_seconds(value, evaluation)
@@ -209,11 +225,10 @@ def _until(fields: Fields) -> Callable[[JSON, Evaluation], datetime] | None:
             return evaluation.scope.now + timedelta(seconds=found)
 
         return after_seconds
+    if isinstance(moment, datetime):
+        return lambda value, evaluation: moment
     if moment is not None:
-        fixed = moment
-        return lambda value, evaluation: fixed
-    if by_timestamp is not None:
-        read_timestamp = by_timestamp
+        read_timestamp = moment
 
         def at_timestamp(value: JSON, evaluation: Evaluation) -> datetime:
             found = read_timestamp(value, evaluation)
@@ -223,6 +238,19 @@ def _until(fields: Fields) -> Callable[[JSON, Evaluation], datetime] | None:
 
         return at_timestamp
     return None
+
+
+def _moment(fields: Fields) -> datetime | Expression | None:
+    """Timestamp, or what gives it."""
+    wanted = "a timestamp like 2016-03-14T01:59:00Z"
+    given = query(fields, "Timestamp", _timestamp, wanted) or looked_up(fields, "TimestampPath", _timestamp, wanted)
+    if given is not None:
+        return given
+    written = fields.text("Timestamp")
+    parsed = parse_timestamp(written) if written is not None else None
+    if written is not None and parsed is None:
+        fields.fault("Timestamp", f'"{written[:60]}" is not {wanted}')
+    return parsed
 
 
 def _timestamp(value: JSON) -> JSON:
@@ -236,11 +264,14 @@ def _parallel(fields: Fields, name: str, graph: Graph, nested: Nested) -> Parall
     return Parallel(
         name=name,
         where=fields.where,
+        jsonata=fields.jsonata,
         next=following,
         end=end,
         input_path=selection(fields, "InputPath"),
         output_path=selection(fields, "OutputPath"),
-        parameters=template(fields, "Parameters"),
+        output=template(fields, "Output"),
+        assign=assignment(fields),
+        parameters=template(fields, "Arguments" if fields.jsonata else "Parameters"),
         selector=template(fields, "ResultSelector"),
         place=result_path(fields),
         retry=retriers(fields),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from daemon.language.fields import Fields
+from daemon.language.query import is_query
 from daemon.language.resource import BadResource, Resource, ResourceKind, function_name, parse_resource
 
 
@@ -26,9 +27,6 @@ def parse_resource_field(fields: Fields) -> Resource | None:
     if resource.kind is ResourceKind.SIGNAL:
         fields.fault("Resource", "signals are not available in this version")
         return None
-    if resource.wait_for_token:
-        fields.fault("Resource", "waiting for a task token is not available in this version")
-        return None
     if resource.lambda_invoke:
         return _invoked(fields, resource)
     if resource.integration:
@@ -45,16 +43,21 @@ def parse_resource_field(fields: Fields) -> Resource | None:
 
 
 def _invoked(fields: Fields, resource: Resource) -> Resource | None:
-    parameters = fields.values.get("Parameters")
-    if not isinstance(parameters, dict) or not ("FunctionName" in parameters or "FunctionName.$" in parameters):
-        if "Parameters" not in fields or isinstance(parameters, dict):
-            fields.fault("Parameters", "lambda:invoke needs FunctionName, the function to run")
-        return None
-    if "FunctionName" not in parameters:
+    field = "Arguments" if fields.jsonata else "Parameters"
+    given = fields.values.get(field)
+    if fields.jsonata and isinstance(given, str):
         return resource
-    written = parameters["FunctionName"]
+    if not isinstance(given, dict) or not ("FunctionName" in given or "FunctionName.$" in given):
+        if field not in fields or isinstance(given, dict):
+            fields.fault(field, "lambda:invoke needs FunctionName, the function to run")
+        return None
+    if "FunctionName" not in given:
+        return resource
+    written = given["FunctionName"]
+    if fields.jsonata and isinstance(written, str) and is_query(written):
+        return resource
     name = function_name(written) if isinstance(written, str) else None
     if name is None:
-        fields.fault("Parameters.FunctionName", "does not name a Lambda function")
+        fields.fault(f"{field}.FunctionName", "does not name a Lambda function")
         return None
     return msgspec.structs.replace(resource, name=name, queue=name)

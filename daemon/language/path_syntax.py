@@ -1,8 +1,8 @@
 """The syntax of JSONPath: from text to a tree of plain values. No evaluation here.
 
-The grammar is Jayway's, which the reference service uses: `$` or `$$`, `.name` (a backslash makes the next character
-part of the name), `['name']`, `[0]`, `[-1]`, `[1:3]`, `[0,2]`, `['a','b']`, `*`, `..`, `[?(filter)]` and functions such
-as `.length()` at the end. Regular expressions in filters are left out: they cannot be bounded.
+The grammar is Jayway's, which the reference service uses: `$`, `$$` or `$variable`, `.name` (a backslash makes the next
+character part of the name), `['name']`, `[0]`, `[-1]`, `[1:3]`, `[0,2]`, `['a','b']`, `*`, `..`, `[?(filter)]` and
+functions such as `.length()` at the end. Regular expressions in filters are left out: they cannot be bounded.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ WORDS: Final = frozenset({"in", "nin", "subsetof", "anyof", "noneof", "size", "e
 MAX_STEPS: Final = 100
 """How many steps one path may have."""
 
-_PLAIN: Final = re.compile(r"(\$\$?)((?:\.[A-Za-z0-9_-]+)*)", re.ASCII)
+_PLAIN: Final = re.compile(r"(\$\$|\$(?:[A-Za-z_][A-Za-z0-9_]*)?)((?:\.[A-Za-z0-9_-]+)*)", re.ASCII)
+_VARIABLE: Final = re.compile(r"[^\W\d]\w*")
 """What nearly all paths are: names after dots, which need no cursor."""
 
 _REFUSED_IN_NAMES: Final = "*,?()]'\"" + SPACE
@@ -72,7 +73,9 @@ def read_path(cursor: Cursor, ends: str) -> PathTree:
     if cursor.accept("$$"):
         root = "$$"
     elif cursor.accept("$"):
-        root = "$"
+        name = _VARIABLE.match(cursor.text, cursor.position)
+        root = f"${name[0]}" if name is not None else "$"
+        cursor.position += len(root) - 1
     elif ends == _ENDS_IN_FILTER and cursor.accept("@"):
         root = "@"
     else:

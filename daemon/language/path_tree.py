@@ -58,10 +58,23 @@ Token: TypeAlias = "str | int | Wildcard | Slice | Names | Indices | Descend | F
 
 
 class PathTree(NamedTuple):
-    """A path. `root` is `$`, `$$` or, in a filter, `@`."""
+    """A path. `root` is `$` (the input), `$$` (the context object), `$name` (a variable) or, in a filter, `@`."""
 
     root: str
     tokens: tuple[Token, ...]
+
+    def variables(self) -> set[str]:
+        """The variables it refers to, those in its filters too."""
+        found = {self.root[1:]} if is_variable(self.root) else set()
+        for token in self.tokens:
+            if isinstance(token, Filter):
+                found |= _variables_of(token.condition)
+        return found
+
+
+def is_variable(root: str) -> bool:
+    """Whether a path's root is a variable."""
+    return len(root) > 1 and root != "$$"
 
 
 class Literal(NamedTuple):
@@ -103,6 +116,19 @@ class Or(NamedTuple):
 
 
 Condition: TypeAlias = "Compare | Exists | Not | And | Or | Literal"
+
+
+def _variables_of(condition: Condition) -> set[str]:
+    if isinstance(condition, Compare):
+        sides = (condition.left, condition.right)
+        return set().union(*(side.variables() for side in sides if isinstance(side, PathTree)))
+    if isinstance(condition, Exists):
+        return condition.path.variables()
+    if isinstance(condition, Not):
+        return _variables_of(condition.condition)
+    if isinstance(condition, And | Or):
+        return set().union(*map(_variables_of, condition.conditions))
+    return set()
 
 
 class Cursor:

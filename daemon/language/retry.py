@@ -6,8 +6,17 @@ from collections.abc import Callable
 from typing import Final
 
 from daemon.language.definition import Catcher, Map, Parallel, Retrier, Task
-from daemon.language.errors import ALL, DATA_LIMIT_EXCEEDED, HEARTBEAT_TIMEOUT, RUNTIME, TASK_FAILED, TIMEOUT
-from daemon.language.evaluation import Scope
+from daemon.language.errors import (
+    ALL,
+    BRANCH_FAILED,
+    DATA_LIMIT_EXCEEDED,
+    HEARTBEAT_TIMEOUT,
+    RUNTIME,
+    TASK_FAILED,
+    TIMEOUT,
+)
+from daemon.language.evaluate import variables_of
+from daemon.language.evaluation import Evaluation, Scope
 from enginekit.messages.json import JSON
 
 MAX_DELAY_SECONDS: Final = 31_622_400
@@ -32,10 +41,15 @@ def matches(names: tuple[str, ...], error: str) -> bool:
     return ALL in names or TASK_FAILED in names
 
 
+def _meets(state: Task | Parallel | Map, names: tuple[str, ...], error: str) -> bool:
+    """The same for a state: whatever a Parallel fails with is also that one of its branches failed."""
+    return matches(names, error) or (isinstance(state, Parallel) and BRANCH_FAILED in names)
+
+
 def matching_retrier(state: Task | Parallel | Map, error: str) -> int | None:
     """The number of the first retrier that the error matches, whether or not it has attempts left."""
     for number, retrier in enumerate(state.retry):
-        if matches(retrier.errors, error):
+        if _meets(state, retrier.errors, error):
             return number
     return None
 
@@ -43,7 +57,7 @@ def matching_retrier(state: Task | Parallel | Map, error: str) -> int | None:
 def matching_catcher(state: Task | Parallel | Map, error: str) -> int | None:
     """The number of the first catcher that the error matches."""
     for number, catcher in enumerate(state.catch):
-        if matches(catcher.errors, error):
+        if _meets(state, catcher.errors, error):
             return number
     return None
 
@@ -51,12 +65,30 @@ def matching_catcher(state: Task | Parallel | Map, error: str) -> int | None:
 def caught_output(
     state: Task | Parallel | Map, catcher: Catcher, raw: JSON, error: str, cause: str, scope: Scope
 ) -> JSON:
-    """What a catcher passes to its next state: the error output, at its ResultPath in the state's raw input.
+    """What a catcher passes to its next state: the error output, at its ResultPath in the state's raw input; or Output.
 
-    Raises StateError (States.ResultPathMatchFailure).
+    Raises StateError (States.ResultPathMatchFailure, or what evaluating Output fails with).
     """
-    made: JSON = {"Error": error, "Cause": cause}
+    made = error_output(error, cause)
+    if catcher.output is not None:
+        return catcher.output(raw, Evaluation(scope, error_output=made))
     return made if catcher.place is None else catcher.place(raw, made)
+
+
+def caught_variables(
+    state: Task | Parallel | Map, catcher: Catcher, raw: JSON, error: str, cause: str, scope: Scope
+) -> dict[str, JSON] | None:
+    """The variables that a catcher assigns, None where it assigns none. In JSONPath, `$` is the error output."""
+    if catcher.assign is None:
+        return None
+    made = error_output(error, cause)
+    evaluation = Evaluation(scope, error_output=made)
+    return variables_of(catcher.assign, raw if state.jsonata else made, evaluation, f"{state.where}.Catch")
+
+
+def error_output(error: str, cause: str) -> JSON:
+    """What a failed state has in the place of a result."""
+    return {"Error": error, "Cause": cause}
 
 
 def retry_delay(retrier: Retrier, nth: int, random: Callable[[], float]) -> float:

@@ -1,23 +1,21 @@
 """Payload templates and single expressions, compiled: what stands in the fields of a state that may hold them.
 
-Compiling reports what is wrong through a callback and goes on, so that all of it is found. What is compiled raises
+Compiling reports what is wrong to the findings and goes on, so that all of it is found. What is compiled raises
 StateError, whose cause starts with the path of the field it stands in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final
 
 from daemon.language.errors import PARAMETER_PATH_FAILURE, Failed, Malformed
 from daemon.language.evaluation import Evaluation, Expression
+from daemon.language.fields import Findings
 from daemon.language.intrinsics import compile_intrinsic
 from daemon.language.jsonpath import Path, compile_path
 from daemon.language.values import kind
 from enginekit.messages.json import JSON
-
-Report: TypeAlias = Callable[[str, str], None]
-"""(the path of a field, a sentence) -> noted."""
 
 _MANY: Final = 16
 """More references than this in a template, and what it builds is weighed: each may be as large as a payload."""
@@ -28,13 +26,16 @@ def constant(value: JSON) -> Expression:
     return lambda _, __: value
 
 
-def read_path(text: str, where: str, report: Report) -> Path | None:
+def read_path(text: str, where: str, findings: Findings) -> Path | None:
     """Compile a path, or report why it is none."""
     try:
-        return compile_path(text)
+        path = compile_path(text)
     except Malformed as malformed:
-        report(where, f'"{_short(text)}" is not a path: {malformed.reason} (character {malformed.position})')
+        findings.fault(where, f'"{_short(text)}" is not a path: {malformed.reason} (character {malformed.position})')
         return None
+    if path.variables:
+        findings.variables.refer(path.variables, where)
+    return path
 
 
 def placed(read: Callable[[JSON, Evaluation], JSON], where: str, error: str) -> Expression:
@@ -49,30 +50,28 @@ def placed(read: Callable[[JSON, Evaluation], JSON], where: str, error: str) -> 
     return apply
 
 
-def compile_value(text: str, where: str, report: Report) -> Expression | None:
+def compile_value(text: str, where: str, findings: Findings) -> Expression | None:
     """Compile what a field ending in `.$` holds: a path or an intrinsic function. None when it was reported."""
     if text.startswith("$"):
-        path = read_path(text, where, report)
+        path = read_path(text, where, findings)
         if path is None:
             return None
         return placed(path.read, where, PARAMETER_PATH_FAILURE)
     try:
-        return placed(_weighed(compile_intrinsic(text)), where, PARAMETER_PATH_FAILURE)
+        call, variables = compile_intrinsic(text)
     except Malformed as malformed:
         if not text.startswith("States."):
-            report(where, f'"{_short(text)}" is neither a path (beginning with "$") nor an intrinsic function')
+            findings.fault(where, f'"{_short(text)}" is neither a path (beginning with "$") nor an intrinsic function')
         else:
-            report(where, f'"{_short(text)}": {malformed.reason} (character {malformed.position})')
+            findings.fault(where, f'"{_short(text)}": {malformed.reason} (character {malformed.position})')
         return None
+    findings.variables.refer(variables, where)
+    return placed(_weighed(call), where, PARAMETER_PATH_FAILURE)
 
 
-def compile_template(value: JSON, where: str, report: Report) -> Expression:
+def compile_template(value: JSON, where: str, findings: Findings) -> Expression:
     """Compile a payload template: any JSON, in which a field `name.$` is computed and becomes `name`."""
-    template = _Template(report)
-    build = template.compile(value, where)
-    if build is None:
-        return constant(value)
-    return build if template.leaves <= _MANY else placed(_weighed(build), where, PARAMETER_PATH_FAILURE)
+    return PathTemplate(findings).expression(value, where, PARAMETER_PATH_FAILURE)
 
 
 def _weighed(read: Callable[[JSON, Evaluation], JSON]) -> Expression:
@@ -87,12 +86,20 @@ def _weighed(read: Callable[[JSON, Evaluation], JSON]) -> Expression:
     return apply
 
 
-class _Template:
-    """One compilation of a template: how much in it is computed."""
+class Template:
+    """One compilation of JSON in which some values are computed; which ones, the query language says."""
 
-    def __init__(self, report: Report) -> None:
-        self.report = report
+    def __init__(self, findings: Findings) -> None:
+        self.findings = findings
         self.leaves = 0
+        """How much in it is computed."""
+
+    def expression(self, value: JSON, where: str, error: str) -> Expression:
+        """The whole template. `error` is the name of its failure to stay within bounds."""
+        build = self.compile(value, where)
+        if build is None:
+            return constant(value)
+        return build if self.leaves <= _MANY else placed(_weighed(build), where, error)
 
     def compile(self, value: JSON, where: str) -> Expression | None:
         """The value's builder, or None for a value in which nothing is computed."""
@@ -100,18 +107,27 @@ class _Template:
             return self._object(value, where)
         if isinstance(value, list):
             return self._array(value, where)
+        return self.text(value, where) if isinstance(value, str) else None
+
+    def text(self, value: str, where: str) -> Expression | None:
+        """The builder of a string, or None for one that stands for itself."""
         return None
+
+    def field(self, name: str, value: JSON, where: str) -> tuple[str, Expression | None]:
+        """The name that a field gets in what is built, and its value's builder."""
+        return name, self.compile(value, where)
 
     def _object(self, fields: dict[str, JSON], where: str) -> Expression | None:
         base: dict[str, JSON] = {}
         computed: list[tuple[str, Expression]] = []
         for name, value in fields.items():
             here = f"{where}.{name}"
-            target = name.removesuffix(".$") if name.endswith(".$") else name
+            target, build = self.field(name, value, here)
             if target in base:
-                self.report(here, f'"{target}" and "{target}.$" are both there; only one of them can be the field')
+                self.findings.fault(
+                    here, f'"{target}" and "{target}.$" are both there; only one of them can be the field'
+                )
             base[target] = value
-            build = self._leaf(value, here) if target != name else self.compile(value, here)
             if build is not None:
                 base[target] = None
                 computed.append((target, build))
@@ -145,12 +161,19 @@ class _Template:
 
         return build_array
 
-    def _leaf(self, value: JSON, where: str) -> Expression | None:
+
+class PathTemplate(Template):
+    """JSONPath: the fields whose names end in `.$` are computed."""
+
+    def field(self, name: str, value: JSON, where: str) -> tuple[str, Expression | None]:
+        target = name.removesuffix(".$")
+        if target == name:
+            return name, self.compile(value, where)
         if not isinstance(value, str):
-            self.report(where, f"must be a path or an intrinsic function in a string, not {kind(value)}")
-            return None
+            self.findings.fault(where, f"must be a path or an intrinsic function in a string, not {kind(value)}")
+            return target, None
         self.leaves += 1
-        return compile_value(value, where, self.report)
+        return target, compile_value(value, where, self.findings)
 
 
 def _all_computed(computed: tuple[tuple[str, Expression], ...]) -> Expression:

@@ -11,7 +11,7 @@ from typing import Final
 from daemon.language.errors import DATA_LIMIT_EXCEEDED, Failed
 from enginekit.messages.json import JSON
 
-MAX_BYTES: Final = 4 * 1024 * 1024
+MAX_BYTES: Final = 1024 * 1024
 """How much one expression may build, in bytes of JSON (about; a payload's own limit is lower and is the caller's)."""
 
 

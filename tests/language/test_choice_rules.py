@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from language_machines import SCOPE, faults, machine, state
 
-from daemon.language import Choice, StateError, choose
+from daemon.language import Choice, Chosen, StateError, choose
 from enginekit.messages.json import JSON
 
 INPUT: JSON = {
@@ -25,7 +25,7 @@ INPUT: JSON = {
 
 
 def holds(rule: dict[str, JSON], raw: JSON = INPUT) -> bool:
-    chosen, _ = choose(state(Choice, {"Choices": [{**rule, "Next": "Done"}], "Default": "Other"}), raw, SCOPE)
+    chosen = choose(state(Choice, {"Choices": [{**rule, "Next": "Done"}], "Default": "Other"}), raw, SCOPE).next
     return chosen == "Done"
 
 
@@ -162,7 +162,7 @@ def test_the_specification_s_example() -> None:
 def test_what_a_choice_passes_on() -> None:
     rule: JSON = {"Variable": "$.n", "NumericEquals": 1, "Next": "Done"}
     choice = state(Choice, {"InputPath": "$.in", "OutputPath": "$.out", "Choices": [rule]})
-    assert choose(choice, {"in": {"n": 1, "out": "x"}}, SCOPE) == ("Done", "x")
+    assert choose(choice, {"in": {"n": 1, "out": "x"}}, SCOPE) == Chosen("Done", "x", None)
 
 
 def test_no_rule_holds_and_there_is_no_default() -> None:
@@ -233,7 +233,7 @@ def test_a_pattern_of_many_stars_is_matched_without_going_back(pattern: str) -> 
         ({"And": []}, ["States.X.Choices[0].And: must not be empty"]),
         (
             {"And": [{"Variable": "$.a", "IsNull": True, "Next": "Done"}]},
-            ["States.X.Choices[0].And[0].Next: only a rule directly in Choices has a Next"],
+            ["States.X.Choices[0].And[0].Next: only a rule directly in Choices has Next"],
         ),
         ({"Not": [1]}, ["States.X.Choices[0].Not: must be an object, not an array"]),
         (
@@ -249,7 +249,7 @@ def test_a_pattern_of_many_stars_is_matched_without_going_back(pattern: str) -> 
         ),
         (
             {"Condition": "{% true %}"},
-            ["States.X.Choices[0].Condition: belongs to JSONata; only JSONPath is available in this version"],
+            ["States.X.Choices[0].Condition: belongs to JSONata, and this state is JSONPath"],
         ),
     ],
 )

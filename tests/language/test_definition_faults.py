@@ -73,11 +73,11 @@ def test_every_fault_is_found_at_once() -> None:
         ({"StartAt": "A", "States": {"A": END, "B": END}}, ["States.B: nothing leads to this state"]),
         ({"StartAt": "A", "Comment": 1, "States": {"A": {"Type": "Succeed", "Comment": []}}},
          ["Comment: must be a string, not a number", "States.A.Comment: must be a string, not an array"]),
-        ({"StartAt": "A", "QueryLanguage": "JSONata", "States": {"A": END}},
-         ["QueryLanguage: JSONata is not available in this version; only JSONPath is"]),
+        ({"StartAt": "A", "QueryLanguage": "JSONata",
+          "States": {"A": {"Type": "Succeed", "QueryLanguage": "JSONPath"}}},
+         ["States.A.QueryLanguage: must be JSONata here, since the definition is; only the other way round mixes"]),
         ({"StartAt": "A", "QueryLanguage": "XPath", "States": {"A": {"Type": "Succeed", "QueryLanguage": "JSONata"}}},
-         ['QueryLanguage: must be "JSONPath", not "XPath"',
-          "States.A.QueryLanguage: JSONata is not available in this version; only JSONPath is"]),
+         ['QueryLanguage: must be "JSONPath" or "JSONata", not "XPath"; did you mean "JSONPath"?']),
     ],
 )  # fmt: skip
 def test_faults_of_a_machine(definition: JSON, wanted: list[str]) -> None:
@@ -96,9 +96,9 @@ def test_faults_of_a_machine(definition: JSON, wanted: list[str]) -> None:
         (of("Succeed", End=True),
          ["States.X.End: a Succeed state has no such field (it belongs to Pass, Task, Wait, Parallel, Map)"]),
         (of("Pass", Parametrs={}), ['States.X.Parametrs: a Pass state has no such field; did you mean "Parameters"?']),
-        (of("Pass", Assign={}), ["States.X.Assign: variables (Assign) are not available in this version"]),
+        (of("Pass", Assign=[]), ["States.X.Assign: must be an object, not an array"]),
         (of("Task", Resource="echo", Arguments={}),
-         ["States.X.Arguments: belongs to JSONata; only JSONPath is available in this version"]),
+         ["States.X.Arguments: belongs to JSONata, and this state is JSONPath: use Parameters"]),
         (of("Pass", Parameters=[1]), ["States.X.Parameters: must be an object, not an array"]),
         (of("Pass", Parameters={"a.$": 1}),
          ["States.X.Parameters.a.$: must be a path or an intrinsic function in a string, not a number"]),
@@ -115,7 +115,7 @@ def test_faults_of_a_machine(definition: JSON, wanted: list[str]) -> None:
         (of("Pass", ResultPath="$.a[*]"),
          ['States.X.ResultPath: "$.a[*]" must be a reference path: names and single indices, without * .. , '
           ": ? or functions"]),
-        (of("Pass", ResultPath="$$.a"), ["States.X.ResultPath: a result cannot be put into the context object ($$)"]),
+        (of("Pass", ResultPath="$$.a"), ["States.X.ResultPath: a result is put into the input ($), not into $$"]),
         (of("Pass", ResultPath="$.a[-1]"),
          ["States.X.ResultPath: a result cannot be put at a place counted from the end"]),
         (of("Task"), ["States.X: needs a Resource, which names what runs the task"]),
@@ -212,8 +212,8 @@ def test_faults_of_a_machine(definition: JSON, wanted: list[str]) -> None:
         (of("Map", ItemProcessor={"StartAt": "A", "States": {"A": END}, "ProcessorConfig": {"Mode": "x"}}),
          ['States.X.ItemProcessor.ProcessorConfig.Mode: must be "INLINE", not "x"']),
         (of("Map", ItemProcessor=MAP_PROCESSOR, MaxConcurrency=-1, ItemsPath="$.a[*]", ToleratedFailurePercentage=101),
-         ["States.X.ToleratedFailurePercentage: tolerating failed items is not available in this version; the first "
-          "one fails the Map state",
+         ["States.X.ToleratedFailurePercentage: distributed Map states are not available in this version; only inline "
+          "ones are",
           'States.X.ItemsPath: "$.a[*]" must be a reference path: names and single indices, without * .. , : ? or '
           "functions",
           "States.X.MaxConcurrency: must be from 0 to 2,147,483,647, not -1"]),

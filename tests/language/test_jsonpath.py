@@ -197,7 +197,7 @@ def test_why_a_path_finds_nothing(path: str, reason: str) -> None:
         ("foo", 'a path begins with "$", not with "f"', 1),
         ("$.", "expected a name, found the end", 3),
         ("$..", "expected a name, found the end", 4),
-        ("$foo", 'expected ".", "[" or the end of the path, found "f"', 2),
+        ("$1foo", 'expected ".", "[" or the end of the path, found "1"', 2),
         ("$.a b", "write a name that holds ' ' as ['name'], or a backslash before it", 4),
         ("$.a[", "expected a quoted name, a number, a slice, * or a ?(filter) in brackets, found the end", 5),
         ("$.a[x]", 'expected a quoted name, a number, a slice, * or a ?(filter) in brackets, found "x"', 5),

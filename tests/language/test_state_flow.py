@@ -10,7 +10,6 @@ from language_machines import CONTEXT, MAP_PROCESSOR, NOW, SCOPE, state
 
 from daemon.language import (
     Fail,
-    InvalidDefinition,
     Map,
     Parallel,
     Pass,
@@ -374,11 +373,8 @@ def test_how_a_task_s_result_is_wrapped() -> None:
     parameters: JSON = {"FunctionName": "charge"}
     invoke = state(Task, {"Resource": "arn:aws:states:::lambda:invoke", "Parameters": parameters})
     assert task_result(invoke, 5) == {"ExecutedVersion": "$LATEST", "Payload": 5, "StatusCode": 200}
-
-
-def test_waiting_for_a_token_is_refused_by_name() -> None:
-    with pytest.raises(InvalidDefinition, match="waiting for a task token is not available"):
-        state(Task, {"Resource": "activity:approve.waitForTaskToken"})
+    awaited = state(Task, {"Resource": "arn:aws:states:::lambda:invoke.waitForTaskToken", "Parameters": parameters})
+    assert task_result(awaited, 5) == 5
 
 
 def test_what_a_map_works_on() -> None:

@@ -1,0 +1,95 @@
+"""JSONata in the fields of a state: `{% … %}`, alone or anywhere in a template.
+
+What an expression sees: `$states.input` (the state's raw input), `.result`, `.errorOutput`, `.context`, and the
+variables in scope. One that finds nothing is an error, as in the reference service: a field cannot be left out.
+Source: Step Functions developer guide, "Transforming data with JSONata in Step Functions".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from daemon.language.errors import QUERY_EVALUATION_ERROR, Failed, Malformed
+from daemon.language.evaluation import ABSENT, Evaluation, Expression
+from daemon.language.fields import Findings
+from daemon.language.jsonata import UNDEFINED, Query, Undefined, compile_query
+from daemon.language.template import Template, placed
+from daemon.language.variables import RESERVED
+from enginekit.messages.json import JSON
+
+_PARTS: Final = re.compile(r"\$states\s*\.\s*`?(\w+)`?")
+_EXPENSIVE: Final = "context"
+
+
+def is_query(text: str) -> bool:
+    """Whether a string is an expression: delimiters at both of its ends."""
+    return len(text) >= 4 and text.startswith("{%") and text.endswith("%}")
+
+
+def compile_text(text: str, where: str, findings: Findings) -> Expression | None:
+    """Compile `{% … %}`. None when it was reported."""
+    inner = text[2:-2]
+    try:
+        query = compile_query(inner)
+    except Malformed as malformed:
+        findings.fault(where, f'"{_short(text)}": {malformed.reason} (character {malformed.position + 2})')
+        return None
+    findings.variables.refer(query.variables, where)
+    return placed(_reader(query), where, QUERY_EVALUATION_ERROR)
+
+
+def compile_query_template(value: JSON, where: str, findings: Findings) -> Expression:
+    """Compile any JSON in which strings may be expressions."""
+    return QueryTemplate(findings).expression(value, where, QUERY_EVALUATION_ERROR)
+
+
+class QueryTemplate(Template):
+    """JSONata: the strings between `{%` and `%}` are computed."""
+
+    def text(self, value: str, where: str) -> Expression | None:
+        if is_query(value):
+            self.leaves += 1
+            return compile_text(value, where, self.findings)
+        if value.startswith("{%") or value.endswith("%}"):
+            self.findings.warn(where, "is text, not an expression: one begins with {% and ends with %}")
+        return None
+
+
+def _reader(query: Query) -> Callable[[JSON, Evaluation], JSON]:
+    # Building the context object costs more than most expressions: only those that may look at it have it built.
+    named = _PARTS.findall(query.text)
+    whole = len(named) < query.text.count(f"${RESERVED}")
+    with_context = whole or _EXPENSIVE in named
+
+    def read(value: JSON, evaluation: Evaluation) -> JSON:
+        def bind(name: str) -> JSON | Undefined:
+            if name == RESERVED:
+                return _states(value, evaluation, with_context)
+            try:
+                return evaluation.variable(name)
+            except Failed:
+                return UNDEFINED
+
+        found = query.evaluate(bind, evaluation)
+        if found is UNDEFINED:
+            raise Failed(f'"{_short(query.text.strip())}" finds nothing, and a field must have a value')
+        return found
+
+    return read
+
+
+def _states(value: JSON, evaluation: Evaluation, with_context: bool) -> dict[str, JSON]:
+    states: dict[str, JSON] = {"input": value}
+    if evaluation.result is not ABSENT:
+        states["result"] = evaluation.result
+    if evaluation.error_output is not ABSENT:
+        states["errorOutput"] = evaluation.error_output
+    if with_context:
+        states["context"] = evaluation.context()
+    return states
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."

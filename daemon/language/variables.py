@@ -1,0 +1,68 @@
+"""Which variables a definition assigns and refers to, scope by scope, and what is wrong with that.
+
+A machine is a scope: the whole definition, a branch, an item processor. What an outer scope assigns can be read inside
+and not assigned there again; what an inner one assigns is gone with it. A distributed Map's processor sees nothing of
+outside. Source: Step Functions developer guide, "Passing data between states with variables".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Final
+
+MAX_NAME: Final = 80
+RESERVED: Final = "states"
+_NAME: Final = re.compile(r"[^\W\d]\w*")
+
+Report = Callable[[str, str], None]
+
+
+def name_fault(name: str) -> str | None:
+    """What is wrong with the name of a variable."""
+    if name == RESERVED:
+        return '"states" is reserved: a variable cannot have this name'
+    if not _NAME.fullmatch(name):
+        return f'"{name[:MAX_NAME]}" is no name for a variable: letters, digits and _, not beginning with a digit'
+    if len(name) > MAX_NAME:
+        return f"the name of a variable has {MAX_NAME} characters at most, and this one has {len(name)}"
+    return None
+
+
+class VariableScope:
+    """The variables of one machine. `outer` is the scope whose variables can be read in it."""
+
+    __slots__ = ("_assigned", "_inner", "_outer", "_referred")
+
+    def __init__(self, outer: VariableScope | None = None, *, isolated: bool = False) -> None:
+        self._outer = None if isolated else outer
+        self._assigned: dict[str, str] = {}
+        self._referred: list[tuple[str, str]] = []
+        self._inner: list[VariableScope] = []
+        if outer is not None:
+            outer._inner.append(self)
+
+    def assign(self, name: str, path: str) -> None:
+        """The field at this path assigns it."""
+        self._assigned.setdefault(name, path)
+
+    def refer(self, names: Iterable[str], path: str) -> None:
+        """The field at this path refers to these."""
+        self._referred.extend((name, path) for name in sorted(names))
+
+    def check(self, fault: Report, suggest: Callable[[str, Iterable[str]], str]) -> None:
+        """Note what is wrong here and in the scopes inside."""
+        visible = self._visible()
+        for name, path in self._referred:
+            if name not in visible and name != RESERVED:
+                fault(path, f'no state in reach assigns "${name}"{suggest(name, visible)}')
+        outer = {} if self._outer is None else self._outer._visible()
+        for name, path in self._assigned.items():
+            if name in outer:
+                fault(path, f'"${name}" is assigned outside, at {outer[name]}; in here it can only be read')
+        for scope in self._inner:
+            scope.check(fault, suggest)
+
+    def _visible(self) -> dict[str, str]:
+        outer = {} if self._outer is None else self._outer._visible()
+        return {**outer, **self._assigned}
