@@ -19,13 +19,16 @@ from enginekit.messages.links import RunRef
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """`step_…`: how far one decision goes before it hands over. `inline_concurrency` is the reference service's."""
+    """`step_…`: how far one decision goes before it hands over, in states walked, events, and values that expressions
+    look at. `inline_concurrency` is the reference service's."""
 
     payload_bytes: int = 256 * 1024
+    variable_bytes: int = 10 * 1024 * 1024
     history_events: int = 250_000
     history_bytes: int = 256 * 1024 * 1024
     step_transitions: int = 50
     step_events: int = 250
+    step_values: int = 100_000
     inline_concurrency: int = 40
 
 

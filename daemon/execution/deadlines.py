@@ -57,6 +57,8 @@ def node_deadline(node: Node, pulse: Pulse) -> tuple[datetime, Due] | None:
 
 
 def _task_deadline(task: Task, pulse: Pulse) -> tuple[datetime, Due]:
+    if task.submitted_at is not None:
+        return _callback_deadline(task, pulse)
     if task.kind is TaskKind.NODE:
         if task.id not in pulse.probed:
             return after(task.queued_at, task.schedule_to_start_seconds), Due.PROBE
@@ -72,6 +74,17 @@ def _task_deadline(task: Task, pulse: Pulse) -> tuple[datetime, Due]:
     if task.lease_seconds is not None:
         deadline = min(deadline, (after(heard, task.lease_seconds), Due.LEASE), key=_moment)
     return deadline
+
+
+def _callback_deadline(task: Task, pulse: Pulse) -> tuple[datetime, Due]:
+    """Of a task that waits for its token."""
+    assert task.submitted_at is not None
+    assert task.callback_seconds is not None
+    deadline = after(task.started_at or task.submitted_at, task.callback_seconds), Due.START_TO_CLOSE
+    if task.heartbeat_seconds is None:
+        return deadline
+    heard = max(task.submitted_at, pulse.heard(task))
+    return min(deadline, (after(heard, task.heartbeat_seconds), Due.HEARTBEAT), key=_moment)
 
 
 def _moment(deadline: tuple[datetime, Due]) -> datetime:

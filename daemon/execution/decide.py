@@ -87,6 +87,7 @@ def decide(run: Run, command: Command, env: Environment) -> Decision:
         case _:
             raise AssertionError(f"{type(command).__name__} is not decided about a run that exists")
     nodes.advance(step)
+    step.forget_ended()
     return step.decision
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from daemon.execution.state import REMEMBERED_TASKS, ROOT, Branch, Fan, Node, Payload, Run, Task, child_key
 from enginekit.messages import events as ev
 from enginekit.messages.links import RunRef, TaskKind
 from enginekit.messages.status import ExecutionStatus, ReportRefusal
+
+_variables = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 class BrokenHistory(Exception):
@@ -163,8 +166,14 @@ def _leave(run: Run, node: Node, payload: Payload, following: str | None) -> Non
         run.ready.append(branch.key)
 
 
+def _assign(run: Run, node: Node, assigned: Raw | UnsetType) -> None:
+    if assigned is not UNSET:
+        run.branches[node.branch].variables |= {name: bytes(value) for name, value in _variables(assigned).items()}
+
+
 def _exited(run: Run, event: ev.NodeExited) -> None:
     node = run.nodes[event.entry]
+    _assign(run, node, event.assigned)
     payload = _payload(event.id, event.output, event.output_ref, node.result, node.input)
     _leave(run, node, payload, event.next)
 
@@ -172,6 +181,7 @@ def _exited(run: Run, event: ev.NodeExited) -> None:
 def _node_failed(run: Run, event: ev.NodeFailed) -> None:
     node = run.nodes[event.entry]
     _drop_fan(run, node)
+    _assign(run, node, event.assigned)
     payload = node.input if event.output is UNSET else Payload(event.id, event.output)
     _leave(run, node, payload, event.next)
 
@@ -198,11 +208,12 @@ def _task_scheduled(run: Run, event: ev.TaskScheduled) -> None:
         timeout_seconds=event.timeout_seconds,
         schedule_to_start_seconds=event.schedule_to_start_seconds,
         heartbeat_seconds=event.heartbeat_seconds,
+        callback_seconds=event.callback_seconds,
     )
     run.tasks[event.id] = event.entry
 
 
-def _task(run: Run, event: ev.TaskStarted | ev.TaskReturned) -> Task:
+def _task(run: Run, event: ev.TaskStarted | ev.TaskReturned | ev.TaskSubmitted) -> Task:
     task = run.nodes[event.entry].task
     if task is None or task.id != event.task:
         raise BrokenHistory(f"{type(event).__name__} {event.id} is about task {event.task}, which is not running")
@@ -214,6 +225,13 @@ def _task_started(run: Run, event: ev.TaskStarted) -> None:
     task.started_at = event.time
     task.worker = event.worker
     task.lease_seconds = event.lease_seconds
+
+
+def _task_submitted(run: Run, event: ev.TaskSubmitted) -> None:
+    task = _task(run, event)
+    task.submitted_at = event.time
+    task.worker = None
+    task.lease_seconds = None
 
 
 def _task_returned(run: Run, event: ev.TaskReturned) -> None:
@@ -232,7 +250,7 @@ def _end_task(run: Run, entry: int, task_id: int, how: ReportRefusal) -> Node:
         raise BrokenHistory(f"task {task_id} is not running in node {entry}")
     del run.tasks[task_id]
     node.task = None
-    if task.kind is TaskKind.ACTIVITY:
+    if task.kind is TaskKind.ACTIVITY or task.callback_seconds is not None:
         run.ended_tasks[task_id] = how
         if len(run.ended_tasks) > REMEMBERED_TASKS:
             del run.ended_tasks[next(iter(run.ended_tasks))]
@@ -285,7 +303,10 @@ def _map_started(run: Run, event: ev.MapStarted) -> None:
     node = run.nodes[event.entry]
     node.attempt = event.attempt
     node.retry_at = None
-    node.fan = Fan(total=event.total, concurrency=event.concurrency, next=[event.next], input=None)
+    items = None
+    if event.input is not UNSET or event.input_ref:
+        items = _payload(event.id, event.input, event.input_ref, node.input)
+    node.fan = Fan(total=event.total, concurrency=event.concurrency, next=[event.next], input=items)
     if node.fan.open:
         run.filling.append(node.entry)
 
@@ -369,6 +390,7 @@ _APPLY: dict[type[ev.Event], Callable[[Run, Any], None]] = {
     ev.NodeFailed: _node_failed,
     ev.TaskScheduled: _task_scheduled,
     ev.TaskStarted: _task_started,
+    ev.TaskSubmitted: _task_submitted,
     ev.TaskCompleted: _task_completed,
     ev.TaskFailed: _task_failed,
     ev.TaskTimedOut: _task_timed_out,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import UNSET
+
 from daemon.execution.state import Branch, Fan, Node, child_key
 from daemon.execution.step import Step
 from daemon.language import Map, Parallel, arguments, map_concurrency, map_item_input, map_items
@@ -12,16 +14,19 @@ from enginekit.messages.json import JSON
 def start_map(step: Step, node: Node, state: Map) -> None:
     """Raises StateError."""
     scope = step.scope(node)
-    total = len(map_items(state, node.input.value, scope))
+    items = map_items(state, node.input.value, scope)
+    made, ref = step.place(items, node.input) if state.jsonata else (UNSET, 0)
     wanted = map_concurrency(state, node.input.value, scope)
     limit = step.env.limits.inline_concurrency
     step.emit(
         ev.MapStarted(
             **step.about(node),
-            total=total,
+            total=len(items),
             concurrency=min(wanted, limit) if wanted else limit,
             next=state.processor.start_at,
             attempt=node.attempt,
+            input=made,
+            input_ref=ref,
         )
     )
 
@@ -32,7 +37,10 @@ def start_iteration(step: Step, node: Node, state: Map) -> None:
     assert fan is not None
     scope = step.scope(node)
     index = fan.cursor
-    item = map_items(state, node.input.value, scope)[index]
+    # What an expression made is never worked out again: it may cost much, or depend on chance.
+    items = map_items(state, node.input.value, scope) if fan.input is None else fan.input.value
+    assert isinstance(items, list)
+    item = items[index]
     value = map_item_input(state, node.input.value, index, item, scope)
     step.emit(
         ev.MapIterationStarted(

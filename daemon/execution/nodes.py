@@ -20,7 +20,9 @@ from daemon.language import (
     Task,
     Wait,
     arguments,
+    assigned,
     caught_output,
+    caught_variables,
     choose,
     failure,
     matching_catcher,
@@ -39,12 +41,16 @@ DEFAULT_RETRIER = -1
 
 HISTORY_LIMIT = "Engine.HistoryLimit"
 
+ERROR_CHARACTERS = 256
+CAUSE_CHARACTERS = 32_768
+"""What is kept of an error's name and cause: as much as a worker may report. Each level that it passes writes it."""
+
 
 def advance(step: Step) -> None:
     """Go on until everything waits for something outside, the run has closed, or the step is spent."""
     run = step.run
-    while run.status is ExecutionStatus.RUNNING and run.unfinished:
-        if _history_full(step):
+    while run.status is ExecutionStatus.RUNNING:
+        if _history_full(step) or not run.unfinished:
             return
         if step.spent:
             step.decision.unfinished = True
@@ -109,11 +115,10 @@ def _run(step: Step, node: Node, state: State) -> None:
         case Task():
             tasks.schedule(step, node, state)
         case Pass():
-            scope = step.scope(node)
-            leave(step, node, output(state, raw, pass_result(state, raw, scope), scope), state.next)
+            finish(step, node, state, pass_result(state, raw, step.scope(node)))
         case Choice():
-            following, chosen = choose(state, raw, step.scope(node))
-            leave(step, node, chosen, following)
+            chosen = choose(state, raw, step.scope(node))
+            leave(step, node, chosen.output, chosen.next, chosen.assigned)
         case Map():
             fanout.start_map(step, node, state)
             _finish_fan(step, node, state)
@@ -127,8 +132,7 @@ def _run(step: Step, node: Node, state: State) -> None:
                 )
             )
         case Succeed():
-            scope = step.scope(node)
-            leave(step, node, output(state, raw, arguments(state, raw, scope), scope), None)
+            finish(step, node, state, arguments(state, raw, step.scope(node)))
         case Fail():
             error, cause = failure(state, raw, step.scope(node))
             fail(step, node, state, error, cause)
@@ -136,10 +140,8 @@ def _run(step: Step, node: Node, state: State) -> None:
 
 def elapse(step: Step, node: Node, state: Wait) -> None:
     """The wait is over."""
-    scope = step.scope(node)
     try:
-        raw = node.input.value
-        leave(step, node, output(state, raw, arguments(state, raw, scope), scope), state.next)
+        _leave_with(step, node, state, arguments(state, node.input.value, step.scope(node)))
     except StateError as error:
         fail(step, node, state, error.error, error.cause)
 
@@ -147,13 +149,21 @@ def elapse(step: Step, node: Node, state: Wait) -> None:
 def finish(step: Step, node: Node, state: State, result: JSON) -> None:
     """The state has its result: shape the output and leave. A fault in shaping fails the state."""
     try:
-        leave(step, node, output(state, node.input.value, result, step.scope(node)), state.next)
+        _leave_with(step, node, state, result)
     except StateError as error:
         fail(step, node, state, error.error, error.cause)
 
 
-def leave(step: Step, node: Node, value: JSON, following: str | None) -> None:
-    """Raises StateError when the output is too large."""
+def _leave_with(step: Step, node: Node, state: State, result: JSON) -> None:
+    """Raises StateError."""
+    scope, raw = step.scope(node), node.input.value
+    value = output(state, raw, result, scope)
+    leave(step, node, value, state.next, assigned(state, raw, result, scope))
+
+
+def leave(step: Step, node: Node, value: JSON, following: str | None, variables: dict[str, JSON] | None = None) -> None:
+    """Raises StateError when the output or the variables are too large."""
+    made = step.assigned(node, variables)
     raw, ref = step.place(value, node.result, node.input)
     branch = step.run.branches[node.branch]
     step.emit(
@@ -162,6 +172,7 @@ def leave(step: Step, node: Node, value: JSON, following: str | None) -> None:
             next=following,
             output=raw,
             output_ref=ref,
+            assigned=made,
         )
     )
     if following is None:
@@ -189,6 +200,7 @@ def _finish_fan(step: Step, node: Node, state: State) -> None:
 
 def fail(step: Step, node: Node, state: State, error: str, cause: str) -> None:
     """The node's attempt failed: retry it, let a catcher have it, or fail its branch."""
+    error, cause = error[:ERROR_CHARACTERS], cause[:CAUSE_CHARACTERS]
     if isinstance(state, Task | Map | Parallel) and (
         _retry(step, node, state, error) or _catch(step, node, state, error, cause)
     ):
@@ -215,23 +227,15 @@ def _fail_branch(step: Step, node: Node, error: str, cause: str) -> None:
     fail(step, parent, step.state(parent), error, cause)
 
 
-def _names(state: State, error: str) -> tuple[str, ...]:
-    """What `ErrorEquals` may match: the error itself, for a Parallel also that one of its branches failed."""
-    return (error, "States.BranchFailed") if isinstance(state, Parallel) else (error,)
-
-
 def _retry(step: Step, node: Node, state: Task | Map | Parallel, error: str) -> bool:
     delay: float | None = None
     which = DEFAULT_RETRIER
-    for name in _names(state, error):
-        index = matching_retrier(state, name)
-        if index is None:
-            continue
+    index = matching_retrier(state, error)
+    if index is not None:
         retrier = state.retry[index]
         used = node.retries.get(index, 0)
         if used < retrier.max_attempts:
             which, delay = index, retry_delay(retrier, used + 1, step.env.random)
-        break
     if delay is None and isinstance(state, Task):
         delay = tasks.default_retry_delay(step, node, state, error)
     if delay is None:
@@ -250,30 +254,30 @@ def _retry(step: Step, node: Node, state: Task | Map | Parallel, error: str) -> 
 
 
 def _catch(step: Step, node: Node, state: Task | Map | Parallel, error: str, cause: str) -> bool:
-    for name in _names(state, error):
-        index = matching_catcher(state, name)
-        if index is None:
-            continue
-        catcher = state.catch[index]
-        try:
-            value = caught_output(state, catcher, node.input.value, error, cause, step.scope(node))
-            raw = step.encoded(value)
-        except StateError as fault:
-            # The error output did not fit where the catcher wants it: that is the failure now, and nobody's to catch.
-            _fail_branch(step, node, fault.error, fault.cause)
-            return True
-        fanout.cancel_parts(step, node, "its node failed")
-        step.emit(
-            ev.NodeFailed(
-                **step.about(node),
-                error=error,
-                cause=cause,
-                next=catcher.next,
-                output=raw,
-            )
-        )
+    index = matching_catcher(state, error)
+    if index is None:
+        return False
+    catcher = state.catch[index]
+    try:
+        scope, held = step.scope(node), node.input.value
+        raw = step.encoded(caught_output(state, catcher, held, error, cause, scope))
+        made = step.assigned(node, caught_variables(state, catcher, held, error, cause, scope))
+    except StateError as fault:
+        # The error output did not fit where the catcher wants it: that is the failure now, and nobody's to catch.
+        _fail_branch(step, node, fault.error, fault.cause)
         return True
-    return False
+    fanout.cancel_parts(step, node, "its node failed")
+    step.emit(
+        ev.NodeFailed(
+            **step.about(node),
+            error=error,
+            cause=cause,
+            next=catcher.next,
+            output=raw,
+            assigned=made,
+        )
+    )
+    return True
 
 
 def close_failed(step: Step, error: str, cause: str) -> None:

@@ -47,7 +47,8 @@ class Payload:
 
 
 class Task(msgspec.Struct, kw_only=True):
-    """One attempt that is scheduled or running. `id` is the id of its TaskScheduled."""
+    """One attempt that is scheduled or running. `id` is the id of its TaskScheduled. With `callback_seconds` it waits
+    for its token after it was run (`submitted_at`)."""
 
     id: int
     kind: TaskKind
@@ -65,10 +66,13 @@ class Task(msgspec.Struct, kw_only=True):
     lease_seconds: float | None = None
     returns: int = 0
     queued_at: datetime
+    callback_seconds: float | None = None
+    submitted_at: datetime | None = None
 
 
 class Fan(msgspec.Struct, kw_only=True):
-    """What a Map or Parallel node has opened. `cursor` is the next index to start."""
+    """What a Map or Parallel node has opened. `cursor` is the next index to start. `input` is what each branch of a
+    Parallel begins with, and a Map's items where an expression made them."""
 
     total: int
     concurrency: int
@@ -109,7 +113,8 @@ class Node(msgspec.Struct, kw_only=True):
 
 
 class Branch(msgspec.Struct, kw_only=True):
-    """One thread of states. `payload` is what it enters `next` with, or its output once it has ended."""
+    """One thread of states. `payload` is what it enters `next` with, or its output once it has ended. `variables` are
+    those assigned in it, each as its JSON; those of the branches it was opened from are seen in it, too."""
 
     key: str
     parent: int
@@ -117,6 +122,7 @@ class Branch(msgspec.Struct, kw_only=True):
     payload: Payload
     next: str | None
     node: int = 0
+    variables: dict[str, bytes] = {}
 
 
 class Run(msgspec.Struct, kw_only=True):
@@ -162,9 +168,12 @@ def child_key(path: str, index: int) -> str:
 
 
 def after(moment: datetime, seconds: float) -> datetime:
-    """`moment` plus `seconds`, to the millisecond, and no later than datetimes go."""
+    """`moment` plus `seconds`, rounded up to the millisecond, and no later than datetimes go.
+
+    The store knows milliseconds: what were due between two of them would be looked at before it is due.
+    """
     try:
         later = moment + timedelta(milliseconds=round(seconds * 1000))
+        return later + timedelta(microseconds=-later.microsecond % 1000)
     except OverflowError:
         return datetime.max.replace(tzinfo=moment.tzinfo, microsecond=999000)
-    return later

@@ -15,9 +15,10 @@ from msgspec import UNSET, Raw, UnsetType
 from daemon.execution.commands import Environment
 from daemon.execution.evolve import begin, evolve
 from daemon.execution.state import Branch, Node, Payload, Run
-from daemon.language import Machine, Map, Parallel, Scope, State, StateError
+from daemon.execution.tokens import CALLBACK
+from daemon.language import Machine, Map, Meter, Parallel, Scope, State, StateError
 from enginekit.messages import events as ev
-from enginekit.messages.json import JSON, NotJSON, encode, size
+from enginekit.messages.json import JSON, NotJSON, decode, encode, size
 
 
 class Decision(msgspec.Struct, kw_only=True):
@@ -52,11 +53,12 @@ class About(TypedDict):
 class Step:
     """Collects one decision about one run."""
 
-    __slots__ = ("decision", "env", "events", "run", "transitions")
+    __slots__ = ("decision", "env", "meter", "run", "transitions")
 
     def __init__(self, run: Run, env: Environment) -> None:
         self.run = run
         self.env = env
+        self.meter = Meter()
         self.transitions = 0
         self.decision = _nothing(run.last_event_id + 1)
 
@@ -66,6 +68,7 @@ class Step:
         step = cls.__new__(cls)
         step.run = begin(event, len(data))
         step.env = env
+        step.meter = Meter()
         step.transitions = 0
         step.decision = _nothing(1)
         step.decision.events.append(data)
@@ -88,7 +91,17 @@ class Step:
     @property
     def spent(self) -> bool:
         limits = self.env.limits
-        return self.transitions >= limits.step_transitions or len(self.decision.events) >= limits.step_events
+        return (
+            self.transitions >= limits.step_transitions
+            or len(self.decision.events) >= limits.step_events
+            or self.meter.spent >= limits.step_values
+        )
+
+    def forget_ended(self) -> None:
+        """What was to be given back or asked about, and ended later in this step, is nobody's business any more."""
+        decision, tasks = self.decision, self.run.tasks
+        decision.returned = [task for task in decision.returned if task in tasks]
+        decision.probes = [task for task in decision.probes if task in tasks]
 
     def emit(self, event: ev.AnyEvent) -> None:
         data = ev.encode_event(event)
@@ -114,9 +127,24 @@ class Step:
     # --- evaluation ---------------------------------------------------------------------------------------------
 
     def scope(self, node: Node, task_id: int | None = None) -> Scope:
-        """For one evaluation; `task_id` is the task that is about to be scheduled."""
+        """For one evaluation; `task_id` is the task that is about to be scheduled and will wait for its token."""
         env = self.env
-        return Scope(context=lambda: self._context(node, task_id), random=env.random, uuid=env.uuid, now=env.now)
+        return Scope(
+            context=lambda: self._context(node, task_id),
+            random=env.random,
+            uuid=env.uuid,
+            now=env.now,
+            variable=lambda name: self._variable(node, name),
+            meter=self.meter,
+        )
+
+    def _variable(self, node: Node, name: str) -> JSON:
+        """A variable as the node sees it. Raises KeyError."""
+        run = self.run
+        branch = run.branches[node.branch]
+        while name not in branch.variables and branch.parent:
+            branch = run.branches[run.nodes[branch.parent].branch]
+        return decode(branch.variables[name])
 
     def _context(self, node: Node, task_id: int | None) -> dict[str, JSON]:
         """The context object, `$$`. Source: Step Functions developer guide, "Accessing execution data from the
@@ -140,7 +168,7 @@ class Step:
             },
         }
         if task_id is not None:
-            context["Task"] = {"Token": self.env.token(task_id, 0)}
+            context["Task"] = {"Token": self.env.token(task_id, CALLBACK)}
         branch = run.branches[node.branch]
         while branch.parent:
             parent = run.nodes[branch.parent]
@@ -149,6 +177,31 @@ class Step:
                 break
             branch = run.branches[parent.branch]
         return context
+
+    # --- variables ----------------------------------------------------------------------------------------------
+
+    def assigned(self, node: Node, values: dict[str, JSON] | None) -> Raw | UnsetType:
+        """The variables that a node assigns, for its event.
+
+        Raises StateError States.DataLimitExceeded where the run would then hold more than it may in variables.
+        """
+        if not values:
+            return UNSET
+        limit = self.env.limits.variable_bytes
+        held = sum(
+            len(value)
+            for branch in self.run.branches.values()
+            for name, value in branch.variables.items()
+            if branch.key != node.branch or name not in values
+        )
+        raw = self.encoded(values)
+        if held + size(raw) > limit:
+            raise StateError(
+                "States.DataLimitExceeded",
+                f"States.{node.name}.Assign: the variables have {held + size(raw):,} bytes in all; "
+                f"at most {limit:,} are allowed",
+            )
+        return raw
 
     # --- payloads -----------------------------------------------------------------------------------------------
 

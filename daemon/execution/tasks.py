@@ -15,6 +15,7 @@ from daemon.execution.commands import CompleteTask, FailTask, RecordOutcome, Ret
 from daemon.execution.state import Node, Run, after
 from daemon.execution.state import Task as Attempt
 from daemon.execution.step import Step
+from daemon.execution.tokens import CALLBACK
 from daemon.execution.transient import is_transient
 from daemon.language import ResourceKind, StateError, Task, arguments, task_result, task_target, task_times
 from enginekit.messages import events as ev
@@ -31,7 +32,8 @@ def schedule(step: Step, node: Node, state: Task) -> None:
     """Put the node's next attempt into its task queue. Raises StateError."""
     env, resource = step.env, state.resource
     task_id = step.next_id
-    scope = step.scope(node, task_id)
+    awaited = resource.wait_for_token
+    scope = step.scope(node, task_id if awaited else None)
     raw = node.input.value
     queue, value = task_target(state, arguments(state, raw, scope))
     times = task_times(state, raw, scope)
@@ -52,6 +54,7 @@ def schedule(step: Step, node: Node, state: Task) -> None:
             timeout_seconds=_seconds(times.timeout_seconds, timeout),
             schedule_to_start_seconds=_seconds(times.schedule_to_start_seconds, to_start),
             heartbeat_seconds=None if times.heartbeat_seconds is None else float(times.heartbeat_seconds),
+            callback_seconds=_seconds(times.timeout_seconds, REFERENCE_TIMEOUT_SECONDS) if awaited else None,
         )
     )
     step.decision.scheduled.append(task_id)
@@ -90,6 +93,10 @@ def running(run: Run, task_id: int) -> tuple[Node, Attempt] | None:
 def reported(run: Run, task_id: int, returns: int) -> tuple[Node, Attempt]:
     """The same for a report with a token. Raises Refused."""
     found = running(run, task_id)
+    if found is not None and returns == CALLBACK:
+        return found
+    if found is not None and found[1].submitted_at is not None:
+        raise _late(ReportRefusal.ALREADY_RECORDED, "the task was run, and waits for the token of $$.Task.Token now")
     if found is not None:
         if found[1].returns == returns and found[1].started_at is not None:
             return found
@@ -137,6 +144,8 @@ def record_outcome(step: Step, command: RecordOutcome) -> None:
     if found is None:
         return
     node, task = found
+    if task.submitted_at is not None:
+        return
     began_at = max(after(step.env.now, -command.ran_seconds), task.queued_at)
     step.emit(ev.TaskStarted(**step.about(node), task=task.id, worker=command.worker, began_at=began_at))
     if command.timed_out is not None:
@@ -145,13 +154,16 @@ def record_outcome(step: Step, command: RecordOutcome) -> None:
         fail_task(step, node, task, command.error, command.cause)
     else:
         assert isinstance(command.output, Raw)
-        _complete(step, node, task, command.output)
+        _was_run(step, node, task, command.output)
 
 
 def complete(step: Step, command: CompleteTask) -> None:
     """Raises Refused."""
     node, task = reported(step.run, command.task, command.returns)
-    _complete(step, node, task, command.output)
+    if command.returns == CALLBACK:
+        _complete(step, node, task, command.output)
+    else:
+        _was_run(step, node, task, command.output)
 
 
 def report_failure(step: Step, command: FailTask) -> None:
@@ -163,16 +175,46 @@ def report_failure(step: Step, command: FailTask) -> None:
 def report_return(step: Step, command: ReturnTask) -> None:
     """Raises Refused."""
     node, task = reported(step.run, command.task, command.returns)
+    if command.returns == CALLBACK:
+        raise Refused(
+            ErrorStatus.FAILED_PRECONDITION, "the token of $$.Task.Token completes or fails a task; nothing else"
+        )
     give_back(step, node, task, command.reason or "its worker gave it back")
+
+
+def _was_run(step: Step, node: Node, task: Attempt, output: Raw) -> None:
+    """Its worker has done its part: that is the result, or else the wait for the token begins."""
+    if task.callback_seconds is None:
+        _complete(step, node, task, output)
+        return
+    if _too_large(step, node, task, output):
+        return
+    same = task.input.raw == output
+    step.emit(
+        ev.TaskSubmitted(
+            **step.about(node),
+            task=task.id,
+            output=UNSET if same else output,
+            output_ref=task.input.event_id if same else 0,
+        )
+    )
+    step.decision.removed.append(task.id)
+
+
+def _too_large(step: Step, node: Node, task: Attempt, output: Raw) -> bool:
+    """Fail the task if its output is."""
+    try:
+        step.check_size(output)
+    except StateError as error:
+        fail_task(step, node, task, error.error, error.cause)
+        return True
+    return False
 
 
 def _complete(step: Step, node: Node, task: Attempt, output: Raw) -> None:
     state = step.state(node)
     assert isinstance(state, Task)
-    try:
-        step.check_size(output)
-    except StateError as error:
-        fail_task(step, node, task, error.error, error.cause)
+    if _too_large(step, node, task, output):
         return
     same = task.input.raw == output
     step.emit(
@@ -183,9 +225,16 @@ def _complete(step: Step, node: Node, task: Attempt, output: Raw) -> None:
             output_ref=task.input.event_id if same else 0,
         )
     )
-    step.decision.removed.append(task.id)
+    _retire(step, task)
     assert node.result is not None
     nodes.finish(step, node, state, task_result(state, node.result.value))
+
+
+def _retire(step: Step, task: Attempt) -> None:
+    """It has ended: it waits in no queue any more, and a worker that still runs it while its token came is told."""
+    step.decision.removed.append(task.id)
+    if task.callback_seconds is not None and task.submitted_at is None:
+        step.decision.canceled.append(task.id)
 
 
 def fail_task(step: Step, node: Node, task: Attempt, error: str, cause: str) -> None:
@@ -197,7 +246,7 @@ def fail_task(step: Step, node: Node, task: Attempt, error: str, cause: str) -> 
             cause=cause,
         )
     )
-    step.decision.removed.append(task.id)
+    _retire(step, task)
     nodes.fail(step, node, step.state(node), error, cause)
 
 

@@ -11,15 +11,19 @@ import base64
 import binascii
 import hashlib
 import hmac
+from typing import Final
 
 import msgspec
 
 from enginekit.messages.links import RunRef, TaskRef
 from enginekit.messages.status import ErrorStatus, Refused
 
+CALLBACK: Final = -1
+"""In the place of `returns`: the token of `$$.Task.Token`, which ends the task whoever has it at the time."""
+
 
 class OpenedToken(msgspec.Struct, frozen=True):
-    """What a token says: the task, and how often it had been given back when it was handed out."""
+    """What a token says: the task, and how often it had been given back when it was handed out (or CALLBACK)."""
 
     task: TaskRef
     returns: int

@@ -51,11 +51,13 @@ def _node(node: Node, pulse: Pulse) -> NodeView:
 
 
 def _doing(node: Node) -> str:
-    """`waiting` (a timer), `backing_off` (a retry), `queued` or `running` (a task or branches)."""
+    """`waiting` (a timer), `backing_off` (a retry), `queued`, `awaiting_token` or `running` (a task or branches)."""
     if node.timer is not None:
         return "waiting"
     if node.retry_at is not None:
         return "backing_off"
+    if node.task is not None and node.task.submitted_at is not None:
+        return "awaiting_token"
     if node.task is not None and node.task.kind is TaskKind.ACTIVITY and node.task.started_at is None:
         return "queued"
     return "running"

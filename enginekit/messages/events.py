@@ -2,8 +2,8 @@
 
 An event is an immutable fact, numbered 1, 2, 3 … within its run. It holds what replay needs (the choice made as
 `next`, the delay chosen as `at`), so that evolving a state never evaluates anything. An event carries at most one
-payload, inline (`input`, `output`) or as a reference to the event that holds it (`input_ref`, …): a payload
-is stored once a run.
+payload beside the variables it `assigned`, inline (`input`, `output`) or as a reference to the event that holds it
+(`input_ref`, …): a payload is stored once a run.
 
 Every field that came after version 1 of its event has a default, so that old bytes are read as they are.
 """
@@ -116,27 +116,32 @@ class NodeEntered(NodeEvent, frozen=True, kw_only=True):
 
 
 class NodeExited(NodeEvent, frozen=True, kw_only=True):
-    """`next` is the state its branch goes on with; without one the branch has ended with this output."""
+    """`next` is the state its branch goes on with; without one the branch has ended with this output. `assigned` is
+    an object of the variables that the state assigned."""
 
     next: str | None = None
     output: Payload = UNSET
     output_ref: int = 0
+    assigned: Payload = UNSET
 
 
 class NodeFailed(NodeEvent, frozen=True, kw_only=True):
-    """`next` is where a `Catch` took it, with `output`; without one its branch has failed."""
+    """`next` is where a `Catch` took it, with `output` and the variables `assigned`; without one its branch has
+    failed."""
 
     error: str
     cause: str = ""
     next: str | None = None
     output: Payload = UNSET
+    assigned: Payload = UNSET
 
 
 # --- tasks: one attempt each, named by the id of its TaskScheduled ------------------------------------------------
 
 
 class TaskScheduled(NodeEvent, frozen=True, kw_only=True):
-    """`…_seconds` are the attempt's clocks."""
+    """`…_seconds` are the attempt's clocks. `callback_seconds` is there when the task, once it was run, waits for its
+    token: how long after its start that may come."""
 
     kind: TaskKind
     resource: str
@@ -148,6 +153,7 @@ class TaskScheduled(NodeEvent, frozen=True, kw_only=True):
     timeout_seconds: float
     schedule_to_start_seconds: float
     heartbeat_seconds: float | None = None
+    callback_seconds: float | None = None
 
 
 class TaskStarted(NodeEvent, frozen=True, kw_only=True):
@@ -157,6 +163,14 @@ class TaskStarted(NodeEvent, frozen=True, kw_only=True):
     worker: str
     lease_seconds: float | None = None
     began_at: datetime | None = None
+
+
+class TaskSubmitted(NodeEvent, frozen=True, kw_only=True):
+    """It was run, and waits for its token now. `output` is what running it answered; the task's result comes later."""
+
+    task: int
+    output: Payload = UNSET
+    output_ref: int = 0
 
 
 class TaskCompleted(NodeEvent, frozen=True, kw_only=True):
@@ -216,12 +230,15 @@ class TimerFired(NodeEvent, frozen=True, kw_only=True):
 
 
 class MapStarted(NodeEvent, frozen=True, kw_only=True):
-    """`next` is the state every iteration begins with."""
+    """`next` is the state every iteration begins with. `input` has the items where an expression made them; where they
+    were only found in the state's input, they are read from there."""
 
     total: int
     concurrency: int
     next: str
     attempt: int
+    input: Payload = UNSET
+    input_ref: int = 0
 
 
 class MapIterationStarted(NodeEvent, frozen=True, kw_only=True):
@@ -269,6 +286,7 @@ AnyEvent: TypeAlias = (
     | NodeFailed
     | TaskScheduled
     | TaskStarted
+    | TaskSubmitted
     | TaskCompleted
     | TaskFailed
     | TaskTimedOut

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from msgspec import Raw
 
-from daemon.execution.commands import RecordOutcome
+from daemon.execution.commands import Limits, RecordOutcome
 from enginekit.messages import events as ev
+from enginekit.messages.json import JSON
 from enginekit.messages.status import ExecutionStatus
 
 
@@ -198,3 +199,14 @@ def test_when_the_daemon_s_worker_began_is_recorded_with_its_end(drive):
     run.do(RecordOutcome(task=run.task("A")[1].id, worker="w", output=Raw(b"1"), ran_seconds=5.0))
     started = next(event for event in run.events if isinstance(event, ev.TaskStarted))
     assert (started.began_at, started.time) == (began, run.now)
+
+
+def test_a_step_ends_when_its_expressions_have_looked_at_much(drive):
+    look = {"Type": "Pass", "Parameters": {"n.$": "States.ArrayLength($..*)", "list.$": "$.list"}}
+    states: dict[str, JSON] = {f"S{number}": {**look, "Next": f"S{number + 1}"} for number in range(20)}
+    definition: dict[str, JSON] = {"StartAt": "S0", "States": {**states, "S20": {"Type": "Succeed"}}}
+    data: JSON = {"list": list(range(3_000))}
+    whole, pieces = drive(definition, data), drive(definition, data, Limits(step_values=10_000))
+    assert whole.steps < 5
+    assert pieces.steps > 15
+    assert pieces.output == whole.output
