@@ -6,6 +6,8 @@ import hashlib
 from collections import OrderedDict
 from typing import NamedTuple
 
+import structlog
+import trio
 from msgspec import Raw
 
 from daemon.language import Definition, InvalidDefinition, parse_definition
@@ -15,7 +17,25 @@ from daemon.stores.rows import DefinitionWrite
 from enginekit.messages.json import JSON, decode
 from enginekit.messages.status import ErrorStatus, Refused
 
+log = structlog.get_logger("history")
+
 CACHED_DEFINITIONS = 512
+
+LARGE = 64 * 1024
+"""Texts longer than this are parsed in a thread: that takes longer, and the loop goes on meanwhile."""
+
+
+async def _parse(text: str, node_types: frozenset[str] | None) -> Definition:
+    """Raises InvalidDefinition. Cancelled while a thread parses, it waits for that to end (about a second a MiB)."""
+    try:
+        if len(text) <= LARGE:
+            return parse_definition(text, node_types)
+        return await trio.to_thread.run_sync(parse_definition, text, node_types)
+    except InvalidDefinition:
+        raise
+    except Exception as error:
+        log.exception("a definition could not be read", hash=hash_of(text))
+        raise Refused(ErrorStatus.INTERNAL, "the definition could not be read: a fault of the engine's") from error
 
 
 def definition_text(definition: Raw) -> str:
@@ -47,7 +67,7 @@ class Definitions:
         self._registrations = 0
         self._stored: OrderedDict[tuple[str, str], None] = OrderedDict()
 
-    def parse(self, text: str) -> tuple[str, Definition]:
+    async def parse(self, text: str) -> tuple[str, Definition]:
         """Its hash and meaning. Raises Refused INVALID_ARGUMENT with every fault."""
         key = hash_of(text)
         known = self._parsed.get(key)
@@ -55,7 +75,7 @@ class Definitions:
             self._parsed.move_to_end(key)
             return key, known
         try:
-            definition = parse_definition(text, self._node_types)
+            definition = await _parse(text, self._node_types)
         except InvalidDefinition as invalid:
             faults: list[JSON] = [{"path": fault.path, "message": fault.message} for fault in invalid.faults]
             raise Refused(
@@ -68,7 +88,7 @@ class Definitions:
     async def registered(self, tenant: str, name: str, version: int | None) -> Registered:
         """That version, or the newest. Raises Refused NOT_FOUND."""
         row = await self.row(tenant, name, version)
-        return Registered(row.version, row.hash, self._meaning(row.hash, row.text))
+        return Registered(row.version, row.hash, await self._meaning(row.hash, row.text))
 
     def written(self, write: DefinitionWrite) -> None:
         """It is on disk: its text need not be written again, and under its name it is the newest."""
@@ -114,16 +134,16 @@ class Definitions:
         text = await self._store.definition_text(tenant, key)
         if text is None:
             raise LookupError(f"the store has no definition {key}")
-        return self._meaning(key, text)
+        return await self._meaning(key, text)
 
-    def _meaning(self, key: str, text: str) -> Definition:
+    async def _meaning(self, key: str, text: str) -> Definition:
         known = self._parsed.get(key)
         if known is not None:
             self._parsed.move_to_end(key)
             return known
         try:
             # Whatever node types there are today: it was valid when it was written.
-            return self._keep(key, parse_definition(text))
+            return self._keep(key, await _parse(text, None))
         except InvalidDefinition as invalid:
             raise LookupError(f"definition {key} cannot be read: {invalid}") from invalid
 

@@ -242,7 +242,11 @@ class Session:
         """A new run, gathered for the next commit."""
         self.decided += 1
         ref = command.run
-        run, decision = start(command, self.environment(ref, definition, by))
+        try:
+            run, decision = start(command, self.environment(ref, definition, by))
+        except Exception as error:
+            log.exception("a start could not be decided", run_id=ref.run_id, workflow_id=ref.workflow_id)
+            raise Refused(ErrorStatus.INTERNAL, "the execution could not be started; nothing was written") from error
         live = LiveRun(run, definition, self.shard(ref))
         self.runs.add(live)
         self._gather(
@@ -267,6 +271,8 @@ class Session:
         self.decided += 1
         try:
             decision = decide(live.run, command, self.environment(ref, live.definition, by))
+            if decision.events or decision.probes:
+                self._gather(live, decision)
         except Refused:
             raise
         except Exception as error:
@@ -274,8 +280,6 @@ class Session:
             log.exception("a decision failed", run_id=ref.run_id, workflow_id=ref.workflow_id)
             self.set_aside(ref.run_id, f"a decision failed: {error!r}")
             raise Refused(ErrorStatus.INTERNAL, f"run {ref.run_id} is set aside: a decision failed") from error
-        if decision.events or decision.probes:
-            self._gather(live, decision)
         return decision
 
     def act_quietly(self, live: LiveRun, command: Command, by: str | None = None) -> Decision | None:
