@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint check bench latency idle chaos clean
+.PHONY: demo test lint check bench latency idle stalls chaos clean
 
 demo: $(READY)           ## run 200 orders through a daemon on free ports, and show how they ended
 	@$(BIN)/python -m examples.orders.demo
@@ -32,6 +32,9 @@ latency: $(READY)        ## what a run that never rests does to the others
 
 idle: $(READY)           ## what 10,000 waiting executions cost
 	@$(BIN)/python -m benchmarks.idle
+
+stalls: $(READY)         ## the longest the loop stands still under definitions made to cost
+	@$(BIN)/python -m benchmarks.stalls
 
 clean:
 	rm -rf $(VENV)

@@ -77,7 +77,14 @@ async def test_a_definition_is_refused_with_every_fault_and_its_path(real, metho
         ([], "object"),
         ({}, "StartAt"),
         ({"StartAt": "A", "States": {"A": {"Type": "Task", "Resource": "htp", "End": True}}}, "htp"),
-        ({"StartAt": "A", "QueryLanguage": "JSONata", "States": {"A": {"Type": "Succeed"}}}, "JSONata"),
+        (
+            {
+                "StartAt": "A",
+                "QueryLanguage": "JSONata",
+                "States": {"A": {"Type": "Pass", "InputPath": "$", "End": True}},
+            },
+            "JSONata",
+        ),
     ],
 )
 async def test_each_kind_of_unusable_definition_says_why(real, definition, says):
