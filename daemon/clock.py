@@ -17,11 +17,17 @@ from enginekit.messages.links import Millis
 class Clock(Protocol):
     """Milliseconds since 1970 UTC. May step (NTP, suspend); durations inside a process use `trio.current_time()`."""
 
+    @property
+    def real(self) -> bool:
+        """Whether it goes on by itself. A simulated one stands still for the loop and jumps while a thread works."""
+
     def now(self) -> Millis: ...
 
 
 class WallClock:
     """The machine's clock."""
+
+    real = True
 
     def now(self) -> Millis:
         return time.time_ns() // 1_000_000
@@ -29,6 +35,8 @@ class WallClock:
 
 class TrioClock:
     """Starts at `start` and moves with `trio.current_time()`: under `MockClock` it is the whole daemon's time."""
+
+    real = False
 
     def __init__(self, start: Millis = 1_767_225_600_000) -> None:
         self._start = start

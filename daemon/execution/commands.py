@@ -20,7 +20,8 @@ from enginekit.messages.links import RunRef
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """`step_…`: how far one decision goes before it hands over, in states walked, events, and values that expressions
-    look at. `inline_concurrency` is the reference service's."""
+    look at. `inline_concurrency` is the reference service's; Maps in Maps open no more than `open_branches` in all
+    (and one each, so that all of them go on)."""
 
     payload_bytes: int = 256 * 1024
     variable_bytes: int = 10 * 1024 * 1024
@@ -30,6 +31,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     step_events: int = 250
     step_values: int = 100_000
     inline_concurrency: int = 40
+    open_branches: int = 1000
 
 
 class TaskDefaults(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +68,12 @@ class Pulse(msgspec.Struct, kw_only=True):
     since: datetime
     beats: dict[int, datetime] = {}
     probed: set[int] = set()
+
+    def forget(self, tasks: list[int]) -> None:
+        """They are over."""
+        for task in tasks:
+            self.beats.pop(task, None)
+            self.probed.discard(task)
 
     def heard(self, task: Task) -> datetime:
         assert task.started_at is not None

@@ -55,7 +55,7 @@ def start(command: Start, env: Environment) -> tuple[Run, Decision]:
         env,
     )
     nodes.advance(step)
-    return step.run, step.decision
+    return step.run, step.end()
 
 
 def decide(run: Run, command: Command, env: Environment) -> Decision:
@@ -87,8 +87,7 @@ def decide(run: Run, command: Command, env: Environment) -> Decision:
         case _:
             raise AssertionError(f"{type(command).__name__} is not decided about a run that exists")
     nodes.advance(step)
-    step.forget_ended()
-    return step.decision
+    return step.end()
 
 
 def _may_close(run: Run, request_id: str | None) -> bool:

@@ -14,9 +14,9 @@ from enginekit.messages.json import JSON
 def start_map(step: Step, node: Node, state: Map) -> None:
     """Raises StateError."""
     scope = step.scope(node)
-    items = map_items(state, node.input.value, scope)
+    items = map_items(state, step.value(node.input), scope)
     made, ref = step.place(items, node.input) if state.jsonata else (UNSET, 0)
-    wanted = map_concurrency(state, node.input.value, scope)
+    wanted = map_concurrency(state, step.value(node.input), scope)
     limit = step.env.limits.inline_concurrency
     step.emit(
         ev.MapStarted(
@@ -38,10 +38,10 @@ def start_iteration(step: Step, node: Node, state: Map) -> None:
     scope = step.scope(node)
     index = fan.cursor
     # What an expression made is never worked out again: it may cost much, or depend on chance.
-    items = map_items(state, node.input.value, scope) if fan.input is None else fan.input.value
+    items = map_items(state, step.value(node.input), scope) if fan.input is None else step.value(fan.input)
     assert isinstance(items, list)
     item = items[index]
-    value = map_item_input(state, node.input.value, index, item, scope)
+    value = map_item_input(state, step.value(node.input), index, item, scope)
     step.emit(
         ev.MapIterationStarted(
             **step.about(node),
@@ -53,7 +53,7 @@ def start_iteration(step: Step, node: Node, state: Map) -> None:
 
 def start_parallel(step: Step, node: Node, state: Parallel) -> None:
     """Raises StateError."""
-    value = arguments(state, node.input.value, step.scope(node))
+    value = arguments(state, step.value(node.input), step.scope(node))
     raw, ref = step.place(value, node.input)
     step.emit(
         ev.ParallelStarted(
@@ -81,9 +81,9 @@ def end_part(step: Step, node: Node, branch: Branch, error: str | None = None, c
     )
 
 
-def results(fan: Fan) -> list[JSON]:
+def results(step: Step, fan: Fan) -> list[JSON]:
     """The parts' outputs in the order of their indices."""
-    return [fan.results[index].value for index in range(fan.total)]
+    return [step.value(fan.results[index]) for index in range(fan.total)]
 
 
 def cancel_parts(step: Step, node: Node, reason: str) -> None:

@@ -50,22 +50,36 @@ def advance(step: Step) -> None:
     """Go on until everything waits for something outside, the run has closed, or the step is spent."""
     run = step.run
     while run.status is ExecutionStatus.RUNNING:
-        if _history_full(step) or not run.unfinished:
+        if _history_full(step):
+            return
+        node = None if run.ready else _to_fill(step)
+        if not run.ready and node is None:
             return
         if step.spent:
             step.decision.unfinished = True
             return
         step.transitions += 1
-        if run.ready:
+        if node is None:
             _enter(step, run.branches[run.ready[0]])
         else:
-            node = run.nodes[run.filling[0]]
             state = step.state(node)
             assert isinstance(state, Map)
             try:
                 fanout.start_iteration(step, node, state)
             except StateError as error:
                 fail(step, node, state, error.error, error.cause)
+
+
+def _to_fill(step: Step) -> Node | None:
+    """The next Map to start an iteration. With too many branches open, only one that has none of its own."""
+    run = step.run
+    if len(run.branches) <= step.env.limits.open_branches:
+        return run.nodes[run.filling[0]] if run.filling else None
+    for entry in run.filling:
+        node = run.nodes[entry]
+        if node.fan is not None and not node.fan.active:
+            return node
+    return None
 
 
 def _history_full(step: Step) -> bool:
@@ -110,7 +124,7 @@ def attempt(step: Step, node: Node, state: State) -> None:
 
 
 def _run(step: Step, node: Node, state: State) -> None:
-    raw = node.input.value
+    raw = step.value(node.input)
     match state:
         case Task():
             tasks.schedule(step, node, state)
@@ -141,7 +155,7 @@ def _run(step: Step, node: Node, state: State) -> None:
 def elapse(step: Step, node: Node, state: Wait) -> None:
     """The wait is over."""
     try:
-        _leave_with(step, node, state, arguments(state, node.input.value, step.scope(node)))
+        _leave_with(step, node, state, arguments(state, step.value(node.input), step.scope(node)))
     except StateError as error:
         fail(step, node, state, error.error, error.cause)
 
@@ -156,7 +170,7 @@ def finish(step: Step, node: Node, state: State, result: JSON) -> None:
 
 def _leave_with(step: Step, node: Node, state: State, result: JSON) -> None:
     """Raises StateError."""
-    scope, raw = step.scope(node), node.input.value
+    scope, raw = step.scope(node), step.value(node.input)
     value = output(state, raw, result, scope)
     leave(step, node, value, state.next, assigned(state, raw, result, scope))
 
@@ -192,7 +206,7 @@ def _finish_fan(step: Step, node: Node, state: State) -> None:
     """Leave a Map or Parallel whose parts have all ended (at once, where a Map has no items)."""
     fan = node.fan
     if fan is not None and fan.complete:
-        finish(step, node, state, fanout.results(fan))
+        finish(step, node, state, fanout.results(step, fan))
 
 
 # --- failing -----------------------------------------------------------------------------------------------------
@@ -259,7 +273,7 @@ def _catch(step: Step, node: Node, state: Task | Map | Parallel, error: str, cau
         return False
     catcher = state.catch[index]
     try:
-        scope, held = step.scope(node), node.input.value
+        scope, held = step.scope(node), step.value(node.input)
         raw = step.encoded(caught_output(state, catcher, held, error, cause, scope))
         made = step.assigned(node, caught_variables(state, catcher, held, error, cause, scope))
     except StateError as fault:

@@ -27,7 +27,8 @@ REMEMBERED_TASKS = 256
 
 
 class Payload:
-    """A JSON value and the event that holds it. Decoded on first use; the value is shared and never changed."""
+    """A JSON value and the event that holds it. Decoded on first use (by a `Step`, which forgets it again: decoded, a
+    value takes many times its bytes); the value is shared and never changed."""
 
     __slots__ = ("_value", "event_id", "raw")
 
@@ -41,6 +42,17 @@ class Payload:
         if self._value is None:
             self._value = [decode(self.raw)]
         return self._value[0]
+
+    @property
+    def decoded(self) -> bool:
+        return self._value is not None
+
+    def is_value(self, value: JSON) -> bool:
+        """Whether it is this very object."""
+        return self._value is not None and self._value[0] is value
+
+    def forget(self) -> None:
+        self._value = None
 
     def __repr__(self) -> str:
         return f"Payload({self.event_id}, {bytes(self.raw)!r})"
@@ -155,11 +167,6 @@ class Run(msgspec.Struct, kw_only=True):
     """Map nodes with room for another iteration, in order."""
     ended_tasks: dict[int, ReportRefusal] = {}
     """Tasks of other processes' workers that ended lately, and what a later report is told."""
-
-    @property
-    def unfinished(self) -> bool:
-        """There is something to do that waits for nobody."""
-        return bool(self.ready or self.filling)
 
 
 def child_key(path: str, index: int) -> str:

@@ -53,13 +53,14 @@ class About(TypedDict):
 class Step:
     """Collects one decision about one run."""
 
-    __slots__ = ("decision", "env", "meter", "run", "transitions")
+    __slots__ = ("_opened", "decision", "env", "meter", "run", "transitions")
 
     def __init__(self, run: Run, env: Environment) -> None:
         self.run = run
         self.env = env
         self.meter = Meter()
         self.transitions = 0
+        self._opened: list[Payload] = []
         self.decision = _nothing(run.last_event_id + 1)
 
     @classmethod
@@ -70,6 +71,7 @@ class Step:
         step.env = env
         step.meter = Meter()
         step.transitions = 0
+        step._opened = []
         step.decision = _nothing(1)
         step.decision.events.append(data)
         return step
@@ -97,11 +99,25 @@ class Step:
             or self.meter.spent >= limits.step_values
         )
 
-    def forget_ended(self) -> None:
-        """What was to be given back or asked about, and ended later in this step, is nobody's business any more."""
-        decision, tasks = self.decision, self.run.tasks
+    def value(self, payload: Payload) -> JSON:
+        """What the payload holds."""
+        if not payload.decoded:
+            self._opened.append(payload)
+        return payload.value
+
+    def end(self) -> Decision:
+        """The decision. What was to be given back or asked about, and ended later in this step, is nobody's business
+        any more; values are forgotten, except those that a Map still takes items from."""
+        run = self.run
+        filling = [run.nodes[entry] for entry in run.filling]
+        kept = {id(node.input) for node in filling} | {id(node.fan.input) for node in filling if node.fan}
+        for payload in self._opened:
+            if id(payload) not in kept:
+                payload.forget()
+        decision, tasks = self.decision, run.tasks
         decision.returned = [task for task in decision.returned if task in tasks]
         decision.probes = [task for task in decision.probes if task in tasks]
+        return decision
 
     def emit(self, event: ev.AnyEvent) -> None:
         data = ev.encode_event(event)
@@ -155,7 +171,7 @@ class Step:
             "Execution": {
                 "Id": run.ref.run_id,
                 "Name": run.ref.workflow_id,
-                "Input": run.input.value,
+                "Input": self.value(run.input),
                 "RoleArn": "",
                 "StartTime": _text(run.started_at),
                 "RedriveCount": 0,
@@ -211,7 +227,7 @@ class Step:
         Raises StateError States.DataLimitExceeded.
         """
         for payload in held:
-            if payload is not None and value is payload.value:
+            if payload is not None and payload.is_value(value):
                 return UNSET, payload.event_id
         raw = self.encoded(value)
         for payload in held:

@@ -34,7 +34,7 @@ def schedule(step: Step, node: Node, state: Task) -> None:
     task_id = step.next_id
     awaited = resource.wait_for_token
     scope = step.scope(node, task_id if awaited else None)
-    raw = node.input.value
+    raw = step.value(node.input)
     queue, value = task_target(state, arguments(state, raw, scope))
     times = task_times(state, raw, scope)
     inline, ref = step.place(value, node.arguments, node.input)
@@ -71,7 +71,7 @@ def default_retry_delay(step: Step, node: Node, state: Task, error: str) -> floa
     used = node.retries.get(nodes.DEFAULT_RETRIER, 0)
     if state.retry or state.resource.arn or used >= defaults.retry_attempts:
         return None
-    if not is_transient(error, state.resource.name, None if node.arguments is None else node.arguments.value):
+    if not is_transient(error, state.resource.name, None if node.arguments is None else step.value(node.arguments)):
         return None
     ceiling = min(defaults.retry_interval_seconds * defaults.retry_backoff_rate**used, defaults.retry_max_delay_seconds)
     return ceiling * (0.5 + step.env.random() / 2)
@@ -227,7 +227,7 @@ def _complete(step: Step, node: Node, task: Attempt, output: Raw) -> None:
     )
     _retire(step, task)
     assert node.result is not None
-    nodes.finish(step, node, state, task_result(state, node.result.value))
+    nodes.finish(step, node, state, task_result(state, step.value(node.result)))
 
 
 def _retire(step: Step, task: Attempt) -> None:

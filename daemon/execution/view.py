@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from daemon.execution.commands import Pulse
 from daemon.execution.deadlines import node_deadline
 from daemon.execution.state import Node, Run
 from enginekit.messages.calls import DescribeWorkflowResult, NodeView
 from enginekit.messages.events import TaskKind
 from enginekit.messages.json import NULL
+
+NODES = 500
+"""How many nodes a description lists; wide Maps in Maps run more at once."""
 
 
 def describe(run: Run, pulse: Pulse) -> DescribeWorkflowResult:
@@ -26,7 +31,8 @@ def describe(run: Run, pulse: Pulse) -> DescribeWorkflowResult:
         started_at=run.started_at,
         closed_at=run.closed_at,
         history_length=run.last_event_id,
-        nodes=[_node(node, pulse) for node in run.nodes.values()],
+        nodes=[_node(node, pulse) for node in islice(run.nodes.values(), NODES)],
+        nodes_total=len(run.nodes),
     )
 
 

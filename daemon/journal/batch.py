@@ -6,6 +6,8 @@ offer of a task, no acknowledgement (invariant 1).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import trio
 
 from daemon.clock import millis
@@ -17,7 +19,8 @@ from daemon.journal.live import LiveRun
 from daemon.links.interface import Request
 from daemon.stores.rows import Batch, Closing, DefinitionWrite, Effect, NewExecution, RunWrite, Snapshot
 from enginekit.messages.calls import Result
-from enginekit.messages.links import Millis, OfferTask, QueuedTask, TaskRef
+from enginekit.messages.links import Millis, OfferTask, QueuedTask, RunRef, TaskRef
+from enginekit.messages.status import Refused
 
 PROCEED = "proceed"
 """The effect of a step that was cut short."""
@@ -107,6 +110,20 @@ def _snapshot(live: LiveRun) -> Snapshot | None:
     return Snapshot(event_id=run.last_event_id, fingerprint=snapshot.FINGERPRINT, data=data)
 
 
+class Answer(NamedTuple):
+    """How a request ends, and the runs that this tells about."""
+
+    request: Request
+    outcome: Result | Refused
+    about: tuple[RunRef, ...] = ()
+
+    def give(self) -> None:
+        if isinstance(self.outcome, Refused):
+            self.request.refuse(self.outcome)
+        else:
+            self.request.answer(self.outcome)
+
+
 class Gathering:
     """A batch that is gathering, or being written."""
 
@@ -115,8 +132,8 @@ class Gathering:
         self.writes: dict[str, PendingWrite] = {}
         self.definitions: list[DefinitionWrite] = []
         self.bytes = 0
-        self.answers: list[tuple[Request, Result, tuple[str, ...]]] = []
-        """Each with the runs it is about."""
+        """Of the events and definitions in it."""
+        self.answers: list[Answer] = []
         self.offers: list[tuple[LiveRun, int, OfferTask]] = []
         self.retired: list[TaskRef] = []
         self.canceled: list[TaskRef] = []
@@ -137,6 +154,19 @@ class Gathering:
             pending = self.writes[run_id] = PendingWrite(live, epoch, first_event_id)
             live.batch = self
         return pending
+
+    def leave_out(self, ref: RunRef, live: LiveRun | None, refused: Refused) -> None:
+        """Write nothing of this run after all, and tell those who wait for it."""
+        self.writes.pop(ref.run_id, None)
+        kept = []
+        for answer in self.answers:
+            if ref in answer.about:
+                answer.request.refuse(refused)
+            else:
+                kept.append(answer)
+        self.answers = kept
+        self.offers = [offer for offer in self.offers if offer[0] is not live]
+        self.unfinished = [other for other in self.unfinished if other is not live]
 
     def rows(self, pulses: dict[str, Pulse], quiet: Pulse) -> tuple[Batch, list[tuple[LiveRun, Millis]]]:
         """The batch as the store takes it, and the wake-ups in it."""

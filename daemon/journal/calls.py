@@ -42,7 +42,7 @@ class ExecutionCalls:
             try:
                 action(live)
             except Refused as refused:
-                request.refuse(refused)
+                self._session.answer(request, refused, live)
 
         tenant = request.caller.tenant
         if run_id is None:
@@ -50,7 +50,7 @@ class ExecutionCalls:
         if run_id is not None:
             self._session.when_live(RunRef(tenant, workflow_id, run_id), guarded, request.refuse)
         else:
-            self._session.nursery.start_soon(self._on_latest, request, workflow_id, guarded)
+            self._session.finish(request, self._on_latest(request, workflow_id, guarded))
 
     async def _on_latest(self, request: Request, workflow_id: str, action: Callable[[LiveRun], None]) -> None:
         tenant = request.caller.tenant
@@ -87,7 +87,7 @@ class ExecutionCalls:
         def act(live: LiveRun) -> None:
             # What is being committed is not to be read yet, but comes at once: wait for that instead.
             if live.committed_id > call.after_id or not call.wait_seconds or live.closed:
-                self._session.nursery.start_soon(self._read, live, request, call)
+                self._session.finish(request, self._read(live, request, call))
                 return
             self._session.waiters.add(
                 Waiter(
@@ -96,7 +96,7 @@ class ExecutionCalls:
                     For.EVENTS,
                     call.after_id,
                     _until(request, call.wait_seconds),
-                    lambda live, request: self._session.nursery.start_soon(self._read, live, request, call),
+                    lambda live, request: self._session.finish(request, self._read(live, request, call)),
                 )
             )
 
@@ -177,6 +177,7 @@ class ExecutionCalls:
             run_id = session.run_ids.make(now)
             workflow_id = call.workflow_id or run_id
             ref = RunRef(caller.tenant, workflow_id, run_id)
+            await session.committer.room()
             if names:
                 earlier = await self._earlier(ref, call)
                 if earlier is not None:
@@ -200,6 +201,7 @@ class ExecutionCalls:
             batch.held += names
             started = True
             if text is not None and not session.definitions.is_stored(caller.tenant, key):
+                batch.bytes += len(text)
                 batch.definitions.append(DefinitionWrite(tenant=caller.tenant, hash=key, text=text, registered_at=now))
             session.answer(request, calls.StartWorkflowResult(workflow_id=workflow_id, run_id=run_id), live)
         finally:

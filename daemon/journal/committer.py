@@ -17,7 +17,7 @@ from daemon.journal.live import LiveRun
 from daemon.metrics import Metrics
 from daemon.stores.interface import BatchRefused, Fenced, Store, StoreUnavailable
 from daemon.stores.rows import Batch, RunWrite
-from enginekit.messages.links import Millis
+from enginekit.messages.links import Millis, RunRef
 
 log = structlog.get_logger("history")
 
@@ -31,15 +31,18 @@ class Committer:
         store: Store,
         pulses: dict[str, Pulse],
         quiet: Pulse,
+        batch_bytes: int,
         release: Callable[[Gathering, list[tuple[LiveRun, Millis]]], None],
-        set_aside: Callable[[str, str], None],
+        set_aside: Callable[[RunRef, str], None],
         metrics: Metrics,
     ) -> None:
         self._store = store
         self._release = release
         self._set_aside = set_aside
         self._metrics = metrics
+        self._batch_bytes = batch_bytes
         self._more = trio.Event()
+        self._taken = trio.Event()
         self._idle = trio.Event()
         self._idle.set()
         self.gathering = Gathering()
@@ -51,6 +54,11 @@ class Committer:
         """There is something to commit."""
         if not self._more.is_set():
             self._more.set()
+
+    async def room(self) -> None:
+        """Until the gathering batch has room for more: what is decided stays in proportion to what is written."""
+        while self.gathering.bytes >= self._batch_bytes:
+            await self._taken.wait()
 
     async def flushed(self) -> None:
         """Until everything gathered so far is on disk."""
@@ -65,14 +73,16 @@ class Committer:
             await self._more.wait()
             self._more = trio.Event()
             batch = self.gathering
-            if batch.empty:
-                continue
             self.gathering = Gathering()
             self.committing = batch
+            self._taken.set()
+            self._taken = trio.Event()
             rows, wakes = batch.rows(self._pulses, self._quiet)
             begun = trio.current_time()
             try:
-                await self._write(rows)
+                # Empty where all that was in it has been set aside: those who wait for the batch go on all the same.
+                if not batch.empty:
+                    await self._write(rows)
             except (StoreUnavailable, Fenced):
                 self._metrics.commit_failed()
                 raise
@@ -89,7 +99,7 @@ class Committer:
             parts = _split(batch)
             if len(parts) == 1:
                 log.error("the store refuses an execution's events", run_id=batch.runs[0].run.run_id, why=str(refused))
-                self._set_aside(batch.runs[0].run.run_id, str(refused))
+                self._set_aside(batch.runs[0].run, str(refused))
                 return
             for part in parts:
                 await self._write(part)

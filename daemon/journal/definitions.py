@@ -25,10 +25,10 @@ LARGE = 64 * 1024
 """Texts longer than this are parsed in a thread: that takes longer, and the loop goes on meanwhile."""
 
 
-async def _parse(text: str, node_types: frozenset[str] | None) -> Definition:
+async def _parse(text: str, node_types: frozenset[str] | None, threads: bool) -> Definition:
     """Raises InvalidDefinition. Cancelled while a thread parses, it waits for that to end (about a second a MiB)."""
     try:
-        if len(text) <= LARGE:
+        if len(text) <= LARGE or not threads:
             return parse_definition(text, node_types)
         return await trio.to_thread.run_sync(parse_definition, text, node_types)
     except InvalidDefinition:
@@ -57,10 +57,12 @@ class Registered(NamedTuple):
 
 
 class Definitions:
-    """Parsed definitions by the hash of their text, least recently used first."""
+    """Parsed definitions by the hash of their text, least recently used first. `threads`: large ones are parsed in
+    one."""
 
-    def __init__(self, store: Store, node_types: frozenset[str]) -> None:
+    def __init__(self, store: Store, node_types: frozenset[str], *, threads: bool) -> None:
         self._store = store
+        self._threads = threads
         self._node_types = node_types
         self._parsed: OrderedDict[str, Definition] = OrderedDict()
         self._rows: OrderedDict[tuple[str, str, int | None], Row] = OrderedDict()
@@ -75,7 +77,7 @@ class Definitions:
             self._parsed.move_to_end(key)
             return key, known
         try:
-            definition = await _parse(text, self._node_types)
+            definition = await _parse(text, self._node_types, self._threads)
         except InvalidDefinition as invalid:
             faults: list[JSON] = [{"path": fault.path, "message": fault.message} for fault in invalid.faults]
             raise Refused(
@@ -98,6 +100,11 @@ class Definitions:
         if write.name is not None:
             self._registrations += 1
             self._rows.pop((write.tenant, write.name, None), None)
+
+    def forget_registered(self) -> None:
+        """What is newest is not known any more: a commit may have been made that nobody heard of."""
+        self._rows.clear()
+        self._registrations += 1
 
     def is_stored(self, tenant: str, key: str) -> bool:
         """Whether the text of that hash is known to be on disk."""
@@ -143,7 +150,7 @@ class Definitions:
             return known
         try:
             # Whatever node types there are today: it was valid when it was written.
-            return self._keep(key, await _parse(text, None))
+            return self._keep(key, await _parse(text, None, self._threads))
         except InvalidDefinition as invalid:
             raise LookupError(f"definition {key} cannot be read: {invalid}") from invalid
 

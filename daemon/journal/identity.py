@@ -23,6 +23,14 @@ class RunIds:
         self._last = 0
         self._count = 0
 
+    def after(self, run_id: str | None) -> None:
+        """From now on every id is greater than this one."""
+        if run_id is None:
+            return
+        milliseconds, count = _parts(run_id)
+        if (milliseconds, count) > (self._last, self._count):
+            self._last, self._count = milliseconds, count
+
     def make(self, now: Millis) -> str:
         if now > self._last:
             self._last, self._count = now, 0
@@ -31,6 +39,11 @@ class RunIds:
             if self._count > 0xFFF:
                 self._last, self._count = self._last + 1, 0
         return str(uuid_of(self._last, self._count, self._entropy.getrandbits(62)))
+
+
+def _parts(run_id: str) -> tuple[Millis, int]:
+    number = uuid.UUID(run_id).int
+    return number >> 80, (number >> 64) & 0xFFF
 
 
 def uuid_of(milliseconds: Millis, count: int, chance: int) -> uuid.UUID:

@@ -22,10 +22,11 @@ class Outbox(Generic[M]):
         self._link = link
         self._resync = resync
         self._waiting: deque[M] = deque()
+        self._sending = False
         self._wakeup = trio.Event()
 
     def put(self, message: M) -> None:
-        if not self._waiting and self._link.offer(message):
+        if not self._waiting and not self._sending and self._link.offer(message):
             return
         if len(self._waiting) >= OUTBOX_MESSAGES:
             self._waiting.clear()
@@ -38,6 +39,7 @@ class Outbox(Generic[M]):
         while True:
             await self._wakeup.wait()
             while self._waiting:
-                await self._link.send(self._waiting[0])
-                self._waiting.popleft()
+                self._sending = True
+                await self._link.send(self._waiting.popleft())
+                self._sending = False
             self._wakeup = trio.Event()

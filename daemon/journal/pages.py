@@ -8,6 +8,9 @@ from msgspec import UNSET, Raw, UnsetType
 from daemon.stores.interface import Store
 from enginekit.messages import events as ev
 
+PAYLOADS = 16
+"""Events that are read at once for the payloads in them: small events may refer to many large ones."""
+
 _PAYLOADS = ("input", "output")
 
 
@@ -19,15 +22,15 @@ async def read_page(store: Store, tenant: str, run_id: str, after_id: int, limit
     held: dict[int, Raw | UnsetType] = {
         event.id: payload for event in decoded if (payload := _inline(event)) is not UNSET
     }
-    missing = sorted({ref for event in decoded if (ref := _reference(event)) and ref not in held})
-    if missing:
-        for data in await store.events_by_id(tenant, run_id, missing):
-            event = ev.decode_event(data)
-            held[event.id] = _inline(event)
+    missing = list(dict.fromkeys(ref for event in decoded if (ref := _reference(event)) and ref not in held))
     page: list[Raw] = []
     total = 0
     for data, event in zip(stored, decoded, strict=True):
         ref = _reference(event)
+        if ref and ref not in held:
+            wanted, missing = missing[:PAYLOADS], missing[PAYLOADS:]
+            for holder in map(ev.decode_event, await store.events_by_id(tenant, run_id, sorted(wanted))):
+                held[holder.id] = _inline(holder)
         filled = _fill(event, held[ref]) if ref else data
         total += len(filled)
         if page and total > max_bytes:

@@ -6,6 +6,7 @@ import trio
 from msgspec import Raw
 
 from daemon.clock import moment
+from daemon.journal.batch import Answer
 from daemon.journal.definitions import definition_text
 from daemon.journal.session import Session
 from daemon.links.interface import Request
@@ -36,6 +37,7 @@ class DefinitionCalls:
                 request.answer(calls.RegisterWorkflowResult(name=call.name, version=newest.version))
                 return
             version = 1 if newest is None else newest.version + 1
+            await session.committer.room()
             batch = session.committer.gathering
             batch.definitions.append(
                 DefinitionWrite(
@@ -48,7 +50,8 @@ class DefinitionCalls:
                 )
             )
             batch.held.append(name)
-            batch.answers.append((request, calls.RegisterWorkflowResult(name=call.name, version=version), ()))
+            batch.bytes += len(text)
+            batch.answers.append(Answer(request, calls.RegisterWorkflowResult(name=call.name, version=version)))
             gathered = True
             session.committer.touch()
         finally:

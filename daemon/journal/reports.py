@@ -17,11 +17,12 @@ from daemon.execution.commands import (
     ReturnTask,
     StartTask,
 )
-from daemon.journal.handout import idempotency_key, spec_of, task_of
+from daemon.journal.handout import idempotency_key, offer_of, spec_of, task_of
 from daemon.journal.live import LiveRun
 from daemon.journal.session import Session
 from daemon.links.interface import Request
 from enginekit.messages import calls
+from enginekit.messages.json import size
 from enginekit.messages.links import (
     LoadTask,
     LoadTaskResult,
@@ -33,6 +34,9 @@ from enginekit.messages.links import (
     TaskRef,
 )
 from enginekit.messages.status import ErrorStatus, Refused, ReportRefusal
+
+HANDED_BYTES = 2 * 1024 * 1024
+"""Of inputs, in one answer to a worker's poll; one task at least. What is beyond waits for the next poll."""
 
 
 class Reports:
@@ -62,8 +66,8 @@ class Reports:
                     ),
                 )
             except Refused as refused:
-                lost(refused)
-                return
+                if refused.status is ErrorStatus.UNAVAILABLE:
+                    return
             if live.batch is None:
                 session.worker.put(OutcomesRecorded([message.task]))
             else:
@@ -86,12 +90,13 @@ class Reports:
 
     def load(self, request: Request, call: LoadTask) -> None:
         """The spec of a task that is still wanted."""
+        session = self._session
 
         def act(live: LiveRun) -> None:
             if tasks.running(live.run, call.task.event_id) is None:
-                request.refuse(Refused(ErrorStatus.NOT_FOUND, "the task is over"))
+                session.answer(request, Refused(ErrorStatus.NOT_FOUND, "the task is over"), live)
                 return
-            self._session.answer(request, LoadTaskResult(spec=spec_of(live, call.task.event_id)), live)
+            session.answer(request, LoadTaskResult(spec=spec_of(live, call.task.event_id)), live)
 
         self._session.when_live(call.task.run, act, request.refuse)
 
@@ -103,10 +108,18 @@ class Reports:
         pinned = [live for ref in call.tasks if (live := await self._pin(ref)) is not None]
         lives = {live.run.ref: live for live in pinned}
         started: list[tuple[LiveRun, int]] = []
+        held_back: list[tuple[LiveRun, int]] = []
         stale: list[TaskRef] = []
+        room = HANDED_BYTES
         try:
             for ref in call.tasks:
                 live = lives.get(ref.run)
+                found = None if live is None else tasks.running(live.run, ref.event_id)
+                if live is not None and found is not None:
+                    room -= size(found[1].input.raw)
+                    if room < 0 and started:
+                        held_back.append((live, ref.event_id))
+                        continue
                 start = StartTask(task=ref.event_id, worker=call.worker_id)
                 decision = None if live is None else session.act_quietly(live, start, request.caller.subject)
                 if live is not None and decision is not None and decision.started:
@@ -120,6 +133,9 @@ class Reports:
                 live.waiters -= 1
         if stale:
             session.matching.put(RetireTasks(stale))
+        for live, task_id in held_back:
+            session.matching.put(RetireTasks([TaskRef(live.run.ref, task_id)]))
+            session.matching.put(offer_of(live, task_id))
 
     async def _pin(self, ref: TaskRef) -> LiveRun | None:
         """The task's run, read back if need be, and kept in memory until its `waiters` is lowered again."""
@@ -179,7 +195,7 @@ class Reports:
             try:
                 session.act(live, command(opened.task.event_id, opened.returns), request.caller.subject)
             except Refused as refused:
-                request.refuse(refused)
+                session.answer(request, refused, live)
                 return
             session.answer(request, calls.Acknowledged(), live)
 
@@ -196,9 +212,9 @@ class Reports:
                 tasks.reported(live.run, task_id, opened.returns)
             except Refused as refused:
                 if refused.data.get("reason") == ReportRefusal.TIMED_OUT.value:
-                    request.refuse(refused)
+                    session.answer(request, refused, live)
                 else:
-                    request.answer(calls.HeartbeatTaskResult(cancel_requested=True))
+                    session.answer(request, calls.HeartbeatTaskResult(cancel_requested=True), live)
                 return
             session.pulse(live).beats[task_id] = moment(session.clock.now())
             request.answer(calls.HeartbeatTaskResult(cancel_requested=False))
@@ -217,6 +233,7 @@ class Reports:
                 if live is None:
                     raise Refused(ErrorStatus.NOT_FOUND, "the task's execution is not there")
                 live.waiters -= 1
+                lives.append(live)
                 session.act(live, _completion(completion, opened), request.caller.subject)
             except Refused as refused:
                 reason = refused.data.get("reason")
@@ -228,7 +245,6 @@ class Reports:
                     )
                 )
                 continue
-            lives.append(live)
             results.append(calls.CompletionResult())
         session.answer(request, calls.CompleteTasksResult(results=results), *lives)
 

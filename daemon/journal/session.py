@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 import structlog
 import trio
@@ -21,7 +21,7 @@ from daemon.execution.decide import decide, start
 from daemon.execution.evolve import BrokenHistory
 from daemon.execution.step import Decision
 from daemon.execution.tasks import seconds_since
-from daemon.journal.batch import PROCEED, Gathering, PendingWrite
+from daemon.journal.batch import PROCEED, Answer, Gathering, PendingWrite
 from daemon.journal.committer import Committer
 from daemon.journal.definitions import Definitions
 from daemon.journal.handout import offer_of, task_of
@@ -35,9 +35,10 @@ from daemon.links.interface import Request
 from daemon.links.table import Links
 from daemon.metrics import Metrics
 from daemon.settings import Settings
-from daemon.stores.interface import Store
+from daemon.stores.interface import Store, StoreUnavailable
 from daemon.stores.rows import Effect, NewExecution, ShardEpochs, StoredEffect
 from enginekit.messages.calls import Result
+from enginekit.messages.json import NotJSON
 from enginekit.messages.links import (
     ArmTimer,
     ExpireTask,
@@ -79,6 +80,7 @@ class Session:
         entropy: random.Random,
         definitions: Definitions,
         owned: ShardEpochs,
+        run_ids: RunIds,
         metrics: Metrics,
         nursery: trio.Nursery,
     ) -> None:
@@ -90,20 +92,22 @@ class Session:
         self.nursery = nursery
         self.epochs = owned.epochs
         self.token_key = owned.token_key
-        self.run_ids = RunIds(entropy)
+        self.run_ids = run_ids
         self.entropy = entropy
         self.runs = LiveRuns(settings.history.cache_bytes)
         self.waiters = Waiters(settings.history.waiters)
         self.pulses: dict[str, Pulse] = {}
         self.quiet = Pulse(since=moment(clock.now()))
-        self.committer = Committer(store, self.pulses, self.quiet, self._release, self.set_aside, metrics)
+        self.committer = Committer(
+            store, self.pulses, self.quiet, settings.history.batch_bytes, self._release, self.set_aside, metrics
+        )
         self.decided = 0
         self.stepper = Stepper(self.proceed, lambda: self.decided)
-        self.aside: dict[str, str] = {}
+        self.aside: dict[RunRef, str] = {}
         self.effects: dict[str, int] = {}
         """The event id of each run's outstanding `proceed` effect."""
         self.held: dict[tuple[str, str], trio.Event] = {}
-        self._loading: dict[str, list[tuple[Action, Lost]]] = {}
+        self._loading: dict[RunRef, list[tuple[Action, Lost]]] = {}
         self._loads = trio.CapacityLimiter(LOADS)
         self._loaded = trio.Event()
         self.matching: Outbox[ToMatching] = Outbox(links.matching, RefillQueues())
@@ -155,8 +159,8 @@ class Session:
         )
         for batch in (self.committer.committing, self.committer.gathering):
             if batch is not None:
-                for request, _, _ in batch.answers:
-                    request.refuse(refused)
+                for answer in batch.answers:
+                    answer.request.refuse(refused)
         for waiting in self._loading.values():
             for _, lost in waiting:
                 lost(refused)
@@ -166,22 +170,21 @@ class Session:
 
     def when_live(self, ref: RunRef, action: Action, lost: Lost) -> None:
         """Do it to the run: now, where it is in memory, else when it has been read back, in the order asked."""
-        run_id = ref.run_id
-        if run_id in self.aside:
-            lost(Refused(ErrorStatus.INTERNAL, f"run {run_id} is set aside: {self.aside[run_id]}"))
+        if ref in self.aside:
+            lost(self._set_aside_for(ref))
             return
-        live = self.runs.get(run_id)
+        live = self.runs.get(ref.run_id)
         if live is not None:
             if (live.run.ref.tenant, live.run.ref.workflow_id) == (ref.tenant, ref.workflow_id):
                 action(live)
             else:
                 lost(no_such_run(ref))
             return
-        waiting = self._loading.get(run_id)
+        waiting = self._loading.get(ref)
         if waiting is not None:
             waiting.append((action, lost))
             return
-        self._loading[run_id] = [(action, lost)]
+        self._loading[ref] = [(action, lost)]
         self.nursery.start_soon(self._load, ref)
 
     async def _load(self, ref: RunRef) -> None:
@@ -197,11 +200,11 @@ class Session:
                     live = restore(stored, self.shard(ref), definition)
                 except (BrokenHistory, LookupError) as error:
                     log.exception("an execution cannot be read back", run_id=ref.run_id, workflow_id=ref.workflow_id)
-                    self.aside[ref.run_id] = str(error)
-                    problem = Refused(ErrorStatus.INTERNAL, f"run {ref.run_id} is set aside: {error}")
+                    self.aside[ref] = str(error)
+                    problem = self._set_aside_for(ref)
         if live is not None:
             self.runs.add(live)
-        waiting = self._loading.pop(ref.run_id)
+        waiting = self._loading.pop(ref)
         if len(self._loading) <= LOADS_WAITING // 2:
             self._loaded.set()
         for action, lost in waiting:
@@ -213,10 +216,11 @@ class Session:
         self.runs.shrink()
 
     async def keep_up(self) -> None:
-        """Wait while too many runs are being read back."""
+        """Wait while too many runs are being read back, or more is decided than the store has taken."""
         if len(self._loading) > LOADS_WAITING:
             self._loaded = trio.Event()
             await self._loaded.wait()
+        await self.committer.room()
 
     def shard(self, ref: RunRef) -> int:
         return shard_of(ref.tenant, ref.workflow_id, len(self.epochs))
@@ -266,8 +270,8 @@ class Session:
     def act(self, live: LiveRun, command: Command, by: str | None = None) -> Decision:
         """Decide, and gather what was decided. Raises Refused."""
         ref = live.run.ref
-        if ref.run_id in self.aside:
-            raise Refused(ErrorStatus.INTERNAL, f"run {ref.run_id} is set aside: {self.aside[ref.run_id]}")
+        if ref in self.aside:
+            raise self._set_aside_for(ref)
         self.decided += 1
         try:
             decision = decide(live.run, command, self.environment(ref, live.definition, by))
@@ -278,8 +282,8 @@ class Session:
         except Exception as error:
             # The state may be half-way: nothing more is decided on it, what was committed before stays true.
             log.exception("a decision failed", run_id=ref.run_id, workflow_id=ref.workflow_id)
-            self.set_aside(ref.run_id, f"a decision failed: {error!r}")
-            raise Refused(ErrorStatus.INTERNAL, f"run {ref.run_id} is set aside: a decision failed") from error
+            self.set_aside(ref, f"a decision failed: {error!r}")
+            raise self._set_aside_for(ref) from error
         return decision
 
     def act_quietly(self, live: LiveRun, command: Command, by: str | None = None) -> Decision | None:
@@ -300,7 +304,7 @@ class Session:
     def proceed(self, live: LiveRun) -> None:
         """Go on where a step was cut short."""
         effect = self.effects.pop(live.run.ref.run_id, None)
-        if effect is None or live.run.ref.run_id in self.aside:
+        if effect is None or live.run.ref in self.aside:
             return
         pending = self._pending(live, live.run.last_event_id + 1)
         pending.effects_removed.append(effect)
@@ -327,6 +331,9 @@ class Session:
                 pending.tasks_added[task_id] = offer.task
                 batch.offers.append((live, task_id, offer))
         pending.add(decision)
+        batch.bytes += sum(map(len, decision.events))
+        if run.ref.run_id in self.pulses:
+            self.pulses[run.ref.run_id].forget(decision.removed)
         batch.offers += [(live, task_id, offer_of(live, task_id)) for task_id in decision.returned]
         batch.retired += [TaskRef(run.ref, task_id) for task_id in decision.removed + decision.started]
         batch.canceled += [TaskRef(run.ref, task_id) for task_id in decision.canceled]
@@ -345,16 +352,21 @@ class Session:
 
     # --- releasing ----------------------------------------------------------------------------------------------
 
-    def answer(self, request: Request, result: Result, *about: LiveRun) -> None:
-        """Answer as soon as everything that the answer may know of these runs is on disk."""
+    def answer(self, request: Request, outcome: Result | Refused, *about: LiveRun) -> None:
+        """Answer, or refuse, as soon as everything that the answer may know of these runs is on disk."""
         batch: Gathering | None = None
         for live in about:
             if live.batch is not None and batch is not self.committer.gathering:
                 batch = live.batch
+        answer = Answer(request, outcome, tuple(live.run.ref for live in about))
         if batch is None:
-            request.answer(result)
+            answer.give()
         else:
-            batch.answers.append((request, result, tuple(live.run.ref.run_id for live in about)))
+            batch.answers.append(answer)
+
+    def finish(self, request: Request, rest: Coroutine[None, None, None]) -> None:
+        """Do the part of an answer that waits for the store. Whatever becomes of it, the request is ended."""
+        self.nursery.start_soon(_finish, request, rest)
 
     def _release(self, batch: Gathering, wakes: list[tuple[LiveRun, Millis]]) -> None:
         """The batch is on disk."""
@@ -367,8 +379,8 @@ class Session:
             self.definitions.written(written)
         for name in batch.held:
             self.held.pop(name).set()
-        for request, result, _ in batch.answers:
-            request.answer(result)
+        for answer in batch.answers:
+            answer.give()
         if batch.canceled:
             self.matching.put(RetireTasks(batch.canceled, cancel=True))
         if batch.retired:
@@ -395,25 +407,37 @@ class Session:
         batch.committed.set()
         self.runs.shrink()
 
-    def set_aside(self, run_id: str, why: str) -> None:
+    def set_aside(self, ref: RunRef, why: str) -> None:
         """This run cannot go on here: nothing more is decided about it, and whoever asked is told."""
-        self.aside[run_id] = why
-        refused = Refused(ErrorStatus.INTERNAL, f"run {run_id} is set aside: {why}")
-        live = self.runs.get(run_id)
+        self.aside[ref] = why
+        refused = self._set_aside_for(ref)
+        live = self.runs.get(ref.run_id)
         for batch in (self.committer.committing, self.committer.gathering):
-            if batch is None:
-                continue
-            batch.writes.pop(run_id, None)
-            kept = []
-            for request, result, about in batch.answers:
-                if run_id in about:
-                    request.refuse(refused)
-                else:
-                    kept.append((request, result, about))
-            batch.answers = kept
-            batch.offers = [offer for offer in batch.offers if offer[0] is not live]
-            batch.unfinished = [other for other in batch.unfinished if other is not live]
-        self.runs.remove(run_id)
+            if batch is not None:
+                batch.leave_out(ref, live, refused)
+        if live is not None:
+            live.batch = None
+            self.waiters.refuse(live, refused)
+        self.runs.remove(ref.run_id)
+
+    def _set_aside_for(self, ref: RunRef) -> Refused:
+        return Refused(ErrorStatus.INTERNAL, f"run {ref.run_id} is set aside: {self.aside[ref]}")
+
+
+async def _finish(request: Request, rest: Coroutine[None, None, None]) -> None:
+    try:
+        await rest
+    except Refused as refused:
+        request.refuse(refused)
+    except NotJSON as error:
+        request.refuse(Refused(ErrorStatus.INVALID_ARGUMENT, f"params: {error}"))
+    except LookupError as error:
+        request.refuse(Refused(ErrorStatus.INTERNAL, str(error)))
+    except (StoreUnavailable, trio.Cancelled):
+        request.refuse(
+            Refused(ErrorStatus.UNAVAILABLE, "History is starting again; ask again", {"retry_after_seconds": 0.5})
+        )
+        raise
 
 
 def no_such_run(ref: RunRef) -> Refused:

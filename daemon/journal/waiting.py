@@ -58,6 +58,8 @@ class Waiters:
     def add(self, waiter: Waiter) -> None:
         """Raises Refused RESOURCE_EXHAUSTED when too many wait already."""
         if self._count >= self._limit:
+            self._drop_abandoned()
+        if self._count >= self._limit:
             raise Refused(
                 ErrorStatus.RESOURCE_EXHAUSTED,
                 f"{self._limit:,} calls wait for executions already; ask again later or without waiting",
@@ -83,6 +85,12 @@ class Waiters:
                 self._end(waiter)
                 waiter.answer(live, waiter.request)
 
+    def refuse(self, live: LiveRun, refused: Refused) -> None:
+        """This run will not come to what they wait for."""
+        for waiter in list(self._by_run.get(live.run.ref.run_id, ())):
+            self._end(waiter)
+            waiter.request.refuse(refused)
+
     def refuse_all(self, refused: Refused) -> None:
         """What they wait for is not known any more."""
         for waiting in list(self._by_run.values()):
@@ -104,6 +112,12 @@ class Waiters:
             with trio.move_on_at(until):
                 await self._sooner.wait()
 
+    def _drop_abandoned(self) -> None:
+        """Give back the places of those whose caller has gone away."""
+        for _, _, waiter in list(self._deadlines):
+            if not waiter.done and not waiter.request.awaited:
+                self._end(waiter)
+
     def _end(self, waiter: Waiter) -> None:
         waiter.done = True
         waiter.live.waiters -= 1
@@ -113,3 +127,6 @@ class Waiters:
         waiting.remove(waiter)
         if not waiting:
             del self._by_run[run_id]
+        if len(self._deadlines) > 2 * self._count + 8:
+            self._deadlines = [entry for entry in self._deadlines if not entry[2].done]
+            heapq.heapify(self._deadlines)

@@ -15,6 +15,7 @@ import trio
 from daemon.clock import Clock
 from daemon.journal.calls import ExecutionCalls
 from daemon.journal.definitions import Definitions
+from daemon.journal.identity import RunIds
 from daemon.journal.registry import DefinitionCalls
 from daemon.journal.reports import Reports
 from daemon.journal.session import Session
@@ -25,11 +26,18 @@ from daemon.settings import Settings
 from daemon.stores.interface import Fenced, Store, StoreUnavailable
 from enginekit.messages import calls
 from enginekit.messages.calls import Call, ShardView
-from enginekit.messages.json import NotJSON
 from enginekit.messages.links import LoadTask, StartTasks, TaskExpired, TaskOutcome, ToHistory, WakeRuns
 from enginekit.messages.status import ErrorStatus, Refused
 
 log = structlog.get_logger("history")
+
+FIRST_PAUSE = 0.05
+"""Seconds until the shards are taken again after the store was lost; doubled while they cannot be taken."""
+
+LONGEST_PAUSE = 5.0
+
+FENCED_PAUSE = 10.0
+"""Seconds that another owner keeps the shards for. Two owners would otherwise take them from one another for ever."""
 
 Answer = Callable[[Request, Call], Coroutine[None, None, None] | None]
 
@@ -53,7 +61,8 @@ class History:
         self._clock = clock
         self._entropy = entropy
         self._metrics = metrics
-        self._definitions = Definitions(store, node_types)
+        self._definitions = Definitions(store, node_types, threads=clock.real)
+        self._run_ids = RunIds(entropy)
         self._session: Session | None = None
 
     def shards(self) -> list[ShardView]:
@@ -66,11 +75,15 @@ class History:
         """Own the shards until cancelled; after a loss of the store, own them anew. Reports started at the first
         session. Cancelled: what is being committed may or may not be on disk; nobody was told that it is."""
         started = False
+        pause = FIRST_PAUSE
         while True:
             await self._store.wait_ready()
             try:
                 async with trio.open_nursery() as nursery:
                     owned = await self._store.take_shards()
+                    pause = FIRST_PAUSE
+                    self._run_ids.after(owned.newest_run_id)
+                    self._definitions.forget_registered()
                     session = Session(
                         self._links,
                         self._store,
@@ -79,6 +92,7 @@ class History:
                         self._entropy,
                         self._definitions,
                         owned,
+                        self._run_ids,
                         self._metrics,
                         nursery,
                     )
@@ -95,8 +109,12 @@ class History:
                         session.end()
             except* StoreUnavailable as lost:
                 log.warning("the store is gone; every execution is read back", why=str(lost.exceptions[0]))
+                # A store may be there and yet not be owned (a full disk): it is not asked without end.
+                await trio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
             except* Fenced as fenced:
                 log.warning("another owner has taken the shards", why=str(fenced.exceptions[0]))
+                await trio.sleep(FENCED_PAUSE)
 
     async def drain(self) -> None:
         """Until everything that was decided is on disk."""
@@ -136,24 +154,7 @@ class History:
             request.refuse(refused)
             return
         if rest is not None:
-            session.nursery.start_soon(_finish, request, rest)
-
-
-async def _finish(request: Request, rest: Coroutine[None, None, None]) -> None:
-    """The part of an answer that waits for the store."""
-    try:
-        await rest
-    except Refused as refused:
-        request.refuse(refused)
-    except NotJSON as error:
-        request.refuse(Refused(ErrorStatus.INVALID_ARGUMENT, f"params: {error}"))
-    except LookupError as error:
-        request.refuse(Refused(ErrorStatus.INTERNAL, str(error)))
-    except (StoreUnavailable, trio.Cancelled):
-        request.refuse(
-            Refused(ErrorStatus.UNAVAILABLE, "History is starting again; ask again", {"retry_after_seconds": 0.5})
-        )
-        raise
+            session.finish(request, rest)
 
 
 def _table(session: Session) -> dict[type[Call], Answer]:

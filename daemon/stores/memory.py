@@ -105,7 +105,9 @@ class MemoryStore:
     async def take_shards(self) -> ShardEpochs:
         await trio.lowlevel.checkpoint()
         self._epochs = [epoch + 1 for epoch in self._epochs or [0] * self._shards]
-        return ShardEpochs(epochs=list(self._epochs), token_key=self._token_key)
+        return ShardEpochs(
+            epochs=list(self._epochs), token_key=self._token_key, newest_run_id=max(self._runs, default=None)
+        )
 
     async def commit(self, batch: Batch) -> None:
         await trio.lowlevel.checkpoint()

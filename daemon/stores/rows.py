@@ -103,10 +103,12 @@ class Batch(Row, frozen=True, kw_only=True):
 
 
 class ShardEpochs(Row, frozen=True, kw_only=True):
-    """The epochs that the caller now owns, by shard number, and the key that task tokens are signed with."""
+    """The epochs that the caller now owns, by shard number, the key that task tokens are signed with, and the greatest
+    run_id there is: those made from now on are greater, whatever the clock says."""
 
     epochs: list[int]
     token_key: bytes
+    newest_run_id: str | None = None
 
 
 class Execution(Row, frozen=True, kw_only=True):

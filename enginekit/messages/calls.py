@@ -176,6 +176,8 @@ class DescribeWorkflowResult(Result, frozen=True, kw_only=True):
     closed_at: datetime | None = None
     history_length: int
     nodes: list[NodeView] = []
+    """What runs now: the first 500 nodes."""
+    nodes_total: int = 0
 
 
 class WaitWorkflow(Call, frozen=True, kw_only=True):

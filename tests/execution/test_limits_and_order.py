@@ -90,3 +90,23 @@ def test_what_was_given_back_and_canceled_in_one_step_is_only_canceled(drive):
     decision = run.do(Wake(pulse=run.pulse))
     assert run.run.status is ExecutionStatus.FAILED
     assert decision.returned == []
+
+
+def nested(levels: str, leaf: JSON) -> dict[str, JSON]:
+    """A Map in a Map for each letter."""
+    inner: dict[str, JSON] = {"StartAt": "L", "States": {"L": leaf}}
+    for name in levels:
+        inner = {"StartAt": name, "States": {name: {"Type": "Map", "ItemProcessor": inner, "End": True}}}
+    return inner
+
+
+def test_maps_in_maps_open_a_bounded_number_of_branches_and_all_of_them_end(drive):
+    data: JSON = [[[1] * 6] * 6] * 6
+    run = drive(nested("CBA", {"Type": "Task", "Resource": "echo", "End": True}), data, Limits(open_branches=30))
+    most = 0
+    while run.run.tasks:
+        most = max(most, len(run.run.branches))
+        run.complete(run.run.nodes[next(iter(run.run.tasks.values()))].path, 1)
+    assert (run.run.status, run.output) == (ExecutionStatus.SUCCEEDED, data)
+    # Beyond the bound a Map opens one branch, if it has none: so each of those open opens one more at most.
+    assert 30 < most <= 60

@@ -85,9 +85,10 @@ class SqliteWriter:
                 )
                 self._connection.execute("UPDATE shards SET epoch = epoch + 1")
                 epochs = [row[0] for row in self._connection.execute("SELECT epoch FROM shards ORDER BY shard")]
+                newest = self._connection.execute("SELECT max(run_id) FROM events").fetchone()[0]
         except sqlite3.Error as error:
             raise explain(error, self._path) from error
-        return ShardEpochs(epochs=epochs, token_key=self._token_key)
+        return ShardEpochs(epochs=epochs, token_key=self._token_key, newest_run_id=newest)
 
     def commit(self, batch: Batch) -> None:
         check_batch(batch)
