@@ -5,6 +5,7 @@ Only the shape lives here. Reading a file strictly, with the line of what is wro
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -111,6 +112,16 @@ class HttpSettings(Section, frozen=True, kw_only=True):
     redirects: Annotated[int, Meta(ge=0)] = 5
 
 
+class FileSettings(Section, frozen=True, kw_only=True):
+    """`folder`: where definitions may read items from and write results to. Nowhere, where it is not set."""
+
+    folder: str | None = None
+
+    @property
+    def path(self) -> Path | None:
+        return None if self.folder is None else Path(self.folder)
+
+
 class SupervisorSettings(Section, frozen=True, kw_only=True):
     """A service that fails is restarted after a growing pause; more than `restarts` within `window_seconds` end the
     daemon."""
@@ -141,5 +152,6 @@ class Settings(Section, frozen=True, kw_only=True):
     timer: TimerSettings = TimerSettings()
     tasks: TaskSettings = TaskSettings()
     http: HttpSettings = HttpSettings()
+    files: FileSettings = FileSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
     log: LogSettings = LogSettings()

@@ -38,6 +38,7 @@ _PATTERN = re.compile(r"Expected `str` matching regex (.*)")
 
 _PATTERNS: Final[dict[str, str]] = {
     repr(r"^[A-Za-z0-9._:@/-]+\Z"): "must be 1 to 255 characters of A-Z a-z 0-9 . _ : @ / -",
+    repr(r"^~?[A-Za-z0-9._:@/-]+\Z"): "must be 1 to 255 characters of A-Z a-z 0-9 . _ : @ / -",
     repr(r"^[^=]+="): "must be `key=value`",
 }
 

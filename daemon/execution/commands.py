@@ -13,8 +13,9 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from daemon.execution.state import Task
-from daemon.language import Definition
-from enginekit.messages.events import TimeoutKind
+from daemon.language import Machine
+from enginekit.messages.events import Parent, PartStatus, TimeoutKind
+from enginekit.messages.json import JSON
 from enginekit.messages.links import RunRef
 
 
@@ -32,6 +33,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     step_values: int = 100_000
     inline_concurrency: int = 40
     open_branches: int = 1000
+    distributed_concurrency: int = 1000
+    step_children: int = 50
 
 
 class TaskDefaults(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,12 +54,13 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     """What one decision may know. `by` is whoever asked, None for the engine itself. `token` makes the token of a
     task's event id and number of returns."""
 
-    definition: Definition
+    definition: Machine
     now: datetime
     by: str | None
     random: Callable[[], float]
     uuid: Callable[[], str]
     token: Callable[[int, int], str]
+    run_id: Callable[[], str]
     limits: Limits
     defaults: TaskDefaults
 
@@ -93,10 +97,52 @@ class Start(Command, frozen=True, kw_only=True):
     labels: dict[str, str]
     request_id: str | None
     timeout_seconds: float | None
+    parent: Parent | None = None
 
 
 class Proceed(Command, frozen=True, kw_only=True):
-    """Go on where the last step was cut short."""
+    """Go on where the last step was cut short, or where something is to be started, read or written."""
+
+
+class ItemOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How one run of a distributed Map has closed. `record` is all there is to tell of it."""
+
+    index: int
+    status: PartStatus
+    output: Raw
+    record: Raw
+    error: str | None = None
+
+
+class ItemsEnded(Command, frozen=True, kw_only=True):
+    mapping: int
+    outcomes: list[ItemOutcome]
+
+
+class ItemsRead(Command, frozen=True, kw_only=True):
+    """Items from a file: those after the position `after`, up to `position`. `total` is how many there are in all,
+    `source` is what `$$.Map.Item.Source` says."""
+
+    mapping: int
+    after: str
+    values: list[JSON]
+    position: str
+    exhausted: bool
+    total: int
+    source: str
+
+
+class ResultsWritten(Command, frozen=True, kw_only=True):
+    """`result` says where they are."""
+
+    mapping: int
+    result: JSON
+
+
+class FileFailed(Command, frozen=True, kw_only=True):
+    mapping: int
+    error: str
+    cause: str
 
 
 class Wake(Command, frozen=True, kw_only=True):

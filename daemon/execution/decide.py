@@ -7,7 +7,7 @@ asks for a `Proceed`.
 
 from __future__ import annotations
 
-from daemon.execution import deadlines, fanout, nodes, tasks
+from daemon.execution import deadlines, distributed, fanout, nodes, tasks
 from daemon.execution.commands import (
     Cancel,
     Command,
@@ -15,8 +15,12 @@ from daemon.execution.commands import (
     Environment,
     ExpireTask,
     FailTask,
+    FileFailed,
+    ItemsEnded,
+    ItemsRead,
     Proceed,
     RecordOutcome,
+    ResultsWritten,
     ReturnTask,
     Start,
     StartTask,
@@ -25,6 +29,7 @@ from daemon.execution.commands import (
 )
 from daemon.execution.state import Run, after
 from daemon.execution.step import Decision, Step
+from daemon.language import Definition
 from enginekit.messages import events as ev
 from enginekit.messages.events import TimeoutKind
 from enginekit.messages.status import ErrorStatus, Refused
@@ -33,7 +38,7 @@ from enginekit.messages.status import ErrorStatus, Refused
 def start(command: Start, env: Environment) -> tuple[Run, Decision]:
     """A new run, as far as it gets by itself."""
     seconds = command.timeout_seconds
-    if seconds is None:
+    if seconds is None and isinstance(env.definition, Definition):
         seconds = env.definition.timeout_seconds
     step = Step.first(
         ev.WorkflowStarted(
@@ -51,6 +56,7 @@ def start(command: Start, env: Environment) -> tuple[Run, Decision]:
             labels=command.labels,
             request_id=command.request_id,
             timeout_at=None if seconds is None else after(env.now, seconds),
+            parent=command.parent,
         ),
         env,
     )
@@ -60,12 +66,20 @@ def start(command: Start, env: Environment) -> tuple[Run, Decision]:
 
 def decide(run: Run, command: Command, env: Environment) -> Decision:
     """What comes of `command`; `run` is evolved along. Raises Refused, leaving `run` as it was."""
-    step = Step(run, env)
+    step = Step(run, env, spreads=isinstance(command, Proceed))
     match command:
         case RecordOutcome():
             tasks.record_outcome(step, command)
         case Proceed():
             pass
+        case ItemsEnded():
+            distributed.items_ended(step, command)
+        case ItemsRead():
+            distributed.items_read(step, command)
+        case ResultsWritten():
+            distributed.results_written(step, command)
+        case FileFailed():
+            distributed.file_failed(step, command)
         case Wake():
             deadlines.wake(step, command.pulse)
         case StartTask():

@@ -12,12 +12,14 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from daemon.execution.state import REMEMBERED_TASKS, ROOT, Branch, Fan, Node, Payload, Run, Task, child_key
+from daemon.execution.state import REMEMBERED_TASKS, ROOT, Branch, Fan, Mapping, Node, Payload, Run, Task, child_key
+from daemon.language import Plan
 from enginekit.messages import events as ev
 from enginekit.messages.links import RunRef, TaskKind
 from enginekit.messages.status import ExecutionStatus, ReportRefusal
 
 _variables = msgspec.json.Decoder(dict[str, Raw]).decode
+_plan = msgspec.json.Decoder(Plan).decode
 
 
 class BrokenHistory(Exception):
@@ -39,6 +41,7 @@ def begin(event: ev.WorkflowStarted, size: int) -> Run:
         started_at=event.time,
         deadline=event.timeout_at,
         input=payload,
+        parent=event.parent,
         last_event_id=1,
         history_bytes=size,
         branches={ROOT: Branch(key=ROOT, parent=0, index=0, payload=payload, next=event.next)},
@@ -104,6 +107,7 @@ def _close(run: Run, event: ev.Event, status: ExecutionStatus) -> None:
     run.tasks.clear()
     run.ready.clear()
     run.filling.clear()
+    run.mappings.clear()
 
 
 def _succeeded(run: Run, event: ev.WorkflowSucceeded) -> None:
@@ -344,6 +348,54 @@ def _parallel_started(run: Run, event: ev.ParallelStarted) -> None:
         _open_branch(run, node, index, payload, first)
 
 
+def _map_run_started(run: Run, event: ev.MapRunStarted) -> None:
+    node = run.nodes[event.entry]
+    node.attempt = event.attempt
+    node.retry_at = None
+    source = None
+    if event.input is not UNSET or event.input_ref:
+        source = _payload(event.id, event.input, event.input_ref, node.input)
+    plan = _plan(event.plan)
+    node.mapping = Mapping(
+        id=event.id, plan=plan, source=source, keyed=event.keyed, total=event.total, exhausted=event.total == 0
+    )
+    run.mappings[event.id] = node.entry
+
+
+def _mapping(run: Run, mapping_id: int) -> Mapping:
+    mapping = run.nodes[run.mappings[mapping_id]].mapping
+    assert mapping is not None
+    return mapping
+
+
+def _items_started(run: Run, event: ev.MapItemsStarted) -> None:
+    mapping = _mapping(run, event.run)
+    for index, (run_id, items) in enumerate(zip(event.run_ids, event.items, strict=True), event.first):
+        mapping.in_flight[index] = (run_id, items)
+    mapping.children = event.first + len(event.run_ids)
+    mapping.cursor += sum(event.items)
+    mapping.position = event.position
+    mapping.exhausted = event.exhausted
+    mapping.total = event.total
+
+
+def _items_ended(run: Run, event: ev.MapItemsEnded) -> None:
+    mapping = _mapping(run, event.run)
+    for end in event.ended:
+        items = mapping.in_flight.pop(end.index)[1]
+        if end.status is ev.PartStatus.SUCCEEDED:
+            mapping.succeeded += items
+        else:
+            mapping.failed += items
+            mapping.last_error = end.error
+        if end.result is not UNSET and not mapping.dropped:
+            mapping.results[end.index] = bytes(end.result)
+            mapping.result_bytes += len(mapping.results[end.index])
+        elif end.dropped:
+            mapping.dropped = True
+            mapping.results.clear()
+
+
 def _part_ended(run: Run, event: ev.MapIterationEnded | ev.BranchEnded) -> None:
     node = run.nodes[event.entry]
     fan = _fan(node)
@@ -357,6 +409,9 @@ def _part_ended(run: Run, event: ev.MapIterationEnded | ev.BranchEnded) -> None:
 
 def _drop_fan(run: Run, node: Node) -> None:
     """Forget the node's branches and all that runs in them."""
+    if node.mapping is not None:
+        del run.mappings[node.mapping.id]
+        node.mapping = None
     fan = node.fan
     if fan is None:
         return
@@ -402,6 +457,9 @@ _APPLY: dict[type[ev.Event], Callable[[Run, Any], None]] = {
     ev.MapStarted: _map_started,
     ev.MapIterationStarted: _iteration_started,
     ev.MapIterationEnded: _part_ended,
+    ev.MapRunStarted: _map_run_started,
+    ev.MapItemsStarted: _items_started,
+    ev.MapItemsEnded: _items_ended,
     ev.ParallelStarted: _parallel_started,
     ev.BranchEnded: _part_ended,
 }

@@ -88,6 +88,7 @@ def results(step: Step, fan: Fan) -> list[JSON]:
 
 def cancel_parts(step: Step, node: Node, reason: str) -> None:
     """Stop the tasks that run in the node's branches, however deep. The branches go with the event that follows."""
+    _stop_items(step, node)
     fan = node.fan
     if fan is None:
         return
@@ -104,6 +105,15 @@ def cancel_all(step: Step, reason: str) -> None:
     """Stop every task of the run."""
     for entry in list(step.run.tasks.values()):
         _cancel_task(step, step.run.nodes[entry], reason)
+    for entry in step.run.mappings.values():
+        _stop_items(step, step.run.nodes[entry])
+
+
+def _stop_items(step: Step, node: Node) -> None:
+    """Of a distributed Map: what still runs of its items is to be canceled."""
+    mapping = node.mapping
+    if mapping is not None:
+        step.decision.stopped += [(mapping.id, index, run_id) for index, (run_id, _) in mapping.in_flight.items()]
 
 
 def _cancel_task(step: Step, node: Node, reason: str) -> None:

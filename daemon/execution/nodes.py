@@ -5,7 +5,7 @@ Task, Map and Parallel states have files of their own; what is common to all sta
 
 from __future__ import annotations
 
-from daemon.execution import fanout, tasks
+from daemon.execution import distributed, fanout, tasks
 from daemon.execution.state import ROOT, Branch, Node, after
 from daemon.execution.step import Step
 from daemon.language import (
@@ -54,6 +54,8 @@ def advance(step: Step) -> None:
             return
         node = None if run.ready else _to_fill(step)
         if not run.ready and node is None:
+            if run.mappings and distributed.go_on(step):
+                continue
             return
         if step.spent:
             step.decision.unfinished = True
@@ -133,6 +135,8 @@ def _run(step: Step, node: Node, state: State) -> None:
         case Choice():
             chosen = choose(state, raw, step.scope(node))
             leave(step, node, chosen.output, chosen.next, chosen.assigned)
+        case Map() if state.distribution is not None:
+            distributed.start(step, node, state)
         case Map():
             fanout.start_map(step, node, state)
             _finish_fan(step, node, state)

@@ -15,6 +15,8 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec import Raw
 
+from daemon.language import Plan
+from enginekit.messages.events import Parent
 from enginekit.messages.json import JSON, decode
 from enginekit.messages.links import RunRef, TaskKind
 from enginekit.messages.status import ExecutionStatus, ReportRefusal
@@ -103,8 +105,53 @@ class Fan(msgspec.Struct, kw_only=True):
         return len(self.results) == self.total
 
 
+class Mapping(msgspec.Struct, kw_only=True):
+    """What a distributed Map has started. `id` is the id of its MapRunStarted, `cursor` counts the items taken,
+    `children` the runs started for them, `in_flight` has those that have not closed: run_id and number of items.
+
+    `results` holds results until they have more bytes than a payload may; then they are `dropped`.
+    """
+
+    id: int
+    plan: Plan
+    source: Payload | None
+    keyed: bool
+    total: int | None
+    cursor: int = 0
+    position: str = ""
+    exhausted: bool = False
+    children: int = 0
+    in_flight: dict[int, tuple[str, int]] = {}
+    succeeded: int = 0
+    failed: int = 0
+    last_error: str | None = None
+    results: dict[int, bytes] = {}
+    result_bytes: int = 0
+    dropped: bool = False
+
+    @property
+    def room(self) -> int:
+        """How many more runs may be in flight."""
+        return max(0, self.plan.concurrency - len(self.in_flight))
+
+    @property
+    def wants_start(self) -> bool:
+        """Items of the state's input wait, and there is room for them."""
+        return self.source is not None and not self.exhausted and self.room > 0
+
+    @property
+    def wants_items(self) -> bool:
+        """It is worth reading more items: a good part of the runs have ended."""
+        few = len(self.in_flight) * 2 <= self.plan.concurrency
+        return self.source is None and not self.exhausted and few
+
+    @property
+    def complete(self) -> bool:
+        return self.exhausted and not self.in_flight
+
+
 class Node(msgspec.Struct, kw_only=True):
-    """A state that a branch stands in. At most one of `task`, `fan`, `timer` and `retry_at` is set."""
+    """A state that a branch stands in. At most one of `task`, `fan`, `mapping`, `timer` and `retry_at` is set."""
 
     entry: int
     name: str
@@ -120,6 +167,7 @@ class Node(msgspec.Struct, kw_only=True):
     result: Payload | None = None
     task: Task | None = None
     fan: Fan | None = None
+    mapping: Mapping | None = None
     timer: datetime | None = None
     retry_at: datetime | None = None
 
@@ -149,6 +197,7 @@ class Run(msgspec.Struct, kw_only=True):
     started_at: datetime
     deadline: datetime | None
     input: Payload
+    parent: Parent | None = None
     status: ExecutionStatus = ExecutionStatus.RUNNING
     output: Payload | None = None
     error: str | None = None
@@ -165,6 +214,8 @@ class Run(msgspec.Struct, kw_only=True):
     """Branches about to enter their `next`, in order."""
     filling: list[int] = []
     """Map nodes with room for another iteration, in order."""
+    mappings: dict[int, int] = {}
+    """Entry of the node, by the id of its distributed Map's MapRunStarted."""
     ended_tasks: dict[int, ReportRefusal] = {}
     """Tasks of other processes' workers that ended lately, and what a later report is told."""
 

@@ -7,7 +7,7 @@ sees what was decided before, and live and replayed states cannot differ.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -16,9 +16,47 @@ from daemon.execution.commands import Environment
 from daemon.execution.evolve import begin, evolve
 from daemon.execution.state import Branch, Node, Payload, Run
 from daemon.execution.tokens import CALLBACK
-from daemon.language import Machine, Map, Meter, Parallel, Scope, State, StateError
+from daemon.language import Machine, Map, Meter, Parallel, Plan, Scope, State, StateError, map_items
 from enginekit.messages import events as ev
 from enginekit.messages.json import JSON, NotJSON, decode, encode, size
+
+
+class Child(NamedTuple):
+    """A run to be started for items of a distributed Map (`mapping`): with which run_id, of which Map state's
+    processor, with what input."""
+
+    mapping: int
+    number: int
+    run_id: str
+    machine: str
+    input: Raw
+
+
+class ItemResult(NamedTuple):
+    """A result to be kept as a row until it is written to a file."""
+
+    mapping: int
+    number: int
+    status: str
+    data: Raw
+
+
+class ReadItems(NamedTuple):
+    """Items are wanted: `limit` of them, after `position`; `taken` were read before."""
+
+    mapping: int
+    plan: Plan
+    position: str
+    taken: int
+    limit: int
+
+
+class WriteResults(NamedTuple):
+    """All results are there, and are to be written to files."""
+
+    mapping: int
+    plan: Plan
+    node: str
 
 
 class Decision(msgspec.Struct, kw_only=True):
@@ -26,7 +64,9 @@ class Decision(msgspec.Struct, kw_only=True):
 
     `scheduled` tasks are to be offered; `started` ones were taken by another process's worker; `returned` ones wait
     again; `removed` ones are over, those in `canceled` without their worker knowing; `probes` have waited too long
-    unless the daemon's Worker has them. `unfinished`: the step was cut short, Proceed.
+    unless the daemon's Worker has them. `unfinished`: the step was cut short, Proceed. Of distributed Maps: `children`
+    are runs to start, `stopped` runs to cancel (each by its Map, index and run_id), `results` are kept as rows, `files`
+    are to be read or written, and asked for again by every Proceed until that is reported.
     """
 
     first_event_id: int
@@ -38,6 +78,10 @@ class Decision(msgspec.Struct, kw_only=True):
     canceled: list[int]
     probes: list[int]
     unfinished: bool = False
+    children: list[Child] = []
+    stopped: list[tuple[int, int, str]] = []
+    results: list[ItemResult] = []
+    files: list[ReadItems | WriteResults] = []
 
 
 class About(TypedDict):
@@ -53,11 +97,13 @@ class About(TypedDict):
 class Step:
     """Collects one decision about one run."""
 
-    __slots__ = ("_opened", "decision", "env", "meter", "run", "transitions")
+    __slots__ = ("_opened", "decision", "env", "meter", "run", "spreads", "transitions")
 
-    def __init__(self, run: Run, env: Environment) -> None:
+    def __init__(self, run: Run, env: Environment, *, spreads: bool = False) -> None:
+        """`spreads`: runs for items may be started in it."""
         self.run = run
         self.env = env
+        self.spreads = spreads
         self.meter = Meter()
         self.transitions = 0
         self._opened: list[Payload] = []
@@ -70,6 +116,7 @@ class Step:
         step.run = begin(event, len(data))
         step.env = env
         step.meter = Meter()
+        step.spreads = False
         step.transitions = 0
         step._opened = []
         step.decision = _nothing(1)
@@ -97,6 +144,7 @@ class Step:
             self.transitions >= limits.step_transitions
             or len(self.decision.events) >= limits.step_events
             or self.meter.spent >= limits.step_values
+            or len(self.decision.children) >= limits.step_children
         )
 
     def value(self, payload: Payload) -> JSON:
@@ -104,6 +152,11 @@ class Step:
         if not payload.decoded:
             self._opened.append(payload)
         return payload.value
+
+    def want(self, file: ReadItems | WriteResults) -> None:
+        """Something is to be read or written outside before the run goes on."""
+        self.decision.files.append(file)
+        self.decision.unfinished = True
 
     def end(self) -> Decision:
         """The decision. What was to be given back or asked about, and ended later in this step, is nobody's business
@@ -173,13 +226,13 @@ class Step:
                 "Name": run.ref.workflow_id,
                 "Input": self.value(run.input),
                 "RoleArn": "",
-                "StartTime": _text(run.started_at),
+                "StartTime": text_of(run.started_at),
                 "RedriveCount": 0,
             },
             "StateMachine": {"Id": name, "Name": name},
             "State": {
                 "Name": node.name,
-                "EnteredTime": _text(node.entered_at),
+                "EnteredTime": text_of(node.entered_at),
                 "RetryCount": sum(node.retries.values()),
             },
         }
@@ -189,10 +242,22 @@ class Step:
         while branch.parent:
             parent = run.nodes[branch.parent]
             if parent.kind == "Map":
-                context["Map"] = {"Item": {"Index": branch.index}}
+                context["Map"] = {"Item": {"Index": branch.index, "Value": self._item(parent, branch.index)}}
                 break
             branch = run.branches[parent.branch]
         return context
+
+    def _item(self, node: Node, index: int) -> JSON:
+        """One item of an inline Map."""
+        state, fan = self.state(node), node.fan
+        assert isinstance(state, Map)
+        assert fan is not None
+        if fan.input is not None:
+            items = self.value(fan.input)
+        else:
+            items = map_items(state, self.value(node.input), self.scope(node))
+        assert isinstance(items, list)
+        return items[index]
 
     # --- variables ----------------------------------------------------------------------------------------------
 
@@ -264,5 +329,5 @@ def _nothing(first_event_id: int) -> Decision:
     )
 
 
-def _text(moment: datetime) -> str:
+def text_of(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

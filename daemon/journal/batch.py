@@ -17,7 +17,7 @@ from daemon.execution.deadlines import next_wake
 from daemon.execution.step import Decision
 from daemon.journal.live import LiveRun
 from daemon.links.interface import Request
-from daemon.stores.rows import Batch, Closing, DefinitionWrite, Effect, NewExecution, RunWrite, Snapshot
+from daemon.stores.rows import Batch, Closing, DefinitionWrite, Effect, MapResult, NewExecution, RunWrite, Snapshot
 from enginekit.messages.calls import Result
 from enginekit.messages.links import Millis, OfferTask, QueuedTask, RunRef, TaskRef
 from enginekit.messages.status import Refused
@@ -40,6 +40,8 @@ class PendingWrite:
         "events",
         "first_event_id",
         "live",
+        "results_added",
+        "results_removed",
         "tasks_added",
         "tasks_removed",
         "tasks_returned",
@@ -58,6 +60,8 @@ class PendingWrite:
         self.tasks_removed: list[int] = []
         self.effects_added: list[Effect] = []
         self.effects_removed: list[int] = []
+        self.results_added: list[MapResult] = []
+        self.results_removed: list[int] = []
 
     def add(self, decision: Decision) -> None:
         self.events += decision.events
@@ -65,6 +69,10 @@ class PendingWrite:
             # A task that comes and goes within one batch never was, for the store.
             if self.tasks_added.pop(task_id, None) is None:
                 self.tasks_removed.append(task_id)
+        self.results_added += [
+            MapResult(map_id=each.mapping, number=each.number, status=each.status, data=bytes(each.data))
+            for each in decision.results
+        ]
         self.tasks_started += decision.started
         self.tasks_returned += decision.returned
 
@@ -94,6 +102,8 @@ class PendingWrite:
                 tasks_removed=self.tasks_removed,
                 effects_added=self.effects_added,
                 effects_removed=self.effects_removed,
+                results_added=self.results_added,
+                results_removed=self.results_removed,
             ),
             wake_at,
         )
@@ -139,6 +149,8 @@ class Gathering:
         self.canceled: list[TaskRef] = []
         self.recorded: list[TaskRef] = []
         self.unfinished: list[LiveRun] = []
+        self.stopped: list[tuple[LiveRun, int, bytes]] = []
+        """Runs with a Map that is over, the Map, and what is to be canceled of it."""
         self.held: list[tuple[str, str]] = []
         """Names that other starts wait for."""
 

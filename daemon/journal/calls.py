@@ -132,6 +132,7 @@ class ExecutionCalls:
                 started_after=None if call.started_after is None else millis(call.started_after),
                 started_before=None if call.started_before is None else millis(call.started_before),
                 before_run_id=call.page_token,
+                parent=call.parent,
             )
         )
         page = found[: call.page_size]

@@ -37,6 +37,8 @@ class Committer:
         metrics: Metrics,
     ) -> None:
         self._store = store
+        self.settle: Callable[[], None] = lambda: None
+        """Called before a batch is taken: whatever has to be in it with what is."""
         self._release = release
         self._set_aside = set_aside
         self._metrics = metrics
@@ -72,6 +74,7 @@ class Committer:
         while True:
             await self._more.wait()
             self._more = trio.Event()
+            self.settle()
             batch = self.gathering
             self.gathering = Gathering()
             self.committing = batch

@@ -10,7 +10,7 @@ import structlog
 import trio
 from msgspec import Raw
 
-from daemon.language import Definition, InvalidDefinition, parse_definition
+from daemon.language import Definition, InvalidDefinition, Machine, parse_definition, processor_of
 from daemon.stores.interface import Store
 from daemon.stores.rows import Definition as Row
 from daemon.stores.rows import DefinitionWrite
@@ -142,6 +142,16 @@ class Definitions:
         if text is None:
             raise LookupError(f"the store has no definition {key}")
         return await self._meaning(key, text)
+
+    async def machine(self, tenant: str, key: str, state: str | None) -> Machine:
+        """The same, or the processor of the Map state of that name in it. Raises as `load`."""
+        definition = await self.load(tenant, key)
+        if state is None:
+            return definition
+        found = processor_of(definition, state)
+        if found is None:
+            raise LookupError(f'definition {key} has no Map state "{state}"')
+        return found
 
     async def _meaning(self, key: str, text: str) -> Definition:
         known = self._parsed.get(key)

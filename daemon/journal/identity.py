@@ -5,12 +5,23 @@ from __future__ import annotations
 import random
 import uuid
 import zlib
+from typing import Final
 
 from enginekit.messages.links import Millis
 
+CHILD: Final = "~"
+"""What the workflow_id of a run that another run started begins with; no caller may give such a name."""
+
+
+def child_id(shard: int, run_id: str, event: int, number: int) -> str:
+    """The workflow_id of the run that is number `number` of those that an event of a run has started."""
+    return f"{CHILD}{shard}.{run_id}.{event}.{number}"
+
 
 def shard_of(tenant: str, workflow_id: str, shards: int) -> int:
-    """The same for ever: it is kept nowhere but follows from the names."""
+    """The same for ever: it follows from the names. A run that another one started is in that one's shard."""
+    if workflow_id.startswith(CHILD):
+        return int(workflow_id[1:].partition(".")[0])
     return zlib.crc32(f"{tenant}\n{workflow_id}".encode()) % shards
 
 

@@ -14,7 +14,7 @@ import msgspec
 from daemon.execution import snapshot
 from daemon.execution.evolve import BrokenHistory, evolve, replay
 from daemon.execution.state import Run
-from daemon.language import Definition
+from daemon.language import Machine
 from daemon.stores.rows import StoredRun
 from enginekit.messages.events import decode_event
 
@@ -35,6 +35,7 @@ class LiveRun:
         "batch",
         "committed_id",
         "definition",
+        "parent",
         "run",
         "shard",
         "size",
@@ -43,8 +44,10 @@ class LiveRun:
         "waiters",
     )
 
-    def __init__(self, run: Run, definition: Definition, shard: int) -> None:
+    def __init__(self, run: Run, definition: Machine, shard: int, parent: LiveRun | None = None) -> None:
+        """`parent` is the run that started it, which is in memory as long as this one is."""
         self.run = run
+        self.parent = parent
         self.definition = definition
         self.shard = shard
         self.batch: Gathering | None = None
@@ -92,6 +95,8 @@ class LiveRuns:
         live.size = live.measure()
         self._bytes += live.size
         self._runs[ref.run_id] = live
+        if live.parent is not None:
+            live.parent.waiters += 1
         if not live.run.status.closed:
             self._open[ref.tenant, ref.workflow_id] = ref.run_id
 
@@ -109,6 +114,8 @@ class LiveRuns:
         if live is None:
             return
         self._bytes -= live.size
+        if live.parent is not None:
+            live.parent.waiters -= 1
         ref = live.run.ref
         if self._open.get((ref.tenant, ref.workflow_id)) == run_id:
             del self._open[ref.tenant, ref.workflow_id]
@@ -127,8 +134,8 @@ class LiveRuns:
             self.remove(run_id)
 
 
-def restore(stored: StoredRun, shard: int, definition: Definition) -> LiveRun:
-    """The live run of what the store has: the snapshot, evolved by the events after it.
+def replayed(stored: StoredRun) -> Run:
+    """The state of what the store has: the snapshot, evolved by the events after it.
 
     Raises BrokenHistory when they do not add up.
     """
@@ -148,8 +155,14 @@ def restore(stored: StoredRun, shard: int, definition: Definition) -> LiveRun:
             f"run {stored.execution.run.run_id} has {stored.execution.last_event_id} events, {run.last_event_id} of "
             "them could be read"
         )
-    live = LiveRun(run, definition, shard)
+    return run
+
+
+def restored(stored: StoredRun, run: Run, definition: Machine, shard: int, parent: LiveRun | None) -> LiveRun:
+    """The live run of what was replayed."""
+    live = LiveRun(run, definition, shard, parent)
     live.committed_id = run.last_event_id
+    kept, tail = stored.snapshot, stored.tail
     if kept is not None:
         live.snapshot_size = len(kept.data)
         live.snapshot_at = run.history_bytes - sum(len(data) for data in tail)

@@ -11,6 +11,7 @@ import random
 import uuid
 from collections.abc import Callable, Coroutine
 
+import msgspec
 import structlog
 import trio
 
@@ -19,18 +20,19 @@ from daemon.execution import snapshot, tokens
 from daemon.execution.commands import Command, Environment, Limits, Proceed, Pulse, Start, TaskDefaults, Wake
 from daemon.execution.decide import decide, start
 from daemon.execution.evolve import BrokenHistory
-from daemon.execution.step import Decision
+from daemon.execution.step import Child, Decision
 from daemon.execution.tasks import seconds_since
 from daemon.journal.batch import PROCEED, Answer, Gathering, PendingWrite
 from daemon.journal.committer import Committer
 from daemon.journal.definitions import Definitions
 from daemon.journal.handout import offer_of, task_of
-from daemon.journal.identity import RunIds, shard_of
-from daemon.journal.live import LiveRun, LiveRuns, restore
+from daemon.journal.identity import RunIds, child_id, shard_of
+from daemon.journal.live import LiveRun, LiveRuns, replayed, restored
+from daemon.journal.mapping import STOP, Mappings
 from daemon.journal.outbox import Outbox
 from daemon.journal.stepping import Stepper
 from daemon.journal.waiting import Waiters
-from daemon.language import Definition
+from daemon.language import Machine, processor_of
 from daemon.links.interface import Request
 from daemon.links.table import Links
 from daemon.metrics import Metrics
@@ -38,6 +40,7 @@ from daemon.settings import Settings
 from daemon.stores.interface import Store, StoreUnavailable
 from daemon.stores.rows import Effect, NewExecution, ShardEpochs, StoredEffect
 from enginekit.messages.calls import Result
+from enginekit.messages.events import Parent
 from enginekit.messages.json import NotJSON
 from enginekit.messages.links import (
     ArmTimer,
@@ -102,6 +105,8 @@ class Session:
             store, self.pulses, self.quiet, settings.history.batch_bytes, self._release, self.set_aside, metrics
         )
         self.decided = 0
+        self.mappings = Mappings(self, settings.files.path, threads=clock.real)
+        self.committer.settle = self.mappings.settle
         self.stepper = Stepper(self.proceed, lambda: self.decided)
         self.aside: dict[RunRef, str] = {}
         self.effects: dict[str, int] = {}
@@ -145,10 +150,14 @@ class Session:
         while page := await self.store.effects(1000, after):
             found += page
             after = page[-1]
-        for effect in found:
+        proceeding = [effect for effect in found if effect.effect.kind == PROCEED]
+        for effect in proceeding:
             self.effects[effect.run.run_id] = effect.effect.event_id
-        for effect in found:
+        for effect in proceeding:
             self.when_live(effect.run, self.stepper.add, self._log_lost)
+        for effect in found:
+            if effect.effect.kind == STOP:
+                self.mappings.stop(effect.run, self.shard(effect.run), -effect.effect.event_id, effect.effect.data)
 
     def end(self) -> None:
         """Nobody knows what is on disk: whoever waits here is told to ask again."""
@@ -196,14 +205,22 @@ class Session:
                 problem = no_such_run(ref)
             else:
                 try:
-                    definition = await self.definitions.load(ref.tenant, stored.execution.definition_hash)
-                    live = restore(stored, self.shard(ref), definition)
+                    run = replayed(stored)
+                    machine = await self.definitions.machine(
+                        ref.tenant, run.definition_hash, None if run.parent is None else run.parent.state
+                    )
                 except (BrokenHistory, LookupError) as error:
                     log.exception("an execution cannot be read back", run_id=ref.run_id, workflow_id=ref.workflow_id)
                     self.aside[ref] = str(error)
                     problem = self._set_aside_for(ref)
-        if live is not None:
-            self.runs.add(live)
+        if stored is not None and problem is None:
+            # Not while holding one of the loads: the parent may need one too.
+            try:
+                parent = None if run.parent is None else await self._parent(ref, run.parent)
+                live = restored(stored, run, machine, self.shard(ref), parent)
+                self.runs.add(live)
+            except Refused as refused:
+                problem = refused
         waiting = self._loading.pop(ref)
         if len(self._loading) <= LOADS_WAITING // 2:
             self._loaded.set()
@@ -214,6 +231,21 @@ class Session:
                 assert problem is not None
                 lost(problem)
         self.runs.shrink()
+
+    async def _parent(self, ref: RunRef, parent: Parent) -> LiveRun:
+        """The run that started this one. Raises Refused where it cannot be read back."""
+        found: list[LiveRun | Refused] = []
+        done = trio.Event()
+
+        def have(outcome: LiveRun | Refused) -> None:
+            found.append(outcome)
+            done.set()
+
+        self.when_live(RunRef(ref.tenant, parent.workflow_id, parent.run_id), have, have)
+        await done.wait()
+        if isinstance(found[0], Refused):
+            raise found[0]
+        return found[0]
 
     async def keep_up(self) -> None:
         """Wait while too many runs are being read back, or more is decided than the store has taken."""
@@ -230,20 +262,21 @@ class Session:
 
     # --- deciding -----------------------------------------------------------------------------------------------
 
-    def environment(self, ref: RunRef, definition: Definition, by: str | None) -> Environment:
+    def environment(self, ref: RunRef, definition: Machine, by: str | None) -> Environment:
         return Environment(
             definition=definition,
             now=moment(self.clock.now()),
             by=by,
             random=self.entropy.random,
             uuid=lambda: str(uuid.UUID(int=self.entropy.getrandbits(128), version=4)),
+            run_id=lambda: self.run_ids.make(self.clock.now()),
             token=lambda event_id, returns: tokens.mint(self.token_key, ref, event_id, returns),
             limits=self.limits,
             defaults=self.defaults,
         )
 
-    def start(self, command: Start, definition: Definition, by: str) -> LiveRun:
-        """A new run, gathered for the next commit."""
+    def start(self, command: Start, definition: Machine, by: str | None, parent: LiveRun | None = None) -> LiveRun:
+        """A new run, gathered for the next commit. Raises Refused."""
         self.decided += 1
         ref = command.run
         try:
@@ -251,7 +284,7 @@ class Session:
         except Exception as error:
             log.exception("a start could not be decided", run_id=ref.run_id, workflow_id=ref.workflow_id)
             raise Refused(ErrorStatus.INTERNAL, "the execution could not be started; nothing was written") from error
-        live = LiveRun(run, definition, self.shard(ref))
+        live = LiveRun(run, definition, self.shard(ref), parent)
         self.runs.add(live)
         self._gather(
             live,
@@ -263,9 +296,38 @@ class Session:
                 labels=run.labels,
                 request_id=run.request_id,
                 started_at=millis(run.started_at),
+                parent=None if parent is None else parent.run.ref.run_id,
             ),
         )
         return live
+
+    def _start_child(self, parent: LiveRun, child: Child) -> None:
+        """A run for items of a distributed Map, in the same commit as the event that counts it."""
+        run, ref = parent.run, parent.run.ref
+        machine = processor_of(parent.definition, child.machine)
+        assert machine is not None
+        self.start(
+            Start(
+                run=RunRef(ref.tenant, child_id(parent.shard, ref.run_id, child.mapping, child.number), child.run_id),
+                workflow=run.workflow,
+                version=run.version,
+                definition_hash=run.definition_hash,
+                input=child.input,
+                labels={},
+                request_id=None,
+                timeout_seconds=None,
+                parent=Parent(
+                    workflow_id=ref.workflow_id,
+                    run_id=ref.run_id,
+                    event=child.mapping,
+                    index=child.number,
+                    state=child.machine,
+                ),
+            ),
+            machine,
+            None,
+            parent,
+        )
 
     def act(self, live: LiveRun, command: Command, by: str | None = None) -> Decision:
         """Decide, and gather what was decided. Raises Refused."""
@@ -273,10 +335,12 @@ class Session:
         if ref in self.aside:
             raise self._set_aside_for(ref)
         self.decided += 1
+        maps = list(live.run.mappings)
         try:
             decision = decide(live.run, command, self.environment(ref, live.definition, by))
             if decision.events or decision.probes:
                 self._gather(live, decision)
+                self._forget_results(live, maps)
         except Refused:
             raise
         except Exception as error:
@@ -306,9 +370,24 @@ class Session:
         effect = self.effects.pop(live.run.ref.run_id, None)
         if effect is None or live.run.ref in self.aside:
             return
-        pending = self._pending(live, live.run.last_event_id + 1)
-        pending.effects_removed.append(effect)
-        self.act_quietly(live, Proceed())
+        decision = self.act_quietly(live, Proceed())
+        if decision is not None and decision.files and live.run.ref.run_id not in self.effects:
+            # Files are wanted: until they have been read or written, that is what the effect stands for.
+            self.effects[live.run.ref.run_id] = effect
+        else:
+            self.remove_effect(live, effect)
+        for file in decision.files if decision is not None else ():
+            self.mappings.serve(live, file)
+
+    def remove_effect(self, live: LiveRun, event_id: int) -> None:
+        """It has been done."""
+        self._pending(live, live.run.last_event_id + 1).effects_removed.append(event_id)
+
+    def _forget_results(self, live: LiveRun, maps: list[int]) -> None:
+        """Of Maps that are over: their results are in files, or not wanted."""
+        over = [mapping for mapping in maps if mapping not in live.run.mappings]
+        if over:
+            self._pending(live, live.run.last_event_id + 1).results_removed += over
 
     def pulse(self, live: LiveRun) -> Pulse:
         """The run's own."""
@@ -349,6 +428,14 @@ class Session:
             pending.effects_added.append(Effect(event_id=run.last_event_id, kind=PROCEED, data=b""))
             batch.unfinished.append(live)
         self.runs.changed(live)
+        for mapping in {each[0] for each in decision.stopped}:
+            data = msgspec.json.encode([each[1:] for each in decision.stopped if each[0] == mapping])
+            pending.effects_added.append(Effect(event_id=-mapping, kind=STOP, data=data))
+            batch.stopped.append((live, mapping, data))
+        for child in decision.children:
+            self._start_child(live, child)
+        if run.status.closed and live.parent is not None:
+            self.mappings.closed(live)
 
     # --- releasing ----------------------------------------------------------------------------------------------
 
@@ -404,6 +491,8 @@ class Session:
                 self.metrics.execution_closed(live.run.status)
         for live in batch.unfinished:
             self.stepper.add(live)
+        for live, mapping, data in batch.stopped:
+            self.mappings.stop(live.run.ref, live.shard, mapping, data)
         batch.committed.set()
         self.runs.shrink()
 

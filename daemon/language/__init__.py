@@ -22,8 +22,11 @@ from daemon.language.definition import (
     StateKind,
     Succeed,
     Task,
+    Transformation,
     Wait,
+    processor_of,
 )
+from daemon.language.distribute import Plan, item_input, items_of, plan_of, units
 from daemon.language.errors import StateError
 from daemon.language.evaluate import (
     Chosen,
@@ -61,6 +64,7 @@ __all__ = [
     "Meter",
     "Parallel",
     "Pass",
+    "Plan",
     "Resource",
     "ResourceKind",
     "Retrier",
@@ -71,6 +75,7 @@ __all__ = [
     "Succeed",
     "Task",
     "TaskTimes",
+    "Transformation",
     "Wait",
     "arguments",
     "assigned",
@@ -78,6 +83,8 @@ __all__ = [
     "caught_variables",
     "choose",
     "failure",
+    "item_input",
+    "items_of",
     "map_concurrency",
     "map_item_input",
     "map_items",
@@ -87,9 +94,12 @@ __all__ = [
     "parse_definition",
     "parse_resource",
     "pass_result",
+    "plan_of",
+    "processor_of",
     "retry_delay",
     "task_result",
     "task_target",
     "task_times",
+    "units",
     "wait_until",
 ]

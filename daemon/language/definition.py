@@ -185,6 +185,65 @@ class Parallel(_Fallible, frozen=True, kw_only=True):
     branches: tuple[Machine, ...]
 
 
+class ItemFormat(str, Enum):
+    """What an ItemReader reads: a folder's files, or the items in one file."""
+
+    LIST = "LIST"
+    JSON = "JSON"
+    JSONL = "JSONL"
+    CSV = "CSV"
+
+
+class Reader(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a distributed Map's items come from. `arguments` make an object with the file's or folder's place.
+
+    `pointer` leads to the items inside a JSON document, `headers` are a CSV file's where its first row is not.
+    """
+
+    format: ItemFormat
+    arguments: Expression
+    max_items: Quantity = None
+    pointer: str = ""
+    delimiter: str = ","
+    headers: tuple[str, ...] | None = None
+
+
+class Batcher(msgspec.Struct, frozen=True, kw_only=True):
+    """How items are put together, several for one run."""
+
+    max_items: Quantity = None
+    max_bytes: Quantity = None
+    input: Expression | None = None
+
+
+class Transformation(str, Enum):
+    """What becomes of an item's result."""
+
+    NONE = "NONE"
+    COMPACT = "COMPACT"
+    FLATTEN = "FLATTEN"
+
+
+class Writer(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of the results. Without `arguments` they are the state's result, else they are written to files at
+    the place that `arguments` make, and the result tells where."""
+
+    arguments: Expression | None
+    transformation: Transformation
+    lines: bool = False
+
+
+class Distribution(msgspec.Struct, frozen=True, kw_only=True):
+    """What a Map of Mode DISTRIBUTED has beyond one that is inline."""
+
+    label: str | None = None
+    reader: Reader | None = None
+    batcher: Batcher | None = None
+    writer: Writer = Writer(arguments=None, transformation=Transformation.COMPACT)
+    tolerated_count: Quantity = None
+    tolerated_percentage: Quantity = None
+
+
 class Map(_Fallible, frozen=True, kw_only=True):
     """Runs its processor for every item. `parameters` is the ItemSelector."""
 
@@ -192,9 +251,24 @@ class Map(_Fallible, frozen=True, kw_only=True):
     processor: Machine
     items: Expression | None = None
     concurrency: Quantity = None
+    distribution: Distribution | None = None
 
 
 State: TypeAlias = Pass | Task | Choice | Wait | Succeed | Fail | Parallel | Map
+
+
+def processor_of(machine: Machine, name: str) -> Machine | None:
+    """The processor of the Map state of this name, however deep it is."""
+    found = machine.states.get(name)
+    if isinstance(found, Map):
+        return found.processor
+    for state in machine.states.values():
+        inner = state.branches if isinstance(state, Parallel) else (state.processor,) if isinstance(state, Map) else ()
+        for each in inner:
+            made = processor_of(each, name)
+            if made is not None:
+                return made
+    return None
 
 
 class Definition(Machine, frozen=True, kw_only=True):

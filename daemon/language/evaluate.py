@@ -180,13 +180,14 @@ def task_result(state: Task, result: JSON) -> JSON:
     return {"ExecutedVersion": "$LATEST", "Payload": result, "StatusCode": 200}
 
 
-def map_items(state: Map, raw: JSON, scope: Scope) -> list[JSON]:
-    """A Map state's items: what ItemsPath leads to in its effective input, which must be an array."""
+def map_items(state: Map, raw: JSON, scope: Scope) -> list[JSON] | dict[str, JSON]:
+    """A Map state's items: what ItemsPath leads to in its effective input, which must be an array (or an object, for
+    a distributed Map)."""
     evaluation = Evaluation(scope)
     value = raw if state.input_path is None else state.input_path(raw, evaluation)
     if state.items is not None:
         value = state.items(value, evaluation)
-    if not isinstance(value, list):
+    if not isinstance(value, list) and not (state.distribution is not None and isinstance(value, dict)):
         field = "" if state.items is None else ".Items" if state.jsonata else ".ItemsPath"
         raise StateError(RUNTIME, f"{state.where}{field}: a Map state needs an array of items, not {kind(value)}")
     return value
@@ -196,33 +197,20 @@ def map_item_input(state: Map, raw: JSON, index: int, value: JSON, scope: Scope)
     """The input of one item's run: the item, or what ItemSelector makes with `$$.Map.Item.Index` and `.Value`."""
     if state.parameters is None:
         return value
-    evaluation = Evaluation(_ItemContext(scope, index, value).scope())
+    evaluation = Evaluation(item_scope(scope, {"Index": index, "Value": value}))
     return state.parameters(raw if state.input_path is None else state.input_path(raw, evaluation), evaluation)
 
 
-class _ItemContext:
-    """The context object of one item: the base one and `Map.Item`."""
-
-    __slots__ = ("base", "index", "value")
-
-    def __init__(self, base: Scope, index: int, value: JSON) -> None:
-        self.base = base
-        self.index = index
-        self.value = value
-
-    def build(self) -> dict[str, JSON]:
-        return {**self.base.context(), "Map": {"Item": {"Index": self.index, "Value": self.value}}}
-
-    def scope(self) -> Scope:
-        base = self.base
-        return Scope(
-            context=self.build,
-            random=base.random,
-            uuid=base.uuid,
-            now=base.now,
-            variable=base.variable,
-            meter=base.meter,
-        )
+def item_scope(base: Scope, item: dict[str, JSON]) -> Scope:
+    """The scope of one item: the base one with `$$.Map.Item`."""
+    return Scope(
+        context=lambda: {**base.context(), "Map": {"Item": item}},
+        random=base.random,
+        uuid=base.uuid,
+        now=base.now,
+        variable=base.variable,
+        meter=base.meter,
+    )
 
 
 def map_concurrency(state: Map, raw: JSON, scope: Scope) -> int:

@@ -131,5 +131,5 @@ def _state(fields: Fields, name: str, graph: Graph) -> State | None:
     return parse_state(sort, fields, name, graph, _nested)
 
 
-def _nested(fields: Fields, more: tuple[str, ...], what: str, isolated: bool = False) -> Machine:
+def _nested(fields: Fields, more: tuple[str, ...], what: str, *, isolated: bool = False) -> Machine:
     return _machine(fields, (*_BRANCH, *more), what, isolated=isolated)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Protocol
 
 from daemon.language.definition import Machine, Map
 from daemon.language.errors import RUNTIME
 from daemon.language.evaluation import Expression
 from daemon.language.fields import MAX_COUNT, Fields
 from daemon.language.graph import Graph
+from daemon.language.parse_distribution import distribution, refuse_outside
 from daemon.language.parse_fields import (
     assignment,
     catchers,
@@ -23,29 +23,20 @@ from daemon.language.parse_fields import (
 )
 from daemon.language.template import placed
 
-Nested: TypeAlias = Callable[[Fields, tuple[str, ...], str], Machine]
-"""Reads a machine inside a state: its fields, the further fields it may have, what it is called."""
 
+class Nested(Protocol):
+    """Reads a machine inside a state: its fields, the further fields it may have, what it is called. `isolated`: it
+    sees none of the variables outside."""
 
-DISTRIBUTED: Final = "distributed Map states are not available in this version; only inline ones are"
-_DISTRIBUTED: Final = (
-    "ItemReader",
-    "ItemBatcher",
-    "ResultWriter",
-    "Label",
-    "ToleratedFailureCount",
-    "ToleratedFailureCountPath",
-    "ToleratedFailurePercentage",
-    "ToleratedFailurePercentagePath",
-)
+    def __call__(self, fields: Fields, more: tuple[str, ...], what: str, *, isolated: bool = False) -> Machine: ...
 
 
 def parse_map(fields: Fields, name: str, graph: Graph, nested: Nested) -> Map | None:
     following, end = transition(fields, name, graph)
-    for refused in _DISTRIBUTED:
-        if refused in fields:
-            fields.fault(refused, DISTRIBUTED)
-    processor = _processor(fields, nested)
+    distributed = _is_distributed(fields)
+    if not distributed:
+        refuse_outside(fields)
+    processor = _processor(fields, nested, distributed)
     if "ItemSelector" in fields and "Parameters" in fields:
         fields.fault("Parameters", "is the older name of ItemSelector; only one of them can be")
     state = Map(
@@ -66,6 +57,7 @@ def parse_map(fields: Fields, name: str, graph: Graph, nested: Nested) -> Map | 
         processor=processor or Machine(start_at="", states={}),
         items=_items(fields),
         concurrency=quantity(fields, "MaxConcurrency", 0, MAX_COUNT),
+        distribution=distribution(fields) if distributed else None,
     )
     return state if processor is not None else None
 
@@ -78,7 +70,13 @@ def _items(fields: Fields) -> Expression | None:
     return placed(path.read, fields.path("ItemsPath"), RUNTIME) if path is not None else None
 
 
-def _processor(fields: Fields, nested: Nested) -> Machine | None:
+def _is_distributed(fields: Fields) -> bool:
+    processor = fields.values.get("ItemProcessor", fields.values.get("Iterator"))
+    config = processor.get("ProcessorConfig") if isinstance(processor, dict) else None
+    return isinstance(config, dict) and config.get("Mode") == "DISTRIBUTED"
+
+
+def _processor(fields: Fields, nested: Nested, distributed: bool) -> Machine | None:
     """ItemProcessor, or Iterator as it was called."""
     if "ItemProcessor" in fields and "Iterator" in fields:
         fields.fault("Iterator", "is the older name of ItemProcessor; only one of them can be")
@@ -92,10 +90,12 @@ def _processor(fields: Fields, nested: Nested) -> Machine | None:
     if config is not None:
         config.only(("Mode", "ExecutionType"), "a processor's configuration")
         mode = config.text("Mode")
-        if mode == "DISTRIBUTED":
-            config.fault("Mode", DISTRIBUTED)
-        elif mode not in (None, "INLINE"):
-            config.fault("Mode", f'must be "INLINE", not "{mode}"')
-        elif "ExecutionType" in config:
+        if mode not in (None, "INLINE", "DISTRIBUTED"):
+            hint = config.findings.suggest(mode, ("INLINE", "DISTRIBUTED"))
+            config.fault("Mode", f'must be "INLINE" or "DISTRIBUTED", not "{mode}"{hint}')
+        execution = config.text("ExecutionType")
+        if execution is not None and not distributed:
             config.fault("ExecutionType", "belongs to distributed Map states")
-    return nested(processor, ("ProcessorConfig",), "an item processor")
+        elif execution not in (None, "STANDARD", "EXPRESS"):
+            config.fault("ExecutionType", f'must be "STANDARD" or "EXPRESS", not "{execution}"')
+    return nested(processor, ("ProcessorConfig",), "an item processor", isolated=distributed)

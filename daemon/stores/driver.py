@@ -16,6 +16,7 @@ from daemon.stores.rows import (
     Execution,
     ExecutionFilter,
     LatestRun,
+    MapResult,
     QueueBacklog,
     ShardEpochs,
     StartCheck,
@@ -62,6 +63,10 @@ class Reader(Protocol):
     def waiting_tasks(self, queue: QueueKey, limit: int, after: TaskCursor | None) -> list[QueuedTask]: ...
 
     def list_executions(self, wanted: ExecutionFilter) -> list[Execution]: ...
+
+    def map_results(
+        self, tenant: str, run_id: str, map_id: int, status: str, after: int, max_bytes: int
+    ) -> list[MapResult]: ...
 
     def definition(self, tenant: str, name: str, version: int | None) -> Definition | None: ...
 

@@ -109,6 +109,15 @@ class ListExecutions(Frame, frozen=True):
     wanted: ExecutionFilter
 
 
+class GetMapResults(Frame, frozen=True):
+    tenant: str
+    run_id: str
+    map_id: int
+    status: str
+    after: int
+    max_bytes: int
+
+
 class GetDefinition(Frame, frozen=True):
     tenant: str
     name: str
@@ -138,6 +147,7 @@ ReadRequest: TypeAlias = (
     | GetQueueBacklogs
     | GetWaitingTasks
     | ListExecutions
+    | GetMapResults
     | GetDefinition
     | GetDefinitionText
     | ListDefinitions

@@ -161,6 +161,10 @@ def _read(reader: Reader, request: frames.ReadRequest) -> object:
             return reader.waiting_tasks(request.queue, request.limit, request.after)
         case frames.ListExecutions():
             return reader.list_executions(request.wanted)
+        case frames.GetMapResults():
+            return reader.map_results(
+                request.tenant, request.run_id, request.map_id, request.status, request.after, request.max_bytes
+            )
         case frames.GetDefinition():
             return reader.definition(request.tenant, request.name, request.version)
         case frames.GetDefinitionText():

@@ -19,6 +19,7 @@ from daemon.stores.rows import (
     Execution,
     ExecutionFilter,
     LatestRun,
+    MapResult,
     QueueBacklog,
     ShardEpochs,
     StartCheck,
@@ -92,6 +93,12 @@ class Store(Protocol):
         """Tasks of a queue that no worker in another process has, in its order, from behind `after`."""
 
     async def list_executions(self, wanted: ExecutionFilter) -> list[Execution]: ...
+
+    async def map_results(
+        self, tenant: str, run_id: str, map_id: int, status: str, after: int, max_bytes: int
+    ) -> list[MapResult]:
+        """Results of a distributed Map's runs that closed with `status`, in the order of their numbers, from behind
+        number `after`: no more than `max_bytes`, but one at least."""
 
     async def definition(self, tenant: str, name: str, version: int | None) -> Definition | None:
         """That version, or the newest."""

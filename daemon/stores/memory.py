@@ -24,6 +24,7 @@ from daemon.stores.rows import (
     Execution,
     ExecutionFilter,
     LatestRun,
+    MapResult,
     QueueBacklog,
     RunWrite,
     ShardEpochs,
@@ -46,7 +47,7 @@ _QueuePlace: TypeAlias = tuple[int, Millis, str, int]
 class _Run:
     """One run's rows."""
 
-    __slots__ = ("effects", "events", "execution", "snapshot", "tasks")
+    __slots__ = ("effects", "events", "execution", "results", "snapshot", "tasks")
 
     def __init__(self, execution: Execution) -> None:
         self.execution = execution
@@ -54,6 +55,7 @@ class _Run:
         self.snapshot: Snapshot | None = None
         self.tasks: dict[int, QueuedTask] = {}
         self.effects: dict[int, Effect] = {}
+        self.results: list[MapResult] = []
 
 
 class MemoryStore:
@@ -213,6 +215,7 @@ class MemoryStore:
                 closed_at=None,
                 wake_at=None,
                 last_event_id=0,
+                parent=created.parent,
             )
             self._runs[ref.run_id] = _Run(execution)
             insort(self._run_ids.setdefault(ref.tenant, []), ref.run_id)
@@ -236,6 +239,8 @@ class MemoryStore:
             run.snapshot = write.snapshot
         self._write_tasks(run, write)
         self._write_effects(run, write)
+        run.results = [result for result in run.results if result.map_id not in write.results_removed]
+        run.results += write.results_added
 
     def _move_wake_up(self, before: Execution, after: Execution) -> None:
         if before.wake_at is not None:
@@ -371,6 +376,23 @@ class MemoryStore:
                 page.append(execution)
         return page
 
+    async def map_results(
+        self, tenant: str, run_id: str, map_id: int, status: str, after: int, max_bytes: int
+    ) -> list[MapResult]:
+        await trio.lowlevel.checkpoint()
+        run = self._run(tenant, run_id)
+        found = [] if run is None else [r for r in run.results if (r.map_id, r.status) == (map_id, status)]
+        page: list[MapResult] = []
+        taken = 0
+        for result in sorted(found, key=lambda result: result.number):
+            if result.number <= after:
+                continue
+            taken += len(result.data)
+            if page and taken > max_bytes:
+                break
+            page.append(result)
+        return page
+
     async def definition(self, tenant: str, name: str, version: int | None) -> Definition | None:
         await trio.lowlevel.checkpoint()
         versions = self._definitions.get((tenant, name))
@@ -400,7 +422,8 @@ def _place(task: QueuedTask) -> _QueuePlace:
 
 def _matches(execution: Execution, wanted: ExecutionFilter) -> bool:
     return (
-        (wanted.status is None or execution.status is wanted.status)
+        execution.parent == wanted.parent
+        and (wanted.status is None or execution.status is wanted.status)
         and (wanted.workflow is None or execution.workflow == wanted.workflow)
         and (wanted.label is None or execution.labels.get(wanted.label[0]) == wanted.label[1])
         and (wanted.started_after is None or execution.started_at > wanted.started_after)

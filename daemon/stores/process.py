@@ -27,6 +27,7 @@ from daemon.stores.rows import (
     Execution,
     ExecutionFilter,
     LatestRun,
+    MapResult,
     QueueBacklog,
     ShardEpochs,
     StartCheck,
@@ -59,6 +60,7 @@ _effects = msgspec.msgpack.Decoder(list[StoredEffect])
 _backlogs = msgspec.msgpack.Decoder(list[QueueBacklog])
 _tasks = msgspec.msgpack.Decoder(list[QueuedTask])
 _executions = msgspec.msgpack.Decoder(list[Execution])
+_map_results = msgspec.msgpack.Decoder(list[MapResult])
 _definition: msgspec.msgpack.Decoder[Definition | None] = msgspec.msgpack.Decoder(Definition | None)
 _text: msgspec.msgpack.Decoder[str | None] = msgspec.msgpack.Decoder(str | None)
 _definitions = msgspec.msgpack.Decoder(list[DefinitionEntry])
@@ -270,6 +272,11 @@ class ProcessStore:
 
     async def list_executions(self, wanted: ExecutionFilter) -> list[Execution]:
         return await self._read(frames.ListExecutions(wanted), _executions)
+
+    async def map_results(
+        self, tenant: str, run_id: str, map_id: int, status: str, after: int, max_bytes: int
+    ) -> list[MapResult]:
+        return await self._read(frames.GetMapResults(tenant, run_id, map_id, status, after, max_bytes), _map_results)
 
     async def definition(self, tenant: str, name: str, version: int | None) -> Definition | None:
         return await self._read(frames.GetDefinition(tenant, name, version), _definition)

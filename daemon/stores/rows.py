@@ -28,6 +28,8 @@ class NewExecution(Row, frozen=True, kw_only=True):
     labels: dict[str, str]
     request_id: str | None
     started_at: Millis
+    parent: str | None = None
+    """The run_id of the execution that started it."""
 
 
 class Closing(Row, frozen=True, kw_only=True):
@@ -51,6 +53,16 @@ class Effect(Row, frozen=True, kw_only=True):
 
     event_id: int
     kind: str
+    data: bytes
+
+
+class MapResult(Row, frozen=True, kw_only=True):
+    """The result of one run of a distributed Map, kept until all of them are written to files. `map_id` is the id of
+    the Map's first event, `number` the run's among those of the Map."""
+
+    map_id: int
+    number: int
+    status: str
     data: bytes
 
 
@@ -78,6 +90,9 @@ class RunWrite(Row, frozen=True, kw_only=True):
     tasks_removed: list[int] = []
     effects_added: list[Effect] = []
     effects_removed: list[int] = []
+    results_added: list[MapResult] = []
+    results_removed: list[int] = []
+    """Maps whose results are not wanted any more."""
 
 
 class DefinitionWrite(Row, frozen=True, kw_only=True):
@@ -127,6 +142,7 @@ class Execution(Row, frozen=True, kw_only=True):
     closed_at: Millis | None
     wake_at: Millis | None
     last_event_id: int
+    parent: str | None = None
 
 
 class LatestRun(Row, frozen=True, kw_only=True):
@@ -179,7 +195,8 @@ class TaskCursor(Row, frozen=True, kw_only=True):
 
 
 class ExecutionFilter(Row, frozen=True, kw_only=True):
-    """Of one tenant, newest run first. `before_run_id` is where the last page ended."""
+    """Of one tenant, newest run first. `before_run_id` is where the last page ended. Runs that another one started
+    are left out, but for those of the `parent` that is asked for."""
 
     tenant: str
     limit: int
@@ -189,6 +206,7 @@ class ExecutionFilter(Row, frozen=True, kw_only=True):
     started_after: Millis | None = None
     started_before: Millis | None = None
     before_run_id: str | None = None
+    parent: str | None = None
 
 
 class Definition(Row, frozen=True, kw_only=True):

@@ -16,6 +16,9 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from enginekit.messages.json import EMPTY_OBJECT, NULL
 from enginekit.messages.status import ExecutionStatus
 
+RunName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^~?[A-Za-z0-9._:@/-]+\Z")]
+"""The workflow_id of an execution that is there. Those that another execution started begin with `~`."""
+
 Id = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9._:@/-]+\Z")]
 Token = Annotated[str, Meta(min_length=1, max_length=1024)]
 WaitSeconds = Annotated[float, Meta(ge=0, le=3600)]
@@ -139,7 +142,7 @@ class StartWorkflowResult(Result, frozen=True, kw_only=True):
 
 
 class DescribeWorkflow(Call, frozen=True, kw_only=True):
-    workflow_id: Id
+    workflow_id: RunName
     run_id: Id | None = None
 
 
@@ -181,19 +184,21 @@ class DescribeWorkflowResult(Result, frozen=True, kw_only=True):
 
 
 class WaitWorkflow(Call, frozen=True, kw_only=True):
-    workflow_id: Id
+    workflow_id: RunName
     run_id: Id | None = None
     wait_seconds: WaitSeconds = 30.0
 
 
 class ListWorkflows(Call, frozen=True, kw_only=True):
-    """`label` is `key=value`. Newest first."""
+    """`label` is `key=value`. Newest first. Executions that another one started are listed by its run_id as `parent`,
+    and not without."""
 
     status: ExecutionStatus | None = None
     workflow: Id | None = None
     label: Annotated[str, Meta(pattern=r"^[^=]+=", max_length=320)] | None = None
     started_after: Annotated[datetime, Meta(tz=True)] | None = None
     started_before: Annotated[datetime, Meta(tz=True)] | None = None
+    parent: Id | None = None
     page_size: PageSize = 100
     page_token: Token | None = None
 
@@ -218,7 +223,7 @@ class ListWorkflowsResult(Result, frozen=True, kw_only=True):
 class GetHistory(Call, frozen=True, kw_only=True):
     """Events after `after_id`; with `wait_seconds`, as soon as there is one."""
 
-    workflow_id: Id
+    workflow_id: RunName
     run_id: Id | None = None
     after_id: Annotated[int, Meta(ge=0)] = 0
     limit: PageSize = 1000
@@ -235,14 +240,14 @@ class GetHistoryResult(Result, frozen=True, kw_only=True):
 
 
 class CancelWorkflow(Call, frozen=True, kw_only=True):
-    workflow_id: Id
+    workflow_id: RunName
     run_id: Id | None = None
     request_id: Id | None = None
     reason: Reason = ""
 
 
 class TerminateWorkflow(Call, frozen=True, kw_only=True):
-    workflow_id: Id
+    workflow_id: RunName
     run_id: Id | None = None
     request_id: Id | None = None
     reason: Reason = ""

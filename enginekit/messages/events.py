@@ -42,6 +42,17 @@ class PartStatus(str, Enum):
     FAILED = "FAILED"
 
 
+class Parent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The execution that started this one: by its event `event` (a MapRunStarted), as number `index` of it, to run
+    the processor of the Map state `state`."""
+
+    workflow_id: str
+    run_id: str
+    event: int
+    index: int
+    state: str
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=True, omit_defaults=True, gc=False):
     """What every event has. `time` is UTC with milliseconds, `v` the version of its type, `by` who asked."""
 
@@ -75,6 +86,7 @@ class WorkflowStarted(Event, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     request_id: str | None = None
     timeout_at: datetime | None = None
+    parent: Parent | None = None
 
 
 class WorkflowSucceeded(Event, frozen=True, kw_only=True):
@@ -255,6 +267,46 @@ class MapIterationEnded(NodeEvent, frozen=True, kw_only=True):
     cause: str | None = None
 
 
+class MapRunStarted(NodeEvent, frozen=True, kw_only=True):
+    """A distributed Map begins. `plan` is what it goes by; `input` has the items where they come from the state's
+    input (`keyed`: out of an object), else they are in a file and `total` comes later."""
+
+    plan: Raw
+    total: int | None = None
+    keyed: bool = False
+    attempt: int
+    input: Payload = UNSET
+    input_ref: int = 0
+
+
+class MapItemsStarted(NodeEvent, frozen=True, kw_only=True):
+    """Executions are started for the next items: the first is number `first` of the Map, which `run` names by the id of
+    its MapRunStarted. `items` says how many each has, `position` how far the file is read."""
+
+    run: int
+    first: int
+    run_ids: list[str]
+    items: list[int]
+    total: int | None = None
+    position: str = ""
+    exhausted: bool = False
+
+
+class ItemEnd(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """`result` is there as long as all of them fit into a payload; from the first that is `dropped` none does."""
+
+    index: int
+    status: PartStatus
+    result: Payload = UNSET
+    dropped: bool = False
+    error: str | None = None
+
+
+class MapItemsEnded(NodeEvent, frozen=True, kw_only=True):
+    run: int
+    ended: list[ItemEnd]
+
+
 class ParallelStarted(NodeEvent, frozen=True, kw_only=True):
     """`next` has the state each branch begins with, in order."""
 
@@ -298,6 +350,9 @@ AnyEvent: TypeAlias = (
     | MapStarted
     | MapIterationStarted
     | MapIterationEnded
+    | MapRunStarted
+    | MapItemsStarted
+    | MapItemsEnded
     | ParallelStarted
     | BranchEnded
 )

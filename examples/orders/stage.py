@@ -105,10 +105,11 @@ def _announced(output: bytes) -> str | None:
 
 
 @asynccontextmanager
-async def open_engine(folder: Path) -> AsyncIterator[tuple[Program, LocalDaemon]]:
-    """The engine on its embedded store in `folder`, once it says where it listens. Raises StageError."""
+async def open_engine(folder: Path, more: str = "") -> AsyncIterator[tuple[Program, LocalDaemon]]:
+    """The engine on its embedded store in `folder`, once it says where it listens. `more` is added to its engine.toml.
+    Raises StageError."""
     config = folder / "engine.toml"
-    config.write_text(ENGINE_TOML)
+    config.write_text(ENGINE_TOML + more)
     data = folder / "data"
     command = [str(Path(sysconfig.get_path("scripts")) / "engine"), "serve"]
     command += ["--config", str(config), "--data-dir", str(data)]

@@ -78,6 +78,7 @@ class Drive:
             by="tester",
             random=self.chance.random,
             uuid=lambda: str(self.chance.getrandbits(64)),
+            run_id=lambda: f"child-{self.chance.getrandbits(64):016x}",
             token=lambda event_id, returns: f"token-{event_id}-{returns}",
             limits=self.limits,
             defaults=DEFAULTS,

@@ -203,17 +203,11 @@ def test_faults_of_a_machine(definition: JSON, wanted: list[str]) -> None:
         (of("Map", Iterator={"StartAt": "A", "States": {"A": {"Type": "Fail", "Next": "B"}}}),
          ["States.X.Iterator.States.A.Next: a Fail state has no such field (it belongs to Pass, Task, Wait, Parallel, "
           "Map)"]),
-        (of("Map", ItemProcessor={"StartAt": "A", "States": {"A": END}, "ProcessorConfig": {"Mode": "DISTRIBUTED"}},
-            ItemReader={}, Label="x"),
-         ["States.X.ItemReader: distributed Map states are not available in this version; only inline ones are",
-          "States.X.Label: distributed Map states are not available in this version; only inline ones are",
-          "States.X.ItemProcessor.ProcessorConfig.Mode: distributed Map states are not available in this version; only "
-          "inline ones are"]),
         (of("Map", ItemProcessor={"StartAt": "A", "States": {"A": END}, "ProcessorConfig": {"Mode": "x"}}),
-         ['States.X.ItemProcessor.ProcessorConfig.Mode: must be "INLINE", not "x"']),
+         ['States.X.ItemProcessor.ProcessorConfig.Mode: must be "INLINE" or "DISTRIBUTED", not "x"']),
         (of("Map", ItemProcessor=MAP_PROCESSOR, MaxConcurrency=-1, ItemsPath="$.a[*]", ToleratedFailurePercentage=101),
-         ["States.X.ToleratedFailurePercentage: distributed Map states are not available in this version; only inline "
-          "ones are",
+         ["States.X.ToleratedFailurePercentage: belongs to distributed Map states: give ItemProcessor a ProcessorConfig "
+          'with Mode "DISTRIBUTED"',
           'States.X.ItemsPath: "$.a[*]" must be a reference path: names and single indices, without * .. , : ? or '
           "functions",
           "States.X.MaxConcurrency: must be from 0 to 2,147,483,647, not -1"]),

@@ -21,6 +21,7 @@ from daemon.stores.rows import (
     Execution,
     ExecutionFilter,
     LatestRun,
+    MapResult,
     QueueBacklog,
     Snapshot,
     StartCheck,
@@ -35,7 +36,7 @@ from enginekit.messages.status import ExecutionStatus
 
 _EXECUTION = """
 e.tenant, e.workflow_id, e.run_id, e.shard, e.workflow, e.version, e.definition_hash, e.labels, e.request_id, e.status,
-e.error, e.started_at, e.closed_at, o.wake_at, coalesce(o.last_event_id, e.last_event_id)
+e.error, e.started_at, e.closed_at, o.wake_at, coalesce(o.last_event_id, e.last_event_id), e.parent
 """
 _EXECUTIONS = "executions e LEFT JOIN open_runs o ON o.run_id = e.run_id AND o.tenant = e.tenant"
 
@@ -183,6 +184,11 @@ class SqliteReader:
             order = "l.run_id"
             conditions.append("e.run_id = l.run_id AND l.tenant = ? AND l.name = ? AND l.value = ?")
             values += [wanted.tenant, *wanted.label]
+        if wanted.parent is None:
+            conditions.append("e.parent IS NULL")
+        else:
+            conditions.append("e.parent = ?")
+            values.append(wanted.parent)
         if wanted.status is not None:
             conditions.append("e.status = ?")
             values.append(wanted.status.value)
@@ -205,6 +211,27 @@ class SqliteReader:
                 wanted.limit,
             )
             return [self._to_execution(row) for row in rows]
+
+    def map_results(
+        self, tenant: str, run_id: str, map_id: int, status: str, after: int, max_bytes: int
+    ) -> list[MapResult]:
+        with self._one_moment():
+            page: list[MapResult] = []
+            taken = 0
+            for number, data in self._rows(
+                "SELECT number, data FROM map_results "
+                "WHERE run_id = ? AND map_id = ? AND status = ? AND number > ? AND tenant = ? ORDER BY number",
+                run_id,
+                map_id,
+                status,
+                after,
+                tenant,
+            ):
+                taken += len(data)
+                if page and taken > max_bytes:
+                    break
+                page.append(MapResult(map_id=map_id, number=number, status=status, data=data))
+            return page
 
     def definition(self, tenant: str, name: str, version: int | None) -> Definition | None:
         with self._one_moment():
@@ -295,7 +322,7 @@ class SqliteReader:
 
     def _to_execution(self, row: tuple[Any, ...]) -> Execution:
         tenant, workflow_id, run_id, shard, workflow, version, definition_hash, labels, request_id, status, *rest = row
-        error, started_at, closed_at, wake_at, last_event_id = rest
+        error, started_at, closed_at, wake_at, last_event_id, parent = rest
         return Execution(
             run=RunRef(tenant, workflow_id, run_id),
             shard=shard,
@@ -310,4 +337,5 @@ class SqliteReader:
             closed_at=closed_at,
             wake_at=wake_at,
             last_event_id=last_event_id,
+            parent=parent,
         )

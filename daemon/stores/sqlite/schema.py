@@ -64,13 +64,17 @@ CREATE TABLE executions (
     definition_hash TEXT NOT NULL,
     request_id TEXT,
     labels TEXT NOT NULL,
+    parent TEXT,
     purging INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (tenant, run_id)
 ) WITHOUT ROWID;
 CREATE INDEX executions_by_workflow_id ON executions (tenant, workflow_id, run_id);
 CREATE UNIQUE INDEX executions_by_request ON executions (tenant, request_id) WHERE request_id IS NOT NULL;
-CREATE INDEX executions_by_status ON executions (tenant, status, run_id);
-CREATE INDEX executions_by_workflow ON executions (tenant, workflow, run_id) WHERE workflow IS NOT NULL;
+CREATE INDEX executions_on_top ON executions (tenant, run_id) WHERE parent IS NULL;
+CREATE INDEX executions_by_parent ON executions (tenant, parent, run_id) WHERE parent IS NOT NULL;
+CREATE INDEX executions_by_status ON executions (tenant, status, run_id) WHERE parent IS NULL;
+CREATE INDEX executions_by_workflow ON executions (tenant, workflow, run_id)
+    WHERE parent IS NULL AND workflow IS NOT NULL;
 
 CREATE TABLE open_runs (
     run_id TEXT NOT NULL PRIMARY KEY,
@@ -137,6 +141,16 @@ CREATE TABLE effects (
     data BLOB NOT NULL,
     PRIMARY KEY (run_id, event_id)
 ) WITHOUT ROWID;
+
+CREATE TABLE map_results (
+    run_id TEXT NOT NULL,
+    map_id INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    tenant TEXT NOT NULL,
+    data BLOB NOT NULL,
+    PRIMARY KEY (run_id, map_id, status, number)
+);
 """
 
 MIGRATIONS: tuple[str, ...] = (_VERSION_1,)

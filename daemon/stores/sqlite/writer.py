@@ -31,13 +31,14 @@ _REFUSALS = {
     "registrations.tenant, registrations.name, registrations.version": "this name has this version already",
     "events.run_id, events.first_id": "an event of this number is there already",
     "tasks.run_id, tasks.event_id": "a task of this batch is there already",
+    "map_results.run_id, map_results.map_id, map_results.status, map_results.number": "a result is there already",
     "effects.run_id, effects.event_id": "an effect of this batch is there already",
 }
 
 _CREATE_RUN = """
 INSERT INTO executions (tenant, run_id, workflow_id, shard, status, error, started_at, closed_at, last_event_id,
-                        workflow, version, definition_hash, request_id, labels)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                        workflow, version, definition_hash, request_id, labels, parent)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _OPEN_RUN = "INSERT INTO open_runs (run_id, tenant, workflow_id, last_event_id, wake_at) VALUES (?, ?, ?, ?, ?)"
 _APPEND = """
@@ -61,6 +62,8 @@ _MARK_TASK = "UPDATE tasks SET started = ? WHERE run_id = ? AND event_id = ? AND
 _REMOVE_TASK = "DELETE FROM tasks WHERE run_id = ? AND event_id = ? AND tenant = ?"
 _ADD_EFFECT = "INSERT INTO effects (run_id, event_id, tenant, kind, data) VALUES (?, ?, ?, ?, ?)"
 _REMOVE_EFFECT = "DELETE FROM effects WHERE run_id = ? AND event_id = ? AND tenant = ?"
+_ADD_RESULT = "INSERT INTO map_results (run_id, map_id, status, number, tenant, data) VALUES (?, ?, ?, ?, ?, ?)"
+_REMOVE_RESULTS = "DELETE FROM map_results WHERE run_id = ? AND map_id = ? AND tenant = ?"
 _DEFINITION = "INSERT INTO definitions (tenant, hash, text) VALUES (?, ?, ?) ON CONFLICT (tenant, hash) DO NOTHING"
 _REGISTRATION = "INSERT INTO registrations (tenant, name, version, hash, registered_at) VALUES (?, ?, ?, ?, ?)"
 
@@ -132,6 +135,7 @@ class SqliteWriter:
         )
         self._write_tasks(runs)
         self._write_effects(runs)
+        self._write_results(runs)
 
     def _append(self, runs: list[RunWrite]) -> None:
         going_on: list[tuple[_Value, ...]] = []
@@ -178,6 +182,7 @@ class SqliteWriter:
                     new.definition_hash,
                     new.request_id,
                     self._labels.encode(new.labels).decode(),
+                    new.parent,
                 )
             )
             labels += [(run.tenant, name, value, run.run_id) for name, value in new.labels.items()]
@@ -233,6 +238,13 @@ class SqliteWriter:
             [(w.run.run_id, e.event_id, w.run.tenant, e.kind, e.data) for w in runs for e in w.effects_added],
         )
         self._many(_REMOVE_EFFECT, [(w.run.run_id, n, w.run.tenant) for w in runs for n in w.effects_removed])
+
+    def _write_results(self, runs: list[RunWrite]) -> None:
+        self._many(
+            _ADD_RESULT,
+            [(w.run.run_id, r.map_id, r.status, r.number, w.run.tenant, r.data) for w in runs for r in w.results_added],
+        )
+        self._many(_REMOVE_RESULTS, [(w.run.run_id, n, w.run.tenant) for w in runs for n in w.results_removed])
 
     def _write_definitions(self, definitions: list[DefinitionWrite]) -> None:
         self._many(_DEFINITION, [(d.tenant, d.hash, d.text) for d in definitions])
