@@ -216,11 +216,11 @@ def _finish_fan(step: Step, node: Node, state: State) -> None:
 # --- failing -----------------------------------------------------------------------------------------------------
 
 
-def fail(step: Step, node: Node, state: State, error: str, cause: str) -> None:
-    """The node's attempt failed: retry it, let a catcher have it, or fail its branch."""
+def fail(step: Step, node: Node, state: State, error: str, cause: str, *, of_task: bool = False) -> None:
+    """The node's attempt failed: retry it, let a catcher have it, or fail its branch. `of_task`: by its task."""
     error, cause = error[:ERROR_CHARACTERS], cause[:CAUSE_CHARACTERS]
     if isinstance(state, Task | Map | Parallel) and (
-        _retry(step, node, state, error) or _catch(step, node, state, error, cause)
+        _retry(step, node, state, error, of_task) or _catch(step, node, state, error, cause, of_task)
     ):
         return
     _fail_branch(step, node, error, cause)
@@ -245,10 +245,10 @@ def _fail_branch(step: Step, node: Node, error: str, cause: str) -> None:
     fail(step, parent, step.state(parent), error, cause)
 
 
-def _retry(step: Step, node: Node, state: Task | Map | Parallel, error: str) -> bool:
+def _retry(step: Step, node: Node, state: Task | Map | Parallel, error: str, of_task: bool) -> bool:
     delay: float | None = None
     which = DEFAULT_RETRIER
-    index = matching_retrier(state, error)
+    index = matching_retrier(state, error, of_task=of_task)
     if index is not None:
         retrier = state.retry[index]
         used = node.retries.get(index, 0)
@@ -271,8 +271,8 @@ def _retry(step: Step, node: Node, state: Task | Map | Parallel, error: str) -> 
     return True
 
 
-def _catch(step: Step, node: Node, state: Task | Map | Parallel, error: str, cause: str) -> bool:
-    index = matching_catcher(state, error)
+def _catch(step: Step, node: Node, state: Task | Map | Parallel, error: str, cause: str, of_task: bool) -> bool:
+    index = matching_catcher(state, error, of_task=of_task)
     if index is None:
         return False
     catcher = state.catch[index]

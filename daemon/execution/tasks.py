@@ -247,7 +247,7 @@ def fail_task(step: Step, node: Node, task: Attempt, error: str, cause: str) -> 
         )
     )
     _retire(step, task)
-    nodes.fail(step, node, step.state(node), error, cause)
+    nodes.fail(step, node, step.state(node), error, cause, of_task=True)
 
 
 def time_out(step: Step, node: Node, task: Attempt, kind: TimeoutKind, waited_seconds: float) -> None:

@@ -15,7 +15,7 @@ DATA_LIMIT_EXCEEDED: Final = "States.DataLimitExceeded"
 HEARTBEAT_TIMEOUT: Final = "States.HeartbeatTimeout"
 INTRINSIC_FAILURE: Final = "States.IntrinsicFailure"
 NO_CHOICE_MATCHED: Final = "States.NoChoiceMatched"
-PARAMETER_PATH_FAILURE: Final = "States.ParameterPathFailure"
+
 QUERY_EVALUATION_ERROR: Final = "States.QueryEvaluationError"
 RESULT_PATH_MATCH_FAILURE: Final = "States.ResultPathMatchFailure"
 RUNTIME: Final = "States.Runtime"
@@ -33,7 +33,7 @@ RESERVED: Final = frozenset(
         HEARTBEAT_TIMEOUT,
         INTRINSIC_FAILURE,
         NO_CHOICE_MATCHED,
-        PARAMETER_PATH_FAILURE,
+        "States.ParameterPathFailure",
         QUERY_EVALUATION_ERROR,
         RESULT_PATH_MATCH_FAILURE,
         RUNTIME,

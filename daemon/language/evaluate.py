@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, cast
 import msgspec
 
 from daemon.language.definition import Choice, ChoiceRule, Fail, Map, Parallel, Pass, Quantity, State, Task, Wait
-from daemon.language.errors import DATA_LIMIT_EXCEEDED, NO_CHOICE_MATCHED, RUNTIME, StateError
+from daemon.language.errors import DATA_LIMIT_EXCEEDED, NO_CHOICE_MATCHED, QUERY_EVALUATION_ERROR, RUNTIME, StateError
 from daemon.language.evaluation import Evaluation, Expression, Scope
 from daemon.language.resource import function_name
 from daemon.language.values import kind, weigh
@@ -189,7 +189,8 @@ def map_items(state: Map, raw: JSON, scope: Scope) -> list[JSON] | dict[str, JSO
         value = state.items(value, evaluation)
     if not isinstance(value, list) and not (state.distribution is not None and isinstance(value, dict)):
         field = "" if state.items is None else ".Items" if state.jsonata else ".ItemsPath"
-        raise StateError(RUNTIME, f"{state.where}{field}: a Map state needs an array of items, not {kind(value)}")
+        error = QUERY_EVALUATION_ERROR if state.jsonata and state.items is not None else RUNTIME
+        raise StateError(error, f"{state.where}{field}: a Map state needs an array of items, not {kind(value)}")
     return value
 
 

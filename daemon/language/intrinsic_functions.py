@@ -23,21 +23,18 @@ Function: TypeAlias = Callable[[list[JSON], Evaluation], JSON]
 
 MAX_RANGE: Final = 1_000
 MAX_TEXT: Final = 10_000
+MAX_SHOWN_DEPTH: Final = 100
 _LARGEST: Final = 2**63 - 1
 _ALGORITHMS: Final = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256", "SHA-384": "sha384", "SHA-512": "sha512"}
 
 
 def interpolate(pieces: Sequence[str], values: list[JSON], evaluation: Evaluation) -> str:
-    """The pieces with the values between them. Values must be strings, numbers, booleans or null."""
+    """The pieces with the values between them. Objects and arrays are written as the reference service does it, which
+    is no JSON: `{a=1, b=[x, y]}`."""
     made = [pieces[0]]
     length = len(pieces[0])
     for value, piece in zip(values, pieces[1:], strict=True):
-        if isinstance(value, str):
-            text = value
-        elif isinstance(value, list | dict):
-            raise Failed(f"a value for the template is {kind(value)}; use States.JsonToString to write it as text")
-        else:
-            text = _written(value, evaluation)
+        text = value if isinstance(value, str) else _shown(value, evaluation)
         made.append(text)
         made.append(piece)
         length += len(text) + len(piece)
@@ -45,6 +42,21 @@ def interpolate(pieces: Sequence[str], values: list[JSON], evaluation: Evaluatio
             raise Failed(f"the text it builds is longer than {MAX_BYTES:,} characters", DATA_LIMIT_EXCEEDED)
     evaluation.spend(length >> 4)
     return "".join(made)
+
+
+def _shown(value: JSON, evaluation: Evaluation, depth: int = 0) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list | dict):
+        evaluation.spend(len(value) + 1)
+        if depth == MAX_SHOWN_DEPTH:
+            raise Failed(f"a value for the template is nested more than {MAX_SHOWN_DEPTH} levels deep")
+    if isinstance(value, list):
+        return f"[{', '.join([_shown(each, evaluation, depth + 1) for each in value])}]"
+    if isinstance(value, dict):
+        parts = [f"{key}={_shown(each, evaluation, depth + 1)}" for key, each in value.items()]
+        return f"{{{', '.join(parts)}}}"
+    return _written(value, evaluation)
 
 
 def _written(value: JSON, evaluation: Evaluation) -> str:

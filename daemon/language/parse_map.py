@@ -47,7 +47,7 @@ def parse_map(fields: Fields, name: str, graph: Graph, nested: Nested) -> Map | 
         end=end,
         input_path=selection(fields, "InputPath"),
         output_path=selection(fields, "OutputPath"),
-        output=template(fields, "Output"),
+        output=template(fields, "Output") if fields.jsonata else None,
         assign=assignment(fields),
         parameters=template(fields, "ItemSelector" if "ItemSelector" in fields else "Parameters"),
         selector=template(fields, "ResultSelector"),

@@ -61,7 +61,7 @@ def parse_state(sort: StateKind, fields: Fields, name: str, graph: Graph, nested
             end=True,
             input_path=selection(fields, "InputPath"),
             output_path=selection(fields, "OutputPath"),
-            output=template(fields, "Output"),
+            output=template(fields, "Output") if fields.jsonata else None,
         )
     if sort is StateKind.FAIL:
         graph.end(name)
@@ -88,7 +88,7 @@ def _pass(fields: Fields, name: str, graph: Graph) -> Pass:
         end=end,
         input_path=selection(fields, "InputPath"),
         output_path=selection(fields, "OutputPath"),
-        output=template(fields, "Output"),
+        output=template(fields, "Output") if fields.jsonata else None,
         assign=assignment(fields),
         parameters=template(fields, "Parameters"),
         place=result_path(fields),
@@ -113,7 +113,7 @@ def _task(fields: Fields, name: str, graph: Graph) -> Task | None:
         fields.findings.warn(fields.path("Credentials"), "has no meaning here and is not used")
     input_path = selection(fields, "InputPath")
     parameters = template(fields, "Arguments" if fields.jsonata else "Parameters")
-    output = template(fields, "Output")
+    output = template(fields, "Output") if fields.jsonata else None
     assign = assignment(fields)
     selector = template(fields, "ResultSelector")
     place = result_path(fields)
@@ -172,7 +172,7 @@ def _choice(fields: Fields, name: str, graph: Graph) -> Choice:
         jsonata=fields.jsonata,
         input_path=selection(fields, "InputPath"),
         output_path=selection(fields, "OutputPath"),
-        output=template(fields, "Output"),
+        output=template(fields, "Output") if fields.jsonata else None,
         assign=assignment(fields),
         rules=tuple(rules),
         default=default,
@@ -191,7 +191,7 @@ def _wait(fields: Fields, name: str, graph: Graph) -> Wait | None:
     until = _until(fields)
     input_path = selection(fields, "InputPath")
     output_path = selection(fields, "OutputPath")
-    output = template(fields, "Output")
+    output = template(fields, "Output") if fields.jsonata else None
     assign = assignment(fields)
     if until is None:
         return None
@@ -269,7 +269,7 @@ def _parallel(fields: Fields, name: str, graph: Graph, nested: Nested) -> Parall
         end=end,
         input_path=selection(fields, "InputPath"),
         output_path=selection(fields, "OutputPath"),
-        output=template(fields, "Output"),
+        output=template(fields, "Output") if fields.jsonata else None,
         assign=assignment(fields),
         parameters=template(fields, "Arguments" if fields.jsonata else "Parameters"),
         selector=template(fields, "ResultSelector"),

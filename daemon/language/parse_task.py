@@ -48,7 +48,7 @@ def _invoked(fields: Fields, resource: Resource) -> Resource | None:
     if fields.jsonata and isinstance(given, str):
         return resource
     if not isinstance(given, dict) or not ("FunctionName" in given or "FunctionName.$" in given):
-        if field not in fields or isinstance(given, dict):
+        if field not in fields or isinstance(given, dict) or fields.jsonata:
             fields.fault(field, "lambda:invoke needs FunctionName, the function to run")
         return None
     if "FunctionName" not in given:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from daemon.language.errors import PARAMETER_PATH_FAILURE, Failed, Malformed
+from daemon.language.errors import RUNTIME, Failed, Malformed
 from daemon.language.evaluation import Evaluation, Expression
 from daemon.language.fields import Findings
 from daemon.language.intrinsics import compile_intrinsic
@@ -56,7 +56,7 @@ def compile_value(text: str, where: str, findings: Findings) -> Expression | Non
         path = read_path(text, where, findings)
         if path is None:
             return None
-        return placed(path.read, where, PARAMETER_PATH_FAILURE)
+        return placed(path.read, where, RUNTIME)
     try:
         call, variables = compile_intrinsic(text)
     except Malformed as malformed:
@@ -66,12 +66,12 @@ def compile_value(text: str, where: str, findings: Findings) -> Expression | Non
             findings.fault(where, f'"{_short(text)}": {malformed.reason} (character {malformed.position})')
         return None
     findings.variables.refer(variables, where)
-    return placed(_weighed(call), where, PARAMETER_PATH_FAILURE)
+    return placed(_weighed(call), where, RUNTIME)
 
 
 def compile_template(value: JSON, where: str, findings: Findings) -> Expression:
     """Compile a payload template: any JSON, in which a field `name.$` is computed and becomes `name`."""
-    return PathTemplate(findings).expression(value, where, PARAMETER_PATH_FAILURE)
+    return PathTemplate(findings).expression(value, where, RUNTIME)
 
 
 def _weighed(read: Callable[[JSON, Evaluation], JSON]) -> Expression:

@@ -136,5 +136,5 @@ def _call(name: str, picture: str, work: Callable[[], T]) -> T:
         return work()
     except JException as error:
         raise Failed(f"{error.error}: {name}: {error}") from None
-    except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, ArithmeticError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise Failed(f'{name}: the picture "{picture[:60]}" does not fit what it is given') from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from typing import Final
 
 from daemon.language.errors import Failed
@@ -19,6 +19,7 @@ _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[Ee][-+]?[0-9]
 _RADIX: Final = re.compile(r"0(?:[xX][0-9A-Fa-f]+|[oO][0-7]+|[bB][01]+)")
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 MAX_DIGITS: Final = 400
+_EXACT: Final = Context(prec=2 * MAX_DIGITS)
 
 
 def _number(run: Run, value: Value) -> Value:
@@ -55,7 +56,7 @@ def _round(run: Run, value: Value, precision: Value) -> Value:
     if abs(places) > MAX_DIGITS:
         return value if places > 0 else 0
     try:
-        rounded = Decimal(repr(value)).quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_EVEN)
+        rounded = Decimal(repr(value)).quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN, _EXACT)
     except InvalidOperation:
         return value if places > 0 else 0
     return number(float(rounded))

@@ -65,6 +65,8 @@ def _each(run: Run, value: Value, function: Value) -> Value:
 def _sift(run: Run, value: Value, function: Value) -> Value:
     if value is UNDEFINED:
         return UNDEFINED
+    if function is UNDEFINED:
+        raise Failed("T0410: $sift needs a function")
     run.spend(2 * len(value))
     made = {
         name: item

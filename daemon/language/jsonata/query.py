@@ -41,6 +41,8 @@ class Query:
             made: JSON | Undefined = UNDEFINED if found is UNDEFINED else plain(found, run.spend)
         except RecursionError:
             raise Failed("D1011: the expression nests too deeply", QUERY_EVALUATION_ERROR) from None
+        except OverflowError:
+            raise Failed("D1001: a number is out of range", QUERY_EVALUATION_ERROR) from None
         except Failed as failed:
             if failed.error in ("", RUNTIME):
                 raise Failed(failed.reason, QUERY_EVALUATION_ERROR) from None
