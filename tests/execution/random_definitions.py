@@ -1,108 +1,35 @@
-"""Strategies for definitions: valid ones of every type of state in both query languages, and mutations of them.
+"""A strategy for valid definitions: every type of state, in both query languages, with and without cycles.
 
-Only definitions live here. How they are parsed, run and judged is `test_random_definitions`.
+What stands in their expressions is in `random_expressions`. How they are parsed, run and judged is
+`test_random_definitions`.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeAlias
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
 
 from hypothesis import strategies as st
-
-Document: TypeAlias = dict[str, Any]
-Place: TypeAlias = tuple[str | int, ...]
-
-FAILURES = ("Boom", "Bang", "Http.ConnectTimeout")
-"""What tasks and Fail states fail with here."""
-
-INPUT: Document = {
-    "items": [1, 2, 3],
-    "n": 2,
-    "s": "some text",
-    "flag": True,
-    "when": "2026-01-01T00:05:00Z",
-    "none": None,
-    "deep": {"list": [{"n": 1, "s": "a"}, {"n": 2, "s": "b"}], "é": [[1], [2, 3]]},
-}
-
-# --- expressions -------------------------------------------------------------------------------------------------
-
-PATHS = (
-    "$", "$.n", "$.s", "$.items", "$.items[0]", "$.items[-1]", "$.items[1:]", "$.items[0,1]", "$..n", "$.*",
-    "$.deep.list[?(@.n > 1)]", "$.deep.list[*].s", "$.items.length()", "$.items.sum()", "$.deep['é'][1]",
-    "$.nowhere", "$$", "$$.Execution.Input", "$$.Execution.Input.n", "$$.Execution.Input.items",
-    "$$.Execution.Input.deep.list", "$$.State.Name", "$$.Execution.Input..list[?(@.s == 'a' || @.n >= 2)].n",
-)  # fmt: skip
-INTRINSICS = (
-    "States.Format('{} and {}', $$.Execution.Input.s, $$.State.Name)",
-    "States.Format('{}', $.n)",
-    "States.StringToJson('[1, {\"n\": 2}]')",
-    "States.JsonToString($)",
-    "States.Array(1, 'a', true, null, $$.Execution.Input.n)",
-    "States.ArrayPartition($$.Execution.Input.items, 2)",
-    "States.ArrayContains($.items, 2)",
-    "States.ArrayRange(1, 9, 3)",
-    "States.ArrayGetItem($.items, 1)",
-    "States.ArrayLength(States.ArrayUnique($$.Execution.Input.items))",
-    "States.Base64Decode(States.Base64Encode($$.Execution.Input.s))",
-    "States.Hash($, 'SHA-256')",
-    "States.JsonMerge($$.Execution.Input, $, false)",
-    "States.MathRandom(1, 10)",
-    "States.MathAdd($.n, -1)",
-    "States.StringSplit($$.Execution.Input.s, ' ')",
-    "States.UUID()",
+from random_expressions import (
+    COMPARISONS,
+    CONDITIONS,
+    ERRORS,
+    FAILURES,
+    INTRINSICS,
+    LITERALS,
+    NUMBERS,
+    PATHS,
+    QUERIES,
+    RESOURCES,
+    Document,
+    query,
 )
-QUERIES = (
-    "$states.input", "$states.input.n", "$states.input.items[0]", "$states.context.Execution.Input",
-    "$states.context.Execution.Input.items", "$states.context.State.Name", "$states.context.Execution.Input.deep.**.n",
-    "$count($states.context.Execution.Input.items)", "$sum($states.context.Execution.Input.items) * 2 - 1",
-    "[$map($states.context.Execution.Input.items, function($x, $i) { $x * $i })]",
-    "[$states.context.Execution.Input.deep.list[n > 1].s]", "$exists($states.input.nowhere) ? 'yes' : 'no'",
-    "$states.context.Execution.Input.deep.list^(>n).s", "{'n': $states.input.n, 'all': [1..3]}", "$states.input.nowhere",
-    "$reduce([1..5], function($a, $b) { $a + $b })", "$merge([$states.context.Execution.Input, {'n': 5}])",
-    "$string($states.input)", "$uuid()", "$random() < 1", "$now()", "$millis() > 0", "$partition([1..5], 2)",
-    "$range(1, 9, 3)", "$hash('a', 'SHA-1')", "$parse('{\"n\": 1}')", "$split('a b', ' ')", "$uppercase('é')",
-    "($f := function($n) { $n < 2 ? 1 : $n * $f($n - 1) }; $f(5))", "$states.input.s ~> $length", "1 / 0", "$error('no')",
-    "$sort($states.context.Execution.Input.items, function($a, $b) { $a < $b })", "$type($states.input) = 'object'",
-    "$states.context.Execution.Input.deep.list{s: n}", "$match('aXb', /[A-Z]/).index", "'a' in ['a', 'b'] and true",
-    "$states.input ~> |deep|{'x': 1}, 'list'|",
-)  # fmt: skip
-NUMBERS = ("$states.context.Execution.Input.n", "$count($states.context.Execution.Input.items)", "1 + 1", "$states.input.n")
-CONDITIONS = (
-    "true", "$states.context.Execution.Input.flag", "$states.input.n > 1", "$count($states.input.items) = 3",
-    "$exists($states.input.s) and $states.input.s = 'some text'", "$random() < 0.5", "$states.input.n",
-)  # fmt: skip
-COMPARISONS: tuple[Document, ...] = (
-    {"Variable": "$.n", "NumericEquals": 2},
-    {"Variable": "$.n", "NumericLessThanPath": "$$.Execution.Input.n"},
-    {"Variable": "$.s", "StringMatches": "some*"},
-    {"Variable": "$.s", "StringGreaterThanEquals": "b"},
-    {"Variable": "$$.Execution.Input.flag", "BooleanEquals": True},
-    {"Variable": "$.when", "TimestampLessThan": "2026-06-01T00:00:00Z"},
-    {"Variable": "$$.Execution.Input.when", "TimestampEqualsPath": "$.when"},
-    {"Variable": "$.nowhere", "IsPresent": False},
-    {"Variable": "$.none", "IsNull": True},
-    {"Variable": "$.items", "IsString": True},
-    {"Variable": "$.n", "IsNumeric": True},
-)
-RESOURCES = (
-    "echo", "echo", "activity:work", "arn:aws:lambda:us-east-1:123456789012:function:work",
-    "arn:aws:states:us-east-1:123456789012:activity:work", "activity:desk.waitForTaskToken",
-    "arn:aws:states:::lambda:invoke", "arn:aws:states:::sqs:sendMessage.waitForTaskToken",
-)  # fmt: skip
-LITERALS: tuple[Any, ...] = (1, 0, -2.5, "text", "é", None, True, [], {}, [1, [2]], {"n": 1, "items": [1, 2]})
-ERRORS = ("Boom", "Bang", "States.TaskFailed", "States.Timeout", "States.HeartbeatTimeout", "States.Runtime")
+
 KINDS = ("Pass", "Task", "Task", "Choice", "Wait", "Parallel", "Map")
 LEAVES = KINDS[:5]
-
-
-def query(text: str) -> str:
-    """As it stands in a field."""
-    return f"{{% {text} %}}"
-
-
-# --- valid definitions -------------------------------------------------------------------------------------------
 
 
 class Author:
@@ -137,23 +64,24 @@ class Author:
     def machine(self, jsonata: bool, outer: tuple[str, ...], depth: int) -> Document:
         """A chain of states, with choices and catchers between them; `outer` are the variables seen from outside."""
         self.machines += 1
-        own = (f"v{self.machines}", f"w{self.machines}") if self.chance() else ()
-        names = [f"S{self.states + number}" for number in range(self.draw(st.integers(1, 4)))]
+        number = self.machines
+        own = (f"v{number}", f"w{number}") if self.chance() else ()
+        names = [f"S{self.states + index}" for index in range(self.draw(st.integers(1, 4)))]
         self.states += len(names)
         states: Document = {}
-        for number, name in enumerate(names):
-            last = number == len(names) - 1
-            around = tuple(names) if self.cycles else tuple(names[number + 1 :])
+        for index, name in enumerate(names):
+            last = index == len(names) - 1
+            around = tuple(names) if self.cycles else tuple(names[index + 1 :])
             kind = self.one(KINDS if depth else LEAVES)
             if last and not (self.cycles and self.chance()):
                 kind = self.one(("Pass", "Succeed", "Fail", "Task", "Wait"))
                 flow: Document = {} if kind in ("Succeed", "Fail") else {"End": True}
             else:
-                flow = {"Next": self.one(around) if last else names[number + 1]}
+                flow = {"Next": self.one(around) if last else names[index + 1]}
             states[name] = self.state(kind, jsonata, flow, around, own, outer, depth)
         if own:
             # Whatever refers to them finds them assigned, since this state is the first.
-            states = {f"A{self.machines}": self.assigning(own, jsonata, names[0]), **states}
+            states = {f"A{number}": self.assigning(own, jsonata, names[0]), **states}
         return {"StartAt": next(iter(states)), "States": states}
 
     def assigning(self, own: tuple[str, ...], jsonata: bool, following: str) -> Document:
@@ -183,7 +111,7 @@ class Author:
             made |= writer.choice(flow["Next"], around)
         else:
             made |= flow
-            made |= getattr(writer, kind.lower())()
+            made |= writer.fields(kind)
         if kind == "Parallel":
             branches = range(self.draw(st.integers(1, 2)))
             made["Branches"] = [self.machine(jsonata, (*outer, *own), depth - 1) for _ in branches]
@@ -197,11 +125,11 @@ class Author:
                 made["Retry"] = self.policies(self.retrier)
             if around and self.chance():
                 made["Catch"] = self.policies(lambda: writer.catcher(self.one(around)))
-        if kind not in ("Succeed", "Fail", "Choice") and own and self.chance():
+        if kind not in ("Succeed", "Fail") and own and self.chance():
             made["Assign"] = writer.assign()
         return made
 
-    def policies(self, make: Any) -> list[Document]:
+    def policies(self, make: Callable[[], Document]) -> list[Document]:
         """One or two; States.ALL stands alone and last."""
         made = [{"ErrorEquals": [self.one(ERRORS)], **make()} for _ in range(self.draw(st.integers(1, 2)))]
         if self.chance():
@@ -217,7 +145,7 @@ class Author:
         return made
 
 
-class Writer:
+class Writer(ABC):
     """The fields of one state that depend on the query language. `own` variables can be assigned, all can be read."""
 
     def __init__(self, author: Author, own: tuple[str, ...], outer: tuple[str, ...]) -> None:
@@ -227,12 +155,22 @@ class Writer:
         self.one = author.one
         self.chance = author.chance
 
-    def assign(self) -> Document:
-        raise NotImplementedError
+    @abstractmethod
+    def assign(self) -> Document: ...
 
+    @abstractmethod
     def field(self) -> tuple[str, Any]:
         """What ends a field's name, and what stands in it."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def catcher(self, following: str) -> Document: ...
+
+    @abstractmethod
+    def choice(self, following: str, around: tuple[str, ...]) -> Document: ...
+
+    @abstractmethod
+    def fields(self, kind: str) -> Document:
+        """What the other types of state have, without what every one of them has."""
 
     def template(self) -> Document:
         """An object in which some values are computed, some of them deep."""
@@ -241,7 +179,7 @@ class Writer:
             suffix, value = self.field()
             made[f"{name}{suffix}"] = value
         if self.chance(3):
-            made["inner"] = {"list": [self.one(LITERALS), dict([("x" + suffix, value)])]}
+            made["inner"] = {"list": [self.one(LITERALS), {f"x{suffix}": value}]}
         return made
 
     def times(self) -> Document:
@@ -289,15 +227,24 @@ class PathWriter(Writer):
         assign = {"Assign": self.assign()} if self.own and self.chance(3) else {}
         return {"Next": following} | assign | self.place()
 
-    def succeed(self) -> Document:
-        return self.flow()
+    def fields(self, kind: str) -> Document:
+        make = {
+            "Pass": self.passing, "Task": self.task, "Wait": self.wait, "Succeed": self.flow, "Fail": self.fail,
+            "Parallel": self.parallel, "Map": self.map,
+        }[kind]  # fmt: skip
+        return make()
+
+    def passing(self) -> Document:
+        return self.work("Parameters") | ({"Result": self.one(LITERALS)} if self.chance() else {})
 
     def fail(self) -> Document:
         made: Document = {}
         if self.chance():
             made |= self.one(({"Error": self.one(FAILURES)}, {"ErrorPath": "$.s"}, {"ErrorPath": "States.UUID()"}))
         if self.chance():
-            made |= self.one(({"Cause": "because"}, {"CausePath": "$.nowhere"}, {"CausePath": "States.JsonToString($)"}))
+            made |= self.one(
+                ({"Cause": "because"}, {"CausePath": "$.nowhere"}, {"CausePath": "States.JsonToString($)"})
+            )
         return made
 
     def wait(self) -> Document:
@@ -327,7 +274,9 @@ class PathWriter(Writer):
         return made | self.one(({}, {"MaxConcurrency": 1}, {"MaxConcurrencyPath": "$$.Execution.Input.n"}))
 
     def choice(self, following: str, around: tuple[str, ...]) -> Document:
-        rules = [self.rule(2) | {"Next": self.one((following, *around))} for _ in range(self.author.draw(st.integers(1, 2)))]
+        rules = [
+            self.rule(2) | {"Next": self.one((following, *around))} for _ in range(self.author.draw(st.integers(1, 2)))
+        ]
         for rule in rules:
             if self.own and self.chance(3):
                 rule["Assign"] = self.assign()
@@ -341,9 +290,6 @@ class PathWriter(Writer):
             return copy.deepcopy(self.one(COMPARISONS))
         joined = self.one(("And", "Or", "Not"))
         return {joined: self.rule(depth - 1) if joined == "Not" else [self.rule(depth - 1), self.rule(depth - 1)]}
-
-
-setattr(PathWriter, "pass", lambda self: self.work("Parameters") | ({"Result": self.one(LITERALS)} if self.chance() else {}))
 
 
 class QueryWriter(Writer):
@@ -366,10 +312,18 @@ class QueryWriter(Writer):
 
     def catcher(self, following: str) -> Document:
         assign = {"Assign": self.assign()} if self.own and self.chance(3) else {}
-        return {"Next": following} | assign | self.output("$states.errorOutput", "$states.errorOutput.Error", "$states.input")
+        return (
+            {"Next": following}
+            | assign
+            | self.output("$states.errorOutput", "$states.errorOutput.Error", "$states.input")
+        )
 
-    def succeed(self) -> Document:
-        return self.output()
+    def fields(self, kind: str) -> Document:
+        make = {
+            "Pass": self.output, "Task": self.task, "Wait": self.wait, "Succeed": self.output, "Fail": self.fail,
+            "Parallel": self.parallel, "Map": self.map,
+        }[kind]  # fmt: skip
+        return make()
 
     def fail(self) -> Document:
         made: Document = {}
@@ -381,8 +335,9 @@ class QueryWriter(Writer):
 
     def wait(self) -> Document:
         return self.output() | self.one((
-            {"Seconds": 0}, {"Seconds": 90}, {"Seconds": query(self.one(NUMBERS))}, {"Timestamp": "2026-01-01T01:00:00Z"},
-            {"Timestamp": query("$states.context.Execution.Input.when")}, {"Timestamp": query("$states.input.when")},
+            {"Seconds": 0}, {"Seconds": 90}, {"Seconds": query(self.one(NUMBERS))},
+            {"Timestamp": "2026-01-01T01:00:00Z"}, {"Timestamp": query("$states.context.Execution.Input.when")},
+            {"Timestamp": query("$states.input.when")},
         ))  # fmt: skip
 
     def task(self) -> Document:
@@ -399,7 +354,9 @@ class QueryWriter(Writer):
         return made
 
     def parallel(self) -> Document:
-        return self.output("$states.result", "$states.result[0]") | ({"Arguments": self.template()} if self.chance() else {})
+        return self.output("$states.result", "$states.result[0]") | (
+            {"Arguments": self.template()} if self.chance() else {}
+        )
 
     def map(self) -> Document:
         made = self.output("$states.result", "$count($states.result)")
@@ -423,77 +380,10 @@ class QueryWriter(Writer):
         return {"Choices": rules, "Default": following} | self.output()
 
 
-setattr(QueryWriter, "pass", QueryWriter.output)
-
-
 @st.composite
 def definitions(draw: st.DrawFn, *, cycles: bool = False) -> Document:
     """A valid definition; without `cycles` every way leads forward, and so to an end."""
-    return Author(draw, cycles).definition()
-
-
-# --- mutations ---------------------------------------------------------------------------------------------------
-
-SPARE: tuple[Any, ...] = (
-    None, True, 0, -1, 1.5, 10**30, 1e300, 100_000_000, "", "$", "$.", "$.a[", "$$", "Nowhere", "S0", "{%%}", "{% %}",
-    "{% ( %}", "{% $nobody %}", "{% $states.result %}", "States.ALL", "States.Array(", "States.Nothing()", [], [[]],
-    [None], {}, {"a.$": 1}, {"a.$": "$.a"}, [{}], "x" * 300, "JSONata", "JSONPath", "DISTRIBUTED", "Fail", "Map",
-    "2026-13-01T00:00:00Z", "$.a[?(@.b =~ /x/)]", "\u0000", "é",
-)  # fmt: skip
-BREAKS = ("(", ")", "[", "]", "{", "}", "'", '"', "$", ".", "%", "\\", ",", "?", "@", "*", "~>", ":=", "/", "0", " ", "é")
-
-
-def places(value: Any, path: Place = ()) -> list[Place]:
-    """Every place in a document but the document itself."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    found: list[Place] = [] if not path else [path]
-    for key, item in inner:
-        found += places(item, (*path, key))
-    return found
-
-
-def at(document: Any, place: Place) -> Any:
-    for key in place:
-        document = document[key]
-    return document
-
-
-@st.composite
-def mutations(draw: st.DrawFn, *, most: int = 3) -> Document:
-    """A valid definition in which something was deleted, renamed, retyped, swapped, broken or put out of range."""
-    document: Document = draw(definitions(cycles=draw(st.booleans())))
-    for _ in range(draw(st.integers(1, most))):
-        known = places(document)
-        if not known:
-            break
-        place = draw(st.sampled_from(known))
-        _mutate(draw, document, place, known)
-    return document
-
-
-def _mutate(draw: st.DrawFn, document: Document, place: Place, known: list[Place]) -> None:
-    holder, key = at(document, place[:-1]), place[-1]
-    value = holder[key]
-    how = draw(st.sampled_from(("delete", "rename", "retype", "swap", "break", "number")))
-    if how == "delete":
-        del holder[key]
-    elif how == "rename":
-        if isinstance(holder, dict):
-            name = draw(st.sampled_from((f"{key}x", str(key)[:-1], str(key).swapcase(), f"{key}.$", "", "States", "End")))
-            holder[name] = holder.pop(key)
-        else:
-            holder.insert(0, copy.deepcopy(value))
-    elif how == "swap":
-        alike = [each for each in known if type(at(document, each)) is type(value) and not isinstance(value, dict | list)]
-        if alike:
-            other = draw(st.sampled_from(alike))
-            there = at(document, other[:-1])
-            holder[key], there[other[-1]] = there[other[-1]], holder[key]
-    elif how == "break" and isinstance(value, str):
-        cut = draw(st.integers(0, len(value)))
-        piece = draw(st.sampled_from(BREAKS))
-        holder[key] = draw(st.sampled_from((value[:cut] + piece + value[cut:], value[:cut], value[:cut] + value[cut + 1 :])))
-    elif how == "number" and isinstance(value, int | float):
-        holder[key] = draw(st.sampled_from((-value, value + 0.5, value * 10**12, -1, 0, 2**63, 1e308, str(value))))
-    else:
-        holder[key] = copy.deepcopy(draw(st.sampled_from(SPARE)))
+    made = Author(draw, cycles).definition()
+    # What is drawn shares its parts with the tables above, and mutations change it.
+    copied: Document = json.loads(json.dumps(made))
+    return copied

@@ -109,7 +109,7 @@ def test_an_error_in_assign_is_the_states_error(drive):
                     "Type": "Task",
                     "Resource": "echo",
                     "Assign": {"x.$": "$.nowhere"},
-                    "Catch": [{"ErrorEquals": ["States.ALL"], "Next": "After", "ResultPath": "$.e"}],
+                    "Catch": [{"ErrorEquals": ["States.Runtime"], "Next": "After", "ResultPath": "$.e"}],
                     "Next": "After",
                 },
                 "After": END,

@@ -143,7 +143,7 @@ def test_an_uncaught_failure_fails_the_run(drive):
 def test_a_fault_in_evaluation_names_the_state_and_path(drive):
     run = drive({"StartAt": "A", "States": {"A": task(Parameters={"v.$": "$.missing"}, End=True)}}, {"x": 1})
     assert run.run.status is ExecutionStatus.FAILED
-    assert run.run.error == "States.ParameterPathFailure"
+    assert run.run.error == "States.Runtime"
     assert "$.missing" in run.run.cause
 
 

@@ -206,8 +206,8 @@ def test_faults_of_a_machine(definition: JSON, wanted: list[str]) -> None:
         (of("Map", ItemProcessor={"StartAt": "A", "States": {"A": END}, "ProcessorConfig": {"Mode": "x"}}),
          ['States.X.ItemProcessor.ProcessorConfig.Mode: must be "INLINE" or "DISTRIBUTED", not "x"']),
         (of("Map", ItemProcessor=MAP_PROCESSOR, MaxConcurrency=-1, ItemsPath="$.a[*]", ToleratedFailurePercentage=101),
-         ["States.X.ToleratedFailurePercentage: belongs to distributed Map states: give ItemProcessor a ProcessorConfig "
-          'with Mode "DISTRIBUTED"',
+         ["States.X.ToleratedFailurePercentage: belongs to distributed Map states: give ItemProcessor a "
+          'ProcessorConfig with Mode "DISTRIBUTED"',
           'States.X.ItemsPath: "$.a[*]" must be a reference path: names and single indices, without * .. , : ? or '
           "functions",
           "States.X.MaxConcurrency: must be from 0 to 2,147,483,647, not -1"]),

@@ -191,7 +191,7 @@ def test_a_pass(fields: dict[str, JSON], raw: JSON, made: JSON) -> None:
         (
             {"ResultSelector": {"a": {"b.$": "$.c"}}},
             {},
-            "States.ParameterPathFailure",
+            "States.Runtime",
             'States.X.ResultSelector.a.b.$: "$.c" finds nothing: the input is a number, so it has no field "c"',
         ),
     ],
@@ -212,12 +212,12 @@ def test_what_cannot_be_passed_on(fields: dict[str, JSON], raw: JSON, error: str
         ),
         (
             {"Parameters": {"a": [{"b.$": "$.c"}]}},
-            "States.ParameterPathFailure",
+            "States.Runtime",
             'States.X.Parameters.a[0].b.$: "$.c" finds nothing: the input has no field "c"',
         ),
         (
             {"Parameters": {"b.$": "$$.Nope"}},
-            "States.ParameterPathFailure",
+            "States.Runtime",
             'States.X.Parameters.b.$: "$$.Nope" finds nothing: the context object has no field "Nope"',
         ),
     ],
