@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint check bench latency idle distributed stalls chaos clean
+.PHONY: demo test lint check bench latency idle transitions distributed stalls chaos clean
 
 demo: $(READY)           ## run 200 orders through a daemon on free ports, and show how they ended
 	@$(BIN)/python -m examples.orders.demo
@@ -32,6 +32,9 @@ latency: $(READY)        ## what a run that never rests does to the others
 
 idle: $(READY)           ## what 10,000 waiting executions cost
 	@$(BIN)/python -m benchmarks.idle
+
+transitions: $(READY)    ## what one transition costs in the pure core, with either query language
+	@$(BIN)/python -m benchmarks.transitions
 
 distributed: $(READY)    ## 100,000 items of a distributed Map: how fast, with how much memory
 	@$(BIN)/python -m benchmarks.distributed

@@ -49,34 +49,29 @@ CAUSE_CHARACTERS = 32_768
 def advance(step: Step) -> None:
     """Go on until everything waits for something outside, the run has closed, or the step is spent."""
     run = step.run
-    while run.status is ExecutionStatus.RUNNING:
-        if _history_full(step):
-            return
-        node = None if run.ready else _to_fill(step)
-        if not run.ready and node is None:
-            if run.mappings and distributed.go_on(step):
-                continue
-            return
-        if step.spent:
-            step.decision.unfinished = True
-            return
-        step.transitions += 1
-        if node is None:
+    while run.status is ExecutionStatus.RUNNING and not _history_full(step):
+        if run.ready:
+            if step.hands_over():
+                return
             _enter(step, run.branches[run.ready[0]])
-        else:
+        elif run.filling and (node := _to_fill(step)) is not None:
+            if step.hands_over():
+                return
             state = step.state(node)
             assert isinstance(state, Map)
             try:
                 fanout.start_iteration(step, node, state)
             except StateError as error:
                 fail(step, node, state, error.error, error.cause)
+        elif not run.mappings or not distributed.go_on(step):
+            return
 
 
 def _to_fill(step: Step) -> Node | None:
     """The next Map to start an iteration. With too many branches open, only one that has none of its own."""
     run = step.run
     if len(run.branches) <= step.env.limits.open_branches:
-        return run.nodes[run.filling[0]] if run.filling else None
+        return run.nodes[run.filling[0]]
     for entry in run.filling:
         node = run.nodes[entry]
         if node.fan is not None and not node.fan.active:
@@ -219,7 +214,7 @@ def _finish_fan(step: Step, node: Node, state: State) -> None:
 def fail(step: Step, node: Node, state: State, error: str, cause: str, *, of_task: bool = False) -> None:
     """The node's attempt failed: retry it, let a catcher have it, or fail its branch. `of_task`: by its task."""
     error, cause = error[:ERROR_CHARACTERS], cause[:CAUSE_CHARACTERS]
-    if isinstance(state, Task | Map | Parallel) and (
+    if isinstance(state, (Task, Map, Parallel)) and (
         _retry(step, node, state, error, of_task) or _catch(step, node, state, error, cause, of_task)
     ):
         return

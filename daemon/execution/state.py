@@ -32,29 +32,22 @@ class Payload:
     """A JSON value and the event that holds it. Decoded on first use (by a `Step`, which forgets it again: decoded, a
     value takes many times its bytes); the value is shared and never changed."""
 
-    __slots__ = ("_value", "event_id", "raw")
+    __slots__ = ("event_id", "held", "raw")
 
     def __init__(self, event_id: int, raw: Raw) -> None:
         self.event_id = event_id
         self.raw = raw
-        self._value: list[JSON] | None = None
+        self.held: tuple[JSON] | None = None
+        """The value, while it is decoded."""
 
     @property
     def value(self) -> JSON:
-        if self._value is None:
-            self._value = [decode(self.raw)]
-        return self._value[0]
+        return decode(self.raw) if self.held is None else self.held[0]
 
-    @property
-    def decoded(self) -> bool:
-        return self._value is not None
-
-    def is_value(self, value: JSON) -> bool:
-        """Whether it is this very object."""
-        return self._value is not None and self._value[0] is value
-
-    def forget(self) -> None:
-        self._value = None
+    def open(self) -> tuple[JSON]:
+        """Decode it."""
+        self.held = (decode(self.raw),)
+        return self.held
 
     def __repr__(self) -> str:
         return f"Payload({self.event_id}, {bytes(self.raw)!r})"
@@ -232,6 +225,7 @@ def after(moment: datetime, seconds: float) -> datetime:
     """
     try:
         later = moment + timedelta(milliseconds=round(seconds * 1000))
-        return later + timedelta(microseconds=-later.microsecond % 1000)
+        beyond = -later.microsecond % 1000
+        return later + timedelta(microseconds=beyond) if beyond else later
     except OverflowError:
         return datetime.max.replace(tzinfo=moment.tzinfo, microsecond=999000)

@@ -70,13 +70,13 @@ class Decision(msgspec.Struct, kw_only=True):
     """
 
     first_event_id: int
-    events: list[bytes]
-    scheduled: list[int]
-    started: list[int]
-    returned: list[int]
-    removed: list[int]
-    canceled: list[int]
-    probes: list[int]
+    events: list[bytes] = []
+    scheduled: list[int] = []
+    started: list[int] = []
+    returned: list[int] = []
+    removed: list[int] = []
+    canceled: list[int] = []
+    probes: list[int] = []
     unfinished: bool = False
     children: list[Child] = []
     stopped: list[tuple[int, int, str]] = []
@@ -107,7 +107,7 @@ class Step:
         self.meter = Meter()
         self.transitions = 0
         self._opened: list[Payload] = []
-        self.decision = _nothing(run.last_event_id + 1)
+        self.decision = Decision(first_event_id=run.last_event_id + 1)
 
     @classmethod
     def first(cls, event: ev.WorkflowStarted, env: Environment) -> Step:
@@ -119,7 +119,7 @@ class Step:
         step.spreads = False
         step.transitions = 0
         step._opened = []
-        step.decision = _nothing(1)
+        step.decision = Decision(first_event_id=1)
         step.decision.events.append(data)
         return step
 
@@ -130,7 +130,7 @@ class Step:
     def about(self, node: Node) -> About:
         """The next event is about this node."""
         return {
-            "id": self.next_id,
+            "id": self.run.last_event_id + 1,
             "time": self.env.now,
             "node": node.name,
             "path": node.path,
@@ -147,11 +147,21 @@ class Step:
             or len(self.decision.children) >= limits.step_children
         )
 
+    def hands_over(self) -> bool:
+        """Whether another transition is too many for this step, which then is unfinished; else it is counted."""
+        if self.spent:
+            self.decision.unfinished = True
+            return True
+        self.transitions += 1
+        return False
+
     def value(self, payload: Payload) -> JSON:
         """What the payload holds."""
-        if not payload.decoded:
+        held = payload.held
+        if held is None:
             self._opened.append(payload)
-        return payload.value
+            held = payload.open()
+        return held[0]
 
     def want(self, file: ReadItems | WriteResults) -> None:
         """Something is to be read or written outside before the run goes on."""
@@ -161,15 +171,17 @@ class Step:
     def end(self) -> Decision:
         """The decision. What was to be given back or asked about, and ended later in this step, is nobody's business
         any more; values are forgotten, except those that a Map still takes items from."""
-        run = self.run
-        filling = [run.nodes[entry] for entry in run.filling]
-        kept = {id(node.input) for node in filling} | {id(node.fan.input) for node in filling if node.fan}
+        decision, run = self.decision, self.run
+        kept: set[int] = set()
+        if run.filling:
+            filling = [run.nodes[entry] for entry in run.filling]
+            kept = {id(node.input) for node in filling} | {id(node.fan.input) for node in filling if node.fan}
         for payload in self._opened:
             if id(payload) not in kept:
-                payload.forget()
-        decision, tasks = self.decision, run.tasks
-        decision.returned = [task for task in decision.returned if task in tasks]
-        decision.probes = [task for task in decision.probes if task in tasks]
+                payload.held = None
+        if decision.returned or decision.probes:
+            decision.returned = [task for task in decision.returned if task in run.tasks]
+            decision.probes = [task for task in decision.probes if task in run.tasks]
         return decision
 
     def emit(self, event: ev.AnyEvent) -> None:
@@ -292,7 +304,7 @@ class Step:
         Raises StateError States.DataLimitExceeded.
         """
         for payload in held:
-            if payload is not None and payload.is_value(value):
+            if payload is not None and payload.held is not None and payload.held[0] is value:
                 return UNSET, payload.event_id
         raw = self.encoded(value)
         for payload in held:
@@ -314,19 +326,6 @@ class Step:
             raise StateError(
                 "States.DataLimitExceeded", f"the payload has {size(raw):,} bytes; at most {limit:,} are allowed"
             )
-
-
-def _nothing(first_event_id: int) -> Decision:
-    return Decision(
-        first_event_id=first_event_id,
-        events=[],
-        scheduled=[],
-        started=[],
-        returned=[],
-        removed=[],
-        canceled=[],
-        probes=[],
-    )
 
 
 def text_of(moment: datetime) -> str:

@@ -6,13 +6,13 @@ writes nothing.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from msgspec import UNSET, Raw
 
 from daemon.execution import nodes
 from daemon.execution.commands import CompleteTask, FailTask, RecordOutcome, ReturnTask, StartTask
-from daemon.execution.state import Node, Run, after
+from daemon.execution.state import Node, Run
 from daemon.execution.state import Task as Attempt
 from daemon.execution.step import Step
 from daemon.execution.tokens import CALLBACK
@@ -146,7 +146,7 @@ def record_outcome(step: Step, command: RecordOutcome) -> None:
     node, task = found
     if task.submitted_at is not None:
         return
-    began_at = max(after(step.env.now, -command.ran_seconds), task.queued_at)
+    began_at = max(step.env.now - timedelta(milliseconds=round(command.ran_seconds * 1000)), task.queued_at)
     step.emit(ev.TaskStarted(**step.about(node), task=task.id, worker=command.worker, began_at=began_at))
     if command.timed_out is not None:
         time_out(step, node, task, command.timed_out, command.ran_seconds)

@@ -140,7 +140,7 @@ def _text_order(found: JSON, wanted: JSON) -> int | None:
 
 
 def _number_order(found: JSON, wanted: JSON) -> int | None:
-    if not isinstance(found, int | float) or not isinstance(wanted, int | float):
+    if not isinstance(found, (int, float)) or not isinstance(wanted, (int, float)):
         return None
     if isinstance(found, bool) or isinstance(wanted, bool):
         return None

@@ -33,6 +33,9 @@ class TaskTimes(msgspec.Struct, frozen=True, kw_only=True):
     schedule_to_start_seconds: float | None
 
 
+_NO_TIMES: Final = TaskTimes(timeout_seconds=None, heartbeat_seconds=None, schedule_to_start_seconds=None)
+
+
 class Chosen(NamedTuple):
     """What a Choice state comes to."""
 
@@ -45,7 +48,7 @@ def arguments(state: State, raw: JSON, scope: Scope) -> JSON:
     """What the state works on: InputPath, then Parameters; or Arguments. For a Map, that is before its items are
     taken."""
     select = state.input_path
-    template = state.parameters if isinstance(state, Pass | Task | Parallel) else None
+    template = state.parameters if isinstance(state, (Pass, Task, Parallel)) else None
     if template is None:
         return raw if select is None else select(raw, Evaluation(scope))
     evaluation = Evaluation(scope)
@@ -60,7 +63,7 @@ def output(state: State, raw: JSON, result: JSON, scope: Scope) -> JSON:
     if state.jsonata:
         return result if state.output is None else state.output(raw, _evaluation(state, result, scope))
     evaluation = Evaluation(scope)
-    if isinstance(state, Task | Parallel | Map):
+    if isinstance(state, (Task, Parallel, Map)):
         if state.selector is not None:
             result = state.selector(result, evaluation)
         if state.place is not None:
@@ -83,7 +86,7 @@ def assigned(state: State, raw: JSON, result: JSON, scope: Scope) -> dict[str, J
 
 def _evaluation(state: State, result: JSON, scope: Scope) -> Evaluation:
     """After the state's work: `$states.result` is there for those types of state that have one."""
-    return Evaluation(scope, result) if isinstance(state, Task | Parallel | Map) else Evaluation(scope)
+    return Evaluation(scope, result) if isinstance(state, (Task, Parallel, Map)) else Evaluation(scope)
 
 
 def variables_of(assign: Expression, value: JSON, evaluation: Evaluation, where: str) -> dict[str, JSON]:
@@ -141,6 +144,8 @@ def failure(state: Fail, raw: JSON, scope: Scope) -> tuple[str, str]:
 
 def task_times(state: Task, raw: JSON, scope: Scope) -> TaskTimes:
     """A Task's times; paths are applied to its effective input."""
+    if state.timeout is None and state.heartbeat is None and state.schedule_to_start is None:
+        return _NO_TIMES
     return TaskTimes(
         timeout_seconds=_quantity(state.timeout, state, raw, scope),
         heartbeat_seconds=_quantity(state.heartbeat, state, raw, scope),

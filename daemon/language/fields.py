@@ -123,7 +123,7 @@ class Fields:
     def number(self, name: str, least: float, most: float) -> float | None:
         """A number in a range, None where there is none."""
         value = self.values.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
             if least <= value <= most:
                 return float(value)
             self.fault(name, f"must be from {_shown(least)} to {_shown(most)}, not {_shown(value)}")

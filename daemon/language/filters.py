@@ -101,7 +101,7 @@ def _order(left: Found, right: Found, evaluation: Evaluation) -> int | None:
     if isinstance(left, str) and isinstance(right, str):
         evaluation.spend(min(len(left), len(right)) >> 6)
         return (left > right) - (left < right)
-    if isinstance(left, int | float) and isinstance(right, int | float):
+    if isinstance(left, (int, float)) and isinstance(right, (int, float)):
         if isinstance(left, bool) or isinstance(right, bool):
             return None
         return (left > right) - (left < right)
@@ -150,11 +150,11 @@ def _none_of(left: Found, right: Found, evaluation: Evaluation) -> bool:
 
 
 def _size(left: Found, right: Found, evaluation: Evaluation) -> bool:
-    return isinstance(left, list | str) and isinstance(right, int) and right is not True and len(left) == right
+    return isinstance(left, (list, str)) and isinstance(right, int) and right is not True and len(left) == right
 
 
 def _empty(left: Found, right: Found, evaluation: Evaluation) -> bool:
-    return isinstance(left, list | str | dict) and (len(left) == 0) is right
+    return isinstance(left, (list, str, dict)) and (len(left) == 0) is right
 
 
 def _contains(left: Found, right: Found, evaluation: Evaluation) -> bool:

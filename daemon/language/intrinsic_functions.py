@@ -47,7 +47,7 @@ def interpolate(pieces: Sequence[str], values: list[JSON], evaluation: Evaluatio
 def _shown(value: JSON, evaluation: Evaluation, depth: int = 0) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, list | dict):
+    if isinstance(value, (list, dict)):
         evaluation.spend(len(value) + 1)
         if depth == MAX_SHOWN_DEPTH:
             raise Failed(f"a value for the template is nested more than {MAX_SHOWN_DEPTH} levels deep")
@@ -84,7 +84,7 @@ def _text_of(value: JSON, limit: int) -> str:
 
 def _whole(value: JSON) -> int:
     """A whole number; a fraction is rounded, half up, as the reference service does."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise Failed(f"wants a whole number, not {kind(value)}")
     whole = math.floor(value + 0.5) if isinstance(value, float) and math.isfinite(value) else value
     if not isinstance(whole, int) or not -_LARGEST <= whole <= _LARGEST:
@@ -141,7 +141,7 @@ def _array_unique(values: list[JSON], evaluation: Evaluation) -> JSON:
     plain: set[tuple[str, JSON]] = set()
     others: dict[tuple[str, int], list[JSON]] = {}
     for item in items:
-        if isinstance(item, list | dict):
+        if isinstance(item, (list, dict)):
             alike = others.setdefault((kind(item), len(item)), [])
             evaluation.spend(4 * len(alike))
             if any(same(item, each, evaluation.spend) for each in alike):

@@ -37,7 +37,7 @@ def _variables(call: Call) -> set[str]:
 
 
 def _argument(argument: Argument) -> Argued:
-    if isinstance(argument, Text | Value):
+    if isinstance(argument, (Text, Value)):
         constant = argument.value
         return lambda value, evaluation: constant
     if isinstance(argument, Place):

@@ -86,7 +86,7 @@ def _split(tokens: tuple[Token, ...]) -> tuple[Steps, tuple[Token, ...]]:
     """The steps a path begins with, and the tokens from the first one that is no step."""
     steps: list[str | int] = []
     for number, token in enumerate(tokens):
-        if not isinstance(token, str | int):
+        if not isinstance(token, (str, int)):
             return tuple(steps), tokens[number:]
         steps.append(token)
     return tuple(steps), ()
@@ -209,11 +209,11 @@ def _search(text: str, rest: tuple[Token, ...]) -> Callable[[JSON, JSON, Evaluat
 
 def _check_first(text: str, token: Token | None, value: JSON) -> None:
     """The value that the definite part leads to must be one that the next token can be applied to."""
-    if isinstance(token, Slice | Indices) and not isinstance(value, list):
+    if isinstance(token, (Slice, Indices)) and not isinstance(value, list):
         raise Failed(f'"{text}" finds nothing: it wants items of an array, and there is {kind(value)}')
     if isinstance(token, Names) and not isinstance(value, dict):
         raise Failed(f'"{text}" finds nothing: it wants fields of an object, and there is {kind(value)}')
-    if isinstance(token, Filter) and not isinstance(value, list | dict):
+    if isinstance(token, Filter) and not isinstance(value, (list, dict)):
         raise Failed(f'"{text}" finds nothing: a filter applies to an array or an object, and there is {kind(value)}')
 
 

@@ -98,7 +98,7 @@ def _percentage(fields: Fields) -> Quantity:
 
 
 def _percent(value: JSON) -> float | None:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 100:
         return float(value)
     return None
 

@@ -105,7 +105,7 @@ def _checked(read: Expression, check: Callable[[JSON], JSON], error: str, demand
         found = read(value, evaluation)
         checked = check(found)
         if checked is None:
-            shown = f"{found}" if isinstance(found, int | float) and not isinstance(found, bool) else kind(found)
+            shown = f"{found}" if isinstance(found, (int, float)) and not isinstance(found, bool) else kind(found)
             raise StateError(error, f"{demand}, not {shown}")
         return checked
 

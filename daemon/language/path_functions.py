@@ -16,7 +16,7 @@ Arguments = tuple[JSON, ...]
 
 
 def _length(value: JSON, arguments: Arguments) -> JSON:
-    if not isinstance(value, list | dict | str):
+    if not isinstance(value, (list, dict, str)):
         raise Failed(f"length() wants an array, an object or a string, not {kind(value)}")
     return len(value)
 
@@ -39,7 +39,7 @@ def _aggregate(name: str, work: Callable[[list[float]], float]) -> Callable[[JSO
             numbers = [
                 float(item)
                 for item in _items(name, value)
-                if isinstance(item, int | float) and not isinstance(item, bool)
+                if isinstance(item, (int, float)) and not isinstance(item, bool)
             ]
             if not numbers:
                 raise Failed(f"{name}() wants an array with numbers in it")

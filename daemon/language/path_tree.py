@@ -126,7 +126,7 @@ def _variables_of(condition: Condition) -> set[str]:
         return condition.path.variables()
     if isinstance(condition, Not):
         return _variables_of(condition.condition)
-    if isinstance(condition, And | Or):
+    if isinstance(condition, (And, Or)):
         return set().union(*map(_variables_of, condition.conditions))
     return set()
 

@@ -110,7 +110,7 @@ def _settle(value: object, path: str, depth: int, faults: list[Fault]) -> JSON:
     if isinstance(value, str) and not encodable(value):
         faults.append(Fault(path, "the text holds half of a surrogate pair"))
         return ""
-    assert value is None or isinstance(value, bool | int | float | str)
+    assert value is None or isinstance(value, (bool, int, float, str))
     return value
 
 

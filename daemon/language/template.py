@@ -79,7 +79,7 @@ def _weighed(read: Callable[[JSON, Evaluation], JSON]) -> Expression:
 
     def apply(value: JSON, evaluation: Evaluation) -> JSON:
         built = read(value, evaluation)
-        if isinstance(built, list | dict):
+        if isinstance(built, (list, dict)):
             evaluation.weigh(built)
         return built
 

@@ -17,7 +17,7 @@ MAX_BYTES: Final = 1024 * 1024
 
 def is_number(value: JSON) -> bool:
     """Whether it is a JSON number (which in Python a bool would be, too)."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def kind(value: JSON) -> str:
@@ -26,7 +26,7 @@ def kind(value: JSON) -> str:
         return "null"
     if isinstance(value, bool):
         return "a boolean"
-    if isinstance(value, int | float):
+    if isinstance(value, (int, float)):
         return "a number"
     if isinstance(value, str):
         return "a string"
@@ -55,7 +55,7 @@ def same(left: JSON, right: JSON, spend: Callable[[int], None] | None = None) ->
             if spend is not None:
                 spend(len(left))
             pending.extend(zip(left, right, strict=True))
-        elif isinstance(right, dict | list) or left != right or isinstance(left, bool) != isinstance(right, bool):
+        elif isinstance(right, (dict, list)) or left != right or isinstance(left, bool) != isinstance(right, bool):
             return False
     return True
 

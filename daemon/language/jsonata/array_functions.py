@@ -60,7 +60,7 @@ def _distinct(run: Run, items: Value) -> Value:
     others: list[Value] = []
     made: list[Value] = []
     for item in items:
-        if isinstance(item, dict | list):
+        if isinstance(item, (dict, list)):
             spend(len(others) + 1)
             if any(same(item, each, spend) for each in others):
                 continue

@@ -198,7 +198,7 @@ def transform(pattern: Code, update: Code, delete: Code | None, size: int) -> Co
             value = arguments[0] if arguments else UNDEFINED
             if value is UNDEFINED:
                 return UNDEFINED
-            if not isinstance(value, dict | list):
+            if not isinstance(value, (dict, list)):
                 raise Failed(f"T0410: a transform changes an object or an array, not {kind(value)}")
             copied = copy(value, run.spend)
             found = pattern(copied, frame)

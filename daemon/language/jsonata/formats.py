@@ -47,7 +47,7 @@ def parse_integer(text: str, picture: str) -> int | float:
     """$parseInteger. Raises Failed."""
     _check(text, "$parseInteger")
     made: Any = _call("$parseInteger", picture, lambda: DateTimeUtils.parse_integer(text, picture))
-    if not isinstance(made, int | float) or isinstance(made, bool):
+    if not isinstance(made, (int, float)) or isinstance(made, bool):
         raise Failed(f'$parseInteger: "{text[:60]}" does not fit the picture')
     return made
 

@@ -27,7 +27,7 @@ def _number(run: Run, value: Value) -> Value:
         return UNDEFINED
     if isinstance(value, bool):
         return int(value)
-    if isinstance(value, int | float):
+    if isinstance(value, (int, float)):
         return value
     if isinstance(value, str) and len(value) <= MAX_DIGITS:
         if _DECIMAL.fullmatch(value):

@@ -160,7 +160,7 @@ def _tree(symbol: Any, depth: int) -> Tree:
     tree = Tree(
         kind=kind,
         position=max(position, 1),
-        value=value if isinstance(value, str | int | float | bool | Pattern) else None,
+        value=value if isinstance(value, (str, int, float, bool, Pattern)) else None,
         steps=many(symbol.steps),
         expressions=many(symbol.expressions),
         pairs=pairs(symbol.lhs_object),

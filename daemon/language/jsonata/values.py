@@ -62,7 +62,7 @@ class Function:
 
 def is_number(value: Value) -> bool:
     """Whether it is a number (a bool is none)."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def kind(value: Value) -> str:
@@ -73,7 +73,7 @@ def kind(value: Value) -> str:
         return "null"
     if isinstance(value, bool):
         return "a boolean"
-    if isinstance(value, int | float):
+    if isinstance(value, (int, float)):
         return "a number"
     if isinstance(value, str):
         return "a string"
@@ -170,7 +170,7 @@ def plain(value: Value, spend: Callable[[int], None]) -> JSON:
 
     Raises Failed where a function or no number stands in it.
     """
-    if isinstance(value, str | None | bool | int):
+    if isinstance(value, (str, type(None), bool, int)):
         return value
     if isinstance(value, float):
         return number(value)
@@ -193,7 +193,7 @@ def text(value: Value, spend: Callable[[int], None], indent: int | None = None) 
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float):
+    if isinstance(value, (int, float)):
         if not math.isfinite(value):
             raise Failed("D3001: a number that is not finite has no text")
         return number_text(value)
@@ -207,7 +207,7 @@ def _printed(value: Value, spend: Callable[[int], None], indent: int | None, lev
     if isinstance(value, str):
         spend((len(value) >> 4) + 1)
         return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, dict | list):
+    if isinstance(value, (dict, list)):
         spend(len(value) + 1)
         inner = level + 1
         if isinstance(value, dict):
@@ -245,6 +245,6 @@ def same(one: Value, other: Value, spend: Callable[[int], None]) -> bool:
                 return False
             spend(len(left) + 1)
             pending.extend(zip(left, right, strict=True))
-        elif isinstance(right, dict | list) or isinstance(left, bool) is not isinstance(right, bool) or left != right:
+        elif isinstance(right, (dict, list)) or isinstance(left, bool) is not isinstance(right, bool) or left != right:
             return False
     return True
