@@ -33,7 +33,7 @@ class Committer:
         quiet: Pulse,
         batch_bytes: int,
         release: Callable[[Gathering, list[tuple[LiveRun, Millis]]], None],
-        set_aside: Callable[[RunRef, str], None],
+        set_aside: Callable[[RunRef, str], object],
         metrics: Metrics,
     ) -> None:
         self._store = store

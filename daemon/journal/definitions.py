@@ -65,6 +65,8 @@ class Definitions:
         self._threads = threads
         self._node_types = node_types
         self._parsed: OrderedDict[str, Definition] = OrderedDict()
+        self._checked: OrderedDict[str, None] = OrderedDict()
+        """Those whose node types are installed; one that is only read back need not have that."""
         self._rows: OrderedDict[tuple[str, str, int | None], Row] = OrderedDict()
         self._registrations = 0
         self._stored: OrderedDict[tuple[str, str], None] = OrderedDict()
@@ -72,7 +74,7 @@ class Definitions:
     async def parse(self, text: str) -> tuple[str, Definition]:
         """Its hash and meaning. Raises Refused INVALID_ARGUMENT with every fault."""
         key = hash_of(text)
-        known = self._parsed.get(key)
+        known = self._parsed.get(key) if key in self._checked else None
         if known is not None:
             self._parsed.move_to_end(key)
             return key, known
@@ -85,6 +87,9 @@ class Definitions:
                 "the definition is not valid:\n" + "\n".join(str(fault) for fault in invalid.faults),
                 {"faults": faults},
             ) from invalid
+        self._checked[key] = None
+        if len(self._checked) > CACHED_DEFINITIONS:
+            self._checked.popitem(last=False)
         return key, self._keep(key, definition)
 
     async def registered(self, tenant: str, name: str, version: int | None) -> Registered:

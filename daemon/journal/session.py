@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 
 import msgspec
 import structlog
 import trio
 
 from daemon.clock import Clock, millis, moment
-from daemon.execution import snapshot, tokens
+from daemon.execution import tokens
 from daemon.execution.commands import Command, Environment, Limits, Proceed, Pulse, Start, TaskDefaults, Wake
 from daemon.execution.decide import decide, start
-from daemon.execution.evolve import BrokenHistory
 from daemon.execution.step import Child, Decision
 from daemon.execution.tasks import seconds_since
 from daemon.journal.batch import PROCEED, Answer, Gathering, PendingWrite
 from daemon.journal.committer import Committer
 from daemon.journal.definitions import Definitions
+from daemon.journal.finding import Finder
 from daemon.journal.handout import offer_of, task_of
 from daemon.journal.identity import RunIds, child_id, shard_of
-from daemon.journal.live import LiveRun, LiveRuns, replayed, restored
+from daemon.journal.live import LiveRun, LiveRuns
 from daemon.journal.mapping import STOP, Mappings
 from daemon.journal.outbox import Outbox
 from daemon.journal.stepping import Stepper
@@ -60,15 +60,6 @@ from enginekit.messages.links import (
 from enginekit.messages.status import ErrorStatus, Refused
 
 log = structlog.get_logger("history")
-
-LOADS = 64
-"""Runs that are read back at once."""
-
-LOADS_WAITING = 1024
-"""Runs that may wait to be read back; beyond, no more messages are taken until it is half of that."""
-
-Action = Callable[[LiveRun], None]
-Lost = Callable[[Refused], None]
 
 
 class Session:
@@ -108,13 +99,11 @@ class Session:
         self.mappings = Mappings(self, settings.files.path, threads=clock.real)
         self.committer.settle = self.mappings.settle
         self.stepper = Stepper(self.proceed, lambda: self.decided)
-        self.aside: dict[RunRef, str] = {}
         self.effects: dict[str, int] = {}
         """The event id of each run's outstanding `proceed` effect."""
         self.held: dict[tuple[str, str], trio.Event] = {}
-        self._loading: dict[RunRef, list[tuple[Action, Lost]]] = {}
-        self._loads = trio.CapacityLimiter(LOADS)
-        self._loaded = trio.Event()
+        self.finder = Finder(store, definitions, self.runs, len(self.epochs), nursery)
+        self.when_live = self.finder.when_live
         self.matching: Outbox[ToMatching] = Outbox(links.matching, RefillQueues())
         self.worker: Outbox[ToWorker] = Outbox(links.worker, ReportAgain())
         self.timer: Outbox[ToTimer] = Outbox(links.timer, RescanTimers())
@@ -170,88 +159,12 @@ class Session:
             if batch is not None:
                 for answer in batch.answers:
                     answer.request.refuse(refused)
-        for waiting in self._loading.values():
-            for _, lost in waiting:
-                lost(refused)
+        self.finder.refuse_all(refused)
         self.waiters.refuse_all(refused)
-
-    # --- finding runs -------------------------------------------------------------------------------------------
-
-    def when_live(self, ref: RunRef, action: Action, lost: Lost) -> None:
-        """Do it to the run: now, where it is in memory, else when it has been read back, in the order asked."""
-        if ref in self.aside:
-            lost(self._set_aside_for(ref))
-            return
-        live = self.runs.get(ref.run_id)
-        if live is not None:
-            if (live.run.ref.tenant, live.run.ref.workflow_id) == (ref.tenant, ref.workflow_id):
-                action(live)
-            else:
-                lost(no_such_run(ref))
-            return
-        waiting = self._loading.get(ref)
-        if waiting is not None:
-            waiting.append((action, lost))
-            return
-        self._loading[ref] = [(action, lost)]
-        self.nursery.start_soon(self._load, ref)
-
-    async def _load(self, ref: RunRef) -> None:
-        problem: Refused | None = None
-        live: LiveRun | None = None
-        async with self._loads:
-            stored = await self.store.load_run(ref.tenant, ref.run_id, snapshot.FINGERPRINT)
-            if stored is None or stored.execution.run != ref:
-                problem = no_such_run(ref)
-            else:
-                try:
-                    run = replayed(stored)
-                    machine = await self.definitions.machine(
-                        ref.tenant, run.definition_hash, None if run.parent is None else run.parent.state
-                    )
-                except (BrokenHistory, LookupError) as error:
-                    log.exception("an execution cannot be read back", run_id=ref.run_id, workflow_id=ref.workflow_id)
-                    self.aside[ref] = str(error)
-                    problem = self._set_aside_for(ref)
-        if stored is not None and problem is None:
-            # Not while holding one of the loads: the parent may need one too.
-            try:
-                parent = None if run.parent is None else await self._parent(ref, run.parent)
-                live = restored(stored, run, machine, self.shard(ref), parent)
-                self.runs.add(live)
-            except Refused as refused:
-                problem = refused
-        waiting = self._loading.pop(ref)
-        if len(self._loading) <= LOADS_WAITING // 2:
-            self._loaded.set()
-        for action, lost in waiting:
-            if live is not None:
-                action(live)
-            else:
-                assert problem is not None
-                lost(problem)
-        self.runs.shrink()
-
-    async def _parent(self, ref: RunRef, parent: Parent) -> LiveRun:
-        """The run that started this one. Raises Refused where it cannot be read back."""
-        found: list[LiveRun | Refused] = []
-        done = trio.Event()
-
-        def have(outcome: LiveRun | Refused) -> None:
-            found.append(outcome)
-            done.set()
-
-        self.when_live(RunRef(ref.tenant, parent.workflow_id, parent.run_id), have, have)
-        await done.wait()
-        if isinstance(found[0], Refused):
-            raise found[0]
-        return found[0]
 
     async def keep_up(self) -> None:
         """Wait while too many runs are being read back, or more is decided than the store has taken."""
-        if len(self._loading) > LOADS_WAITING:
-            self._loaded = trio.Event()
-            await self._loaded.wait()
+        await self.finder.keep_up()
         await self.committer.room()
 
     def shard(self, ref: RunRef) -> int:
@@ -332,8 +245,9 @@ class Session:
     def act(self, live: LiveRun, command: Command, by: str | None = None) -> Decision:
         """Decide, and gather what was decided. Raises Refused."""
         ref = live.run.ref
-        if ref in self.aside:
-            raise self._set_aside_for(ref)
+        problem = self.finder.set_aside_for(ref)
+        if problem is not None:
+            raise problem
         self.decided += 1
         maps = list(live.run.mappings)
         try:
@@ -346,8 +260,7 @@ class Session:
         except Exception as error:
             # The state may be half-way: nothing more is decided on it, what was committed before stays true.
             log.exception("a decision failed", run_id=ref.run_id, workflow_id=ref.workflow_id)
-            self.set_aside(ref, f"a decision failed: {error!r}")
-            raise self._set_aside_for(ref) from error
+            raise self.set_aside(ref, f"a decision failed: {error!r}") from error
         return decision
 
     def act_quietly(self, live: LiveRun, command: Command, by: str | None = None) -> Decision | None:
@@ -368,7 +281,7 @@ class Session:
     def proceed(self, live: LiveRun) -> None:
         """Go on where a step was cut short."""
         effect = self.effects.pop(live.run.ref.run_id, None)
-        if effect is None or live.run.ref in self.aside:
+        if effect is None or self.finder.set_aside_for(live.run.ref) is not None:
             return
         decision = self.act_quietly(live, Proceed())
         if decision is not None and decision.files and live.run.ref.run_id not in self.effects:
@@ -496,10 +409,9 @@ class Session:
         batch.committed.set()
         self.runs.shrink()
 
-    def set_aside(self, ref: RunRef, why: str) -> None:
+    def set_aside(self, ref: RunRef, why: str) -> Refused:
         """This run cannot go on here: nothing more is decided about it, and whoever asked is told."""
-        self.aside[ref] = why
-        refused = self._set_aside_for(ref)
+        refused = self.finder.set_aside(ref, why)
         live = self.runs.get(ref.run_id)
         for batch in (self.committer.committing, self.committer.gathering):
             if batch is not None:
@@ -508,9 +420,7 @@ class Session:
             live.batch = None
             self.waiters.refuse(live, refused)
         self.runs.remove(ref.run_id)
-
-    def _set_aside_for(self, ref: RunRef) -> Refused:
-        return Refused(ErrorStatus.INTERNAL, f"run {ref.run_id} is set aside: {self.aside[ref]}")
+        return refused
 
 
 async def _finish(request: Request, rest: Coroutine[None, None, None]) -> None:
@@ -527,7 +437,3 @@ async def _finish(request: Request, rest: Coroutine[None, None, None]) -> None:
             Refused(ErrorStatus.UNAVAILABLE, "History is starting again; ask again", {"retry_after_seconds": 0.5})
         )
         raise
-
-
-def no_such_run(ref: RunRef) -> Refused:
-    return Refused(ErrorStatus.NOT_FOUND, f'no execution "{ref.workflow_id}" with run {ref.run_id}')

@@ -149,3 +149,23 @@ def test_an_owner_that_was_fenced_does_not_take_the_shards_straight_back(simulat
         assert len(taken) == 1
 
     simulate(scenario)
+
+
+def test_a_definition_that_was_only_read_back_is_checked_when_it_is_registered(simulate):
+    async def scenario(daemon):
+        unknown = {"StartAt": "A", "States": {"A": {"Type": "Task", "Resource": "gone", "End": True}}}
+        definitions = daemon._history._definitions
+        installed = definitions._node_types
+        # As it was when the package with this node type was still installed.
+        definitions._node_types = installed | {"gone"}
+        call = calls.RegisterWorkflow(name="w", definition=encode(unknown))
+        await daemon.call(call, calls.RegisterWorkflowResult)
+        definitions._node_types = installed
+        definitions._checked.clear()
+        await daemon.call(calls.StartWorkflow(workflow="w"), calls.StartWorkflowResult)
+        with pytest.raises(Refused, match='no node type "gone"'):
+            await daemon.call(
+                calls.RegisterWorkflow(name="x", definition=encode(unknown)), calls.RegisterWorkflowResult
+            )
+
+    simulate(scenario)
