@@ -12,25 +12,30 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from daemon.execution.state import REMEMBERED_TASKS, ROOT, Branch, Fan, Mapping, Node, Payload, Run, Task, child_key
-from daemon.language import Plan
+from daemon.execution.evolve_parts import (
+    drop_parts,
+    items_ended,
+    items_started,
+    iteration_started,
+    map_run_started,
+    map_started,
+    parallel_started,
+    part_ended,
+)
+from daemon.execution.history import BrokenHistory, inline, payload_of
+from daemon.execution.state import REMEMBERED_TASKS, ROOT, Branch, Node, Payload, Run, Task
 from enginekit.messages import events as ev
 from enginekit.messages.links import RunRef, TaskKind
 from enginekit.messages.status import ExecutionStatus, ReportRefusal
 
 _variables = msgspec.json.Decoder(dict[str, Raw]).decode
-_plan = msgspec.json.Decoder(Plan).decode
-
-
-class BrokenHistory(Exception):
-    """The events do not follow from one another: a gap, or an event about something that is not there."""
 
 
 def begin(event: ev.WorkflowStarted, size: int) -> Run:
     """The state after a run's first event."""
     if event.id != 1:
         raise BrokenHistory(f"a history begins with event 1, not {event.id}")
-    payload = Payload(event.id, _inline(event.input))
+    payload = Payload(event.id, inline(event.input))
     return Run(
         ref=RunRef(event.tenant, event.workflow_id, event.run_id),
         workflow=event.workflow,
@@ -72,26 +77,6 @@ def replay(events: list[tuple[ev.AnyEvent, int]]) -> Run:
     return run
 
 
-# --- payloads ----------------------------------------------------------------------------------------------------
-
-
-def _inline(raw: Raw | UnsetType) -> Raw:
-    if raw is UNSET:
-        raise BrokenHistory("an event lacks its payload")
-    return raw
-
-
-def _payload(event_id: int, raw: Raw | UnsetType, ref: int, *held: Payload | None) -> Payload:
-    """The event's own payload, or the one of these that it refers to."""
-    if raw is not UNSET:
-        # A decoded event's Raw is a view into its whole message: a copy lets the message go.
-        return Payload(event_id, raw.copy())
-    for payload in held:
-        if payload is not None and payload.event_id == ref:
-            return payload
-    raise BrokenHistory(f"event {event_id} refers to a payload of event {ref} that is not at hand")
-
-
 # --- the execution -----------------------------------------------------------------------------------------------
 
 
@@ -111,7 +96,7 @@ def _close(run: Run, event: ev.Event, status: ExecutionStatus) -> None:
 
 
 def _succeeded(run: Run, event: ev.WorkflowSucceeded) -> None:
-    run.output = _payload(event.id, event.output, event.output_ref, run.branches[ROOT].payload)
+    run.output = payload_of(event.id, event.output, event.output_ref, run.branches[ROOT].payload)
     _close(run, event, ExecutionStatus.SUCCEEDED)
 
 
@@ -146,7 +131,7 @@ def _terminated(run: Run, event: ev.WorkflowTerminated) -> None:
 def _entered(run: Run, event: ev.NodeEntered) -> None:
     key = run.ready.pop(0)
     branch = run.branches[key]
-    payload = _payload(event.id, event.input, event.input_ref, branch.payload)
+    payload = payload_of(event.id, event.input, event.input_ref, branch.payload)
     branch.next = None
     branch.node = event.id
     run.nodes[event.id] = Node(
@@ -178,13 +163,13 @@ def _assign(run: Run, node: Node, assigned: Raw | UnsetType) -> None:
 def _exited(run: Run, event: ev.NodeExited) -> None:
     node = run.nodes[event.entry]
     _assign(run, node, event.assigned)
-    payload = _payload(event.id, event.output, event.output_ref, node.result, node.input)
+    payload = payload_of(event.id, event.output, event.output_ref, node.result, node.input)
     _leave(run, node, payload, event.next)
 
 
 def _node_failed(run: Run, event: ev.NodeFailed) -> None:
     node = run.nodes[event.entry]
-    _drop_fan(run, node)
+    drop_parts(run, node)
     _assign(run, node, event.assigned)
     payload = node.input if event.output is UNSET else Payload(event.id, event.output)
     _leave(run, node, payload, event.next)
@@ -195,7 +180,7 @@ def _node_failed(run: Run, event: ev.NodeFailed) -> None:
 
 def _task_scheduled(run: Run, event: ev.TaskScheduled) -> None:
     node = run.nodes[event.entry]
-    payload = _payload(event.id, event.input, event.input_ref, node.arguments, node.input)
+    payload = payload_of(event.id, event.input, event.input_ref, node.arguments, node.input)
     node.arguments = payload
     node.attempt = event.attempt
     node.retry_at = None
@@ -264,7 +249,7 @@ def _end_task(run: Run, entry: int, task_id: int, how: ReportRefusal) -> Node:
 def _task_completed(run: Run, event: ev.TaskCompleted) -> None:
     task = run.nodes[event.entry].task
     node = _end_task(run, event.entry, event.task, ReportRefusal.ALREADY_RECORDED)
-    node.result = _payload(event.id, event.output, event.output_ref, task.input if task else None, node.input)
+    node.result = payload_of(event.id, event.output, event.output_ref, task.input if task else None, node.input)
 
 
 def _task_failed(run: Run, event: ev.TaskFailed) -> None:
@@ -281,7 +266,7 @@ def _task_canceled(run: Run, event: ev.TaskCanceled) -> None:
 
 def _retry_scheduled(run: Run, event: ev.TaskRetryScheduled) -> None:
     node = run.nodes[event.entry]
-    _drop_fan(run, node)
+    drop_parts(run, node)
     node.retries[event.retrier] = node.retries.get(event.retrier, 0) + 1
     node.attempt = event.attempt
     node.retry_at = event.at
@@ -298,137 +283,6 @@ def _timer_started(run: Run, event: ev.TimerStarted) -> None:
 
 def _timer_fired(run: Run, event: ev.TimerFired) -> None:
     run.nodes[event.entry].timer = None
-
-
-# --- fan-out -----------------------------------------------------------------------------------------------------
-
-
-def _map_started(run: Run, event: ev.MapStarted) -> None:
-    node = run.nodes[event.entry]
-    node.attempt = event.attempt
-    node.retry_at = None
-    items = None
-    if event.input is not UNSET or event.input_ref:
-        items = _payload(event.id, event.input, event.input_ref, node.input)
-    node.fan = Fan(total=event.total, concurrency=event.concurrency, next=[event.next], input=items)
-    if node.fan.open:
-        run.filling.append(node.entry)
-
-
-def _open_branch(run: Run, node: Node, index: int, payload: Payload, first: str) -> None:
-    key = child_key(node.path, index)
-    run.branches[key] = Branch(key=key, parent=node.entry, index=index, payload=payload, next=first)
-    run.ready.append(key)
-
-
-def _fan(node: Node) -> Fan:
-    if node.fan is None:
-        raise BrokenHistory(f"node {node.path} has opened no branches")
-    return node.fan
-
-
-def _iteration_started(run: Run, event: ev.MapIterationStarted) -> None:
-    node = run.nodes[event.entry]
-    fan = _fan(node)
-    fan.cursor = event.index + 1
-    fan.active += 1
-    if not fan.open:
-        run.filling.remove(node.entry)
-    _open_branch(run, node, event.index, Payload(event.id, _inline(event.input)), fan.next[0])
-
-
-def _parallel_started(run: Run, event: ev.ParallelStarted) -> None:
-    node = run.nodes[event.entry]
-    node.attempt = event.attempt
-    node.retry_at = None
-    payload = _payload(event.id, event.input, event.input_ref, node.input)
-    total = len(event.next)
-    node.fan = Fan(total=total, concurrency=total, next=event.next, input=payload, cursor=total, active=total)
-    for index, first in enumerate(event.next):
-        _open_branch(run, node, index, payload, first)
-
-
-def _map_run_started(run: Run, event: ev.MapRunStarted) -> None:
-    node = run.nodes[event.entry]
-    node.attempt = event.attempt
-    node.retry_at = None
-    source = None
-    if event.input is not UNSET or event.input_ref:
-        source = _payload(event.id, event.input, event.input_ref, node.input)
-    plan = _plan(event.plan)
-    node.mapping = Mapping(
-        id=event.id, plan=plan, source=source, keyed=event.keyed, total=event.total, exhausted=event.total == 0
-    )
-    run.mappings[event.id] = node.entry
-
-
-def _mapping(run: Run, mapping_id: int) -> Mapping:
-    mapping = run.nodes[run.mappings[mapping_id]].mapping
-    assert mapping is not None
-    return mapping
-
-
-def _items_started(run: Run, event: ev.MapItemsStarted) -> None:
-    mapping = _mapping(run, event.run)
-    for index, (run_id, items) in enumerate(zip(event.run_ids, event.items, strict=True), event.first):
-        mapping.in_flight[index] = (run_id, items)
-    mapping.children = event.first + len(event.run_ids)
-    mapping.cursor += sum(event.items)
-    mapping.position = event.position
-    mapping.exhausted = event.exhausted
-    mapping.total = event.total
-
-
-def _items_ended(run: Run, event: ev.MapItemsEnded) -> None:
-    mapping = _mapping(run, event.run)
-    for end in event.ended:
-        items = mapping.in_flight.pop(end.index)[1]
-        if end.status is ev.PartStatus.SUCCEEDED:
-            mapping.succeeded += items
-        else:
-            mapping.failed += items
-            mapping.last_error = end.error
-        if end.result is not UNSET and not mapping.dropped:
-            mapping.results[end.index] = bytes(end.result)
-            mapping.result_bytes += len(mapping.results[end.index])
-        elif end.dropped:
-            mapping.dropped = True
-            mapping.results.clear()
-
-
-def _part_ended(run: Run, event: ev.MapIterationEnded | ev.BranchEnded) -> None:
-    node = run.nodes[event.entry]
-    fan = _fan(node)
-    branch = run.branches.pop(child_key(node.path, event.index))
-    fan.active -= 1
-    if event.status is ev.PartStatus.SUCCEEDED:
-        fan.results[event.index] = _payload(event.id, UNSET, event.output_ref, branch.payload)
-    if fan.open and node.entry not in run.filling:
-        run.filling.append(node.entry)
-
-
-def _drop_fan(run: Run, node: Node) -> None:
-    """Forget the node's branches and all that runs in them."""
-    if node.mapping is not None:
-        del run.mappings[node.mapping.id]
-        node.mapping = None
-    fan = node.fan
-    if fan is None:
-        return
-    if node.entry in run.filling:
-        run.filling.remove(node.entry)
-    for index in range(fan.cursor):
-        branch = run.branches.pop(child_key(node.path, index), None)
-        if branch is None:
-            continue
-        if branch.next is not None:
-            run.ready.remove(branch.key)
-        if branch.node:
-            child = run.nodes.pop(branch.node)
-            if child.task is not None:
-                run.tasks.pop(child.task.id)
-            _drop_fan(run, child)
-    node.fan = None
 
 
 # The value type depends on the key, which a dict's type cannot say.
@@ -454,12 +308,12 @@ _APPLY: dict[type[ev.Event], Callable[[Run, Any], None]] = {
     ev.TaskRetryScheduled: _retry_scheduled,
     ev.TimerStarted: _timer_started,
     ev.TimerFired: _timer_fired,
-    ev.MapStarted: _map_started,
-    ev.MapIterationStarted: _iteration_started,
-    ev.MapIterationEnded: _part_ended,
-    ev.MapRunStarted: _map_run_started,
-    ev.MapItemsStarted: _items_started,
-    ev.MapItemsEnded: _items_ended,
-    ev.ParallelStarted: _parallel_started,
-    ev.BranchEnded: _part_ended,
+    ev.MapStarted: map_started,
+    ev.MapIterationStarted: iteration_started,
+    ev.MapIterationEnded: part_ended,
+    ev.MapRunStarted: map_run_started,
+    ev.MapItemsStarted: items_started,
+    ev.MapItemsEnded: items_ended,
+    ev.ParallelStarted: parallel_started,
+    ev.BranchEnded: part_ended,
 }

@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from daemon.execution import snapshot
-from daemon.execution.evolve import BrokenHistory
+from daemon.execution.history import BrokenHistory
 from daemon.journal.definitions import Definitions
 from daemon.journal.identity import shard_of
 from daemon.journal.live import LiveRun, LiveRuns, replayed, restored

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from daemon.execution import snapshot
-from daemon.execution.evolve import BrokenHistory, evolve, replay
+from daemon.execution.evolve import evolve, replay
+from daemon.execution.history import BrokenHistory
 from daemon.execution.state import Run
 from daemon.language import Machine
 from daemon.stores.rows import StoredRun

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from daemon.language.errors import Malformed
-from daemon.language.jsonata import calls, operators, paths
+from daemon.language.jsonata import calls, operators, paths, selection
 from daemon.language.jsonata.run import Code, Frame
 from daemon.language.jsonata.syntax import Tree
 from daemon.language.jsonata.values import (
@@ -37,13 +37,13 @@ class Compiler:
             "path": self._path,
             "binary": self._binary,
             "unary": self._unary,
-            "name": lambda tree: paths.field(str(tree.value)),
+            "name": lambda tree: selection.field(str(tree.value)),
             "string": self._literal,
             "number": self._literal,
             "value": self._literal,
             "regex": lambda tree: calls.regex(tree),
-            "wildcard": lambda tree: paths.wildcard,
-            "descendant": lambda tree: paths.descendants,
+            "wildcard": lambda tree: selection.wildcard,
+            "descendant": lambda tree: selection.descendants,
             "parent": lambda tree: _variable_code(str(tree.value)),
             "variable": self._variable,
             "condition": self._condition,
@@ -65,23 +65,23 @@ class Compiler:
             raise Malformed(f"S0206: unknown kind of expression ({tree.kind})", tree.position)
         code = make(tree)
         for predicate in tree.predicates:
-            code = paths.filtered(code, self.filter(predicate))
+            code = selection.filtered(code, self.filter(predicate))
         if tree.group is not None and tree.kind != "path":
-            code = paths.grouped(code, self.group(tree.group))
+            code = selection.grouped(code, self.group(tree.group))
         if tree.keep_array and tree.kind != "path":
             code = _kept(code)
         return code
 
-    def filter(self, tree: Tree) -> paths.Filter:
+    def filter(self, tree: Tree) -> selection.Filter:
         """What stands in the brackets of a predicate."""
         if tree.kind == "number":
-            return paths.by_index(tree.value)
-        return paths.by_condition(self.compile(tree), tree.size)
+            return selection.by_index(tree.value)
+        return selection.by_condition(self.compile(tree), tree.size)
 
-    def group(self, pairs: list[tuple[Tree, Tree]]) -> paths.Group:
+    def group(self, pairs: list[tuple[Tree, Tree]]) -> selection.Group:
         """What stands in the braces of an object or a grouping."""
         compiled = [(self.compile(name), self.compile(value)) for name, value in pairs]
-        return paths.group(compiled, sum(name.size + value.size for name, value in pairs))
+        return selection.group(compiled, sum(name.size + value.size for name, value in pairs))
 
     # --- names --------------------------------------------------------------------------------------------------
 
@@ -128,7 +128,7 @@ class Compiler:
             assert tree.left is not None
             return operators.negated(self.compile(tree.left))
         if tree.value == "{":
-            return paths.built(self.group(tree.pairs))
+            return selection.built(self.group(tree.pairs))
         items = [(self.compile(item), item.kind == "unary" and item.value == "[") for item in tree.expressions]
         return _array(items, Made if tree.made else list)
 
@@ -203,7 +203,7 @@ class Compiler:
             arguments = [left, *(self.compile(argument) for argument in right.arguments)]
             code = calls.call(procedure, arguments, right)
             for predicate in right.predicates:
-                code = paths.filtered(code, self.filter(predicate))
+                code = selection.filtered(code, self.filter(predicate))
             return code
         return calls.applied(left, self.compile(tree.right))
 

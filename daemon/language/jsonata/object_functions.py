@@ -6,8 +6,8 @@ from typing import Final
 
 from daemon.language.errors import Failed
 from daemon.language.jsonata.calls import copy
-from daemon.language.jsonata.paths import looked_up
 from daemon.language.jsonata.run import Run
+from daemon.language.jsonata.selection import looked_up
 from daemon.language.jsonata.values import UNDEFINED, Function, Sequence, Value, is_number, truth
 
 

@@ -1,5 +1,5 @@
-"""Paths: steps, predicates, wildcards, grouping and order. Source: docs.jsonata.org, "Path Operators".
-
+"""Paths: one step after the other, and order. What a step may do is in `selection.py`. Source: docs.jsonata.org, "Path
+Operators".
 A path maps each value it has found over its next step and merges what that gives into one sequence. With a variable
 bound to a step (`@`, `#`) or the parent asked for (`%`), what it has found is a stream of tuples instead: each holds
 the value under "@" and what is bound beside it.
@@ -7,13 +7,13 @@ the value under "@" and what is bound beside it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cmp_to_key
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from daemon.language.errors import Failed
 from daemon.language.jsonata.run import Code, Frame
+from daemon.language.jsonata.selection import VALUE, Filter, Group, Whole, is_stream
 from daemon.language.jsonata.values import (
     UNDEFINED,
     Made,
@@ -21,21 +21,13 @@ from daemon.language.jsonata.values import (
     Value,
     as_list,
     is_number,
-    joined,
     kind,
     settled,
-    truth,
 )
 
 if TYPE_CHECKING:
     from daemon.language.jsonata.compiler import Compiler
     from daemon.language.jsonata.syntax import Tree
-
-Filter = Callable[[Value, Frame], Sequence]
-"""(what is filtered, the variables) -> what is left of it."""
-Group = Callable[[Value, Frame], Value]
-
-_VALUE: Final = "@"
 
 
 class Step(NamedTuple):
@@ -50,231 +42,6 @@ class Step(NamedTuple):
     counter: str | None
     ancestor: str | None
     ordered: Callable[[list[Value], Frame, bool], Value] | None
-
-
-# --- names -------------------------------------------------------------------------------------------------------
-
-
-def looked_up(value: Value, name: str, spend: Callable[[int], None]) -> Value:
-    """The field of an object, or those of all objects in an array, merged."""
-    if isinstance(value, dict):
-        return value.get(name, UNDEFINED)
-    if not isinstance(value, list):
-        return UNDEFINED
-    spend(len(value))
-    found = Sequence()
-    for item in value:
-        one = item.get(name, UNDEFINED) if isinstance(item, dict) else looked_up(item, name, spend)
-        if isinstance(one, list):
-            found.extend(one)
-        elif one is not UNDEFINED:
-            found.append(one)
-    return found
-
-
-def field(name: str) -> Code:
-    """A name alone."""
-
-    def code(context: Value, frame: Frame) -> Value:
-        if type(context) is dict:
-            return context.get(name, UNDEFINED)
-        return settled(looked_up(context, name, frame.run.spend))
-
-    return code
-
-
-def wildcard(context: Value, frame: Frame) -> Value:
-    """`*`: the values of all fields."""
-    found: Value = Sequence()
-    values = list(context.values()) if isinstance(context, dict) else context if isinstance(context, list) else []
-    frame.run.spend(len(values))
-    for value in values:
-        if isinstance(value, list):
-            found.extend(_flat(value, frame))
-        else:
-            found.append(value)
-    return settled(found)
-
-
-def _flat(value: list[Value], frame: Frame) -> list[Value]:
-    made: list[Value] = []
-    pending: list[Value] = value[::-1]
-    while pending:
-        item = pending.pop()
-        frame.run.spend(1)
-        if isinstance(item, list):
-            pending.extend(reversed(item))
-        else:
-            made.append(item)
-    return made
-
-
-def descendants(context: Value, frame: Frame) -> Value:
-    """`**`: the value and everything below it."""
-    found = Sequence()
-    if context is UNDEFINED:
-        return UNDEFINED
-    pending: list[Value] = [context]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, list):
-            frame.run.spend(len(value) + 1)
-            pending.extend(reversed(value))
-            continue
-        found.append(value)
-        if isinstance(value, dict):
-            frame.run.spend(len(value) + 1)
-            pending.extend(reversed(value.values()))
-    return settled(found)
-
-
-# --- predicates --------------------------------------------------------------------------------------------------
-
-
-def by_index(value: float) -> Filter:
-    """`[number]`"""
-    wanted = math.floor(value)
-
-    def apply(found: Value, frame: Frame) -> Sequence:
-        items = as_list(found)
-        left = Sequence(tuples=_is_stream(found))
-        if -len(items) <= wanted < len(items):
-            item = items[wanted]
-            if isinstance(item, list):
-                return item if isinstance(item, Sequence) else _Whole(item)
-            left.append(item)
-        return left
-
-    return apply
-
-
-class _Whole(Sequence):
-    """An array that is an item: it is what was asked for, not several things that were found."""
-
-    __slots__ = ()
-
-
-def by_condition(code: Code, size: int) -> Filter:
-    """`[condition]`, or `[numbers]`."""
-
-    def apply(found: Value, frame: Frame) -> Sequence:
-        items = as_list(found)
-        stream = _is_stream(found)
-        frame.run.spend(size * len(items))
-        left = Sequence(tuples=stream)
-        for number, item in enumerate(items):
-            held = code(item[_VALUE], frame.inner(item)) if stream else code(item, frame)
-            if held is True or (held is not False and _holds(held, number, len(items))):
-                left.append(item)
-        return left
-
-    return apply
-
-
-def _holds(value: Value, number: int, count: int) -> bool:
-    if is_number(value):
-        value = [value]
-    if isinstance(value, list) and value and all(map(is_number, value)):
-        return any(math.floor(each) + (count if each < 0 else 0) == number for each in value)
-    return truth(value)
-
-
-def _is_stream(value: Value) -> bool:
-    return isinstance(value, Sequence) and value.tuples
-
-
-def filtered(code: Code, condition: Filter) -> Code:
-    """Something that is no path, with a predicate."""
-
-    def apply(context: Value, frame: Frame) -> Value:
-        found = code(context, frame)
-        return UNDEFINED if found is UNDEFINED else _unwrapped(condition(found, frame))
-
-    return apply
-
-
-def _unwrapped(found: Sequence) -> Value:
-    return list(found) if isinstance(found, _Whole) else settled(found)
-
-
-# --- grouping ----------------------------------------------------------------------------------------------------
-
-
-def group(pairs: list[tuple[Code, Code]], size: int) -> Group:
-    """`{name: value, …}` over what was found: one object."""
-
-    def apply(found: Value, frame: Frame) -> Value:
-        stream = _is_stream(found)
-        items: list[Value] = as_list(found) if found is not UNDEFINED else []
-        frame.run.spend((size + 30) * len(items))
-        gathered: dict[str, tuple[int, Value]] = {}
-        for item in items or [UNDEFINED]:
-            inside = frame.inner(item) if stream else frame
-            value = item[_VALUE] if stream else item
-            for number, (name_code, _) in enumerate(pairs):
-                name = name_code(value, inside)
-                if name is UNDEFINED:
-                    continue
-                if not isinstance(name, str):
-                    raise Failed(f"T1003: the name of a field must be a string, not {kind(name)}")
-                if name not in gathered:
-                    gathered[name] = (number, Sequence((item,), tuples=True) if stream else item)
-                elif gathered[name][0] != number:
-                    raise Failed(f'D1009: more than one definition gives the field "{name[:80]}"')
-                else:
-                    gathered[name] = (number, _gathered(gathered[name][1], item, stream))
-        made: dict[str, Value] = {}
-        for name, (number, value) in gathered.items():
-            inside = frame
-            if stream:
-                tuples = _reduced(value)
-                value = tuples.pop(_VALUE)
-                inside = frame.inner(tuples)
-            result = pairs[number][1](value, inside)
-            if result is not UNDEFINED:
-                made[name] = result
-        return made
-
-    return apply
-
-
-def _gathered(held: Value, item: Value, stream: bool) -> Value:
-    if stream:
-        held.append(item)
-        return held
-    if isinstance(held, _Gathered):
-        held.extend(as_list(item))
-        return held
-    return _Gathered(joined(held, item))
-
-
-class _Gathered(list[Value]):
-    """The values of one group so far, when there are several."""
-
-    __slots__ = ()
-
-
-def _reduced(stream: Sequence) -> dict[str, Value]:
-    """The tuples of one group as one: what is bound in several of them becomes an array."""
-    reduced: dict[str, Value] = dict(stream[0])
-    for each in stream[1:]:
-        for name, value in each.items():
-            reduced[name] = joined(reduced.get(name, UNDEFINED), value)
-    return reduced
-
-
-def grouped(code: Code, make: Group) -> Code:
-    """Something that is no path, grouped."""
-    return lambda context, frame: make(code(context, frame), frame)
-
-
-def built(make: Group) -> Code:
-    """An object that is written."""
-
-    def apply(context: Value, frame: Frame) -> Value:
-        return make(context, frame)
-
-    return apply
 
 
 # --- paths -------------------------------------------------------------------------------------------------------
@@ -381,7 +148,7 @@ def _general(tree: Tree, steps: list[Step], make: Group | None) -> Code:
                 break
         if streaming:
             assert stream is not None
-            found = stream if wants_stream else Sequence([each[_VALUE] for each in stream])
+            found = stream if wants_stream else Sequence([each[VALUE] for each in stream])
         if keep:
             if isinstance(found, Made):
                 found = Sequence((found,))
@@ -412,7 +179,7 @@ def _over(step: Step, found: list[Value], frame: Frame, last: bool) -> Value:
             results.append(value)
     if last and len(results) == 1 and isinstance(results[0], list):
         only = results[0]
-        if isinstance(only, _Whole):
+        if isinstance(only, Whole):
             return list(only)
         if not isinstance(only, Sequence):
             return only
@@ -446,16 +213,16 @@ def _over_tuples(step: Step, found: list[Value], stream: Sequence | None, frame:
             made.extend(step.ordered(stream, frame, True))
         else:
             for number, value in enumerate(step.ordered(found, frame, False)):
-                made.append({_VALUE: value, **({step.counter: number} if step.counter else {})})
+                made.append({VALUE: value, **({step.counter: number} if step.counter else {})})
         return Sequence(_staged(step, made, frame), tuples=True)
     if stream is None:
-        stream = Sequence([{_VALUE: item} for item in found], tuples=True)
+        stream = Sequence([{VALUE: item} for item in found], tuples=True)
     spend(step.size * len(stream))
     for each in stream:
-        value = step.code(each[_VALUE], frame.inner(each))
+        value = step.code(each[VALUE], frame.inner(each))
         if value is UNDEFINED:
             continue
-        nested = _is_stream(value)
+        nested = is_stream(value)
         for number, one in enumerate(as_list(value)):
             spend(2 * len(each) + 4)
             bound = dict(each)
@@ -465,11 +232,11 @@ def _over_tuples(step: Step, found: list[Value], stream: Sequence | None, frame:
                 if step.focus:
                     bound[step.focus] = one
                 else:
-                    bound[_VALUE] = one
+                    bound[VALUE] = one
                 if step.counter:
                     bound[step.counter] = number
                 if step.ancestor:
-                    bound[step.ancestor] = each[_VALUE]
+                    bound[step.ancestor] = each[VALUE]
             made.append(bound)
     return Sequence(_staged(step, made, frame), tuples=True)
 
@@ -488,7 +255,7 @@ def _order(tree: Tree, compiler: Compiler) -> Callable[[list[Value], Frame, bool
         keyed: list[tuple[list[Value], Value]] = []
         for item in found:
             inside = frame.inner(item) if stream else frame
-            value = item[_VALUE] if stream else item
+            value = item[VALUE] if stream else item
             keyed.append(([code(value, inside) for code, _ in terms], item))
 
         def compare(one: tuple[list[Value], Value], other: tuple[list[Value], Value]) -> int:
