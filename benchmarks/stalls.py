@@ -91,6 +91,24 @@ def large_definition() -> dict[str, JSON]:
     return {"StartAt": "S0", "States": {**states, "S1700": {"Type": "Succeed"}}}
 
 
+def spread() -> dict[str, JSON]:
+    """Few runs of many items each, every item with an expression of its own."""
+    processor: JSON = {
+        "ProcessorConfig": {"Mode": "DISTRIBUTED"},
+        "StartAt": "P",
+        "States": {"P": {"Type": "Pass", "Result": 1, "End": True}},
+    }
+    state: dict[str, JSON] = {
+        "Type": "Map",
+        "ItemsPath": "$.items",
+        "ItemSelector": {"n.$": "States.ArrayLength($.wide[*])", "v.$": "States.Format('{}', $$.Map.Item.Value)"},
+        "ItemBatcher": {"MaxItemsPerBatch": 5_000},
+        "ItemProcessor": processor,
+        "End": True,
+    }
+    return {"StartAt": "M", "States": {"M": state}}
+
+
 ATTACKS = [
     jsonata("tail recursion without end", "($f := function($n) { $f($n + 1) }; $f(1))"),
     jsonata("recursion without end", "($f := function($n) { 1 + $f($n + 1) }; $f(1))"),
@@ -115,6 +133,7 @@ ATTACKS = [
     Attack("States.Format that doubles, forty states", chained(40), {"text": "ab"}),
     path("States.ArrayUnique", "States.ArrayUnique($.list)", WIDE),
     Attack("thirty costly states", repeated("$..*"), WIDE),
+    Attack("a distributed Map, a costly ItemSelector", spread(), {"items": list(range(30_000)), "wide": [1] * 2_000}),
     Attack("a definition of 1 MiB", large_definition(), {"a": {f"b{number}": number for number in range(20)}}),
 ]
 

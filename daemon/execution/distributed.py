@@ -24,6 +24,12 @@ from enginekit.messages.json import JSON, decode, encode, size
 CHUNK = 50
 """Runs that are started in one event."""
 
+ITEMS = 2_000
+"""Items that are put into batches in one step, where a batch does not want more."""
+
+MOST_ITEMS = 10_000
+"""Items in one batch, whatever the definition says: a step must not hold the loop."""
+
 THRESHOLD = "States.ExceedToleratedFailureThreshold"
 DATA_LIMIT = "States.DataLimitExceeded"
 
@@ -77,9 +83,12 @@ def go_on(step: Step) -> bool:
 
 
 def _wanted(mapping: Mapping) -> int:
-    """How many items to read at once."""
+    """How many items to take at once: for as many runs as may be started, as far as one step may go."""
     runs = min(mapping.room, CHUNK)
-    return runs * (mapping.plan.batch_items or (1 if not mapping.plan.batched else 1000))
+    if not mapping.plan.batched:
+        return runs
+    each = min(mapping.plan.batch_items or ITEMS, MOST_ITEMS)
+    return max(each, min(runs * each, ITEMS))
 
 
 def _state(step: Step, node: Node) -> Map:

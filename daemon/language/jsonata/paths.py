@@ -1,5 +1,6 @@
 """Paths: one step after the other, and order. What a step may do is in `selection.py`. Source: docs.jsonata.org, "Path
 Operators".
+
 A path maps each value it has found over its next step and merges what that gives into one sequence. With a variable
 bound to a step (`@`, `#`) or the parent asked for (`%`), what it has found is a stream of tuples instead: each holds
 the value under "@" and what is bound beside it.
