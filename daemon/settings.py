@@ -100,6 +100,8 @@ class TaskSettings(Section, frozen=True, kw_only=True):
     retry_interval_seconds: Positive = 1.0
     retry_backoff_rate: Annotated[float, Meta(ge=1)] = 2.0
     retry_max_delay_seconds: Positive = 30.0
+    retry_after_limit_seconds: Positive = 3600.0
+    """The longest pause before a retry that a server (`Retry-After`) or a worker may ask for."""
 
 
 class HttpSettings(Section, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from daemon.execution.state import Task
 from daemon.language import Machine
-from enginekit.messages.events import Parent, PartStatus, TimeoutKind
+from enginekit.messages.events import Parent, PartStatus, TimeoutKind, Usage
 from enginekit.messages.json import JSON
 from enginekit.messages.links import RunRef
 
@@ -48,6 +48,8 @@ class TaskDefaults(msgspec.Struct, frozen=True, kw_only=True):
     retry_interval_seconds: float
     retry_backoff_rate: float
     retry_max_delay_seconds: float
+    retry_after_limit_seconds: float
+    """The longest pause that a server or a worker may ask for."""
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,6 +163,9 @@ class RecordOutcome(Command, frozen=True, kw_only=True):
     cause: str = ""
     timed_out: TimeoutKind | None = None
     ran_seconds: float = 0.0
+    log: str = ""
+    usage: Usage | None = None
+    retry_after_seconds: float | None = None
 
 
 class StartTask(Command, frozen=True, kw_only=True):
@@ -183,6 +188,7 @@ class FailTask(Command, frozen=True, kw_only=True):
     returns: int
     error: str
     cause: str
+    retry_after_seconds: float | None = None
 
 
 class ReturnTask(Command, frozen=True, kw_only=True):

@@ -198,6 +198,7 @@ def _task_scheduled(run: Run, event: ev.TaskScheduled) -> None:
         schedule_to_start_seconds=event.schedule_to_start_seconds,
         heartbeat_seconds=event.heartbeat_seconds,
         callback_seconds=event.callback_seconds,
+        destination=event.destination,
     )
     run.tasks[event.id] = event.entry
 
@@ -216,7 +217,13 @@ def _task_started(run: Run, event: ev.TaskStarted) -> None:
     task.lease_seconds = event.lease_seconds
 
 
+def _use(run: Run, event: ev.TaskEnded) -> None:
+    if event.usage is not None:
+        run.usage = event.usage if run.usage is None else run.usage.plus(event.usage)
+
+
 def _task_submitted(run: Run, event: ev.TaskSubmitted) -> None:
+    _use(run, event)
     task = _task(run, event)
     task.submitted_at = event.time
     task.worker = None
@@ -247,12 +254,14 @@ def _end_task(run: Run, entry: int, task_id: int, how: ReportRefusal) -> Node:
 
 
 def _task_completed(run: Run, event: ev.TaskCompleted) -> None:
+    _use(run, event)
     task = run.nodes[event.entry].task
     node = _end_task(run, event.entry, event.task, ReportRefusal.ALREADY_RECORDED)
     node.result = payload_of(event.id, event.output, event.output_ref, task.input if task else None, node.input)
 
 
 def _task_failed(run: Run, event: ev.TaskFailed) -> None:
+    _use(run, event)
     _end_task(run, event.entry, event.task, ReportRefusal.ALREADY_RECORDED).last_error = event.error
 
 

@@ -211,11 +211,21 @@ def _finish_fan(step: Step, node: Node, state: State) -> None:
 # --- failing -----------------------------------------------------------------------------------------------------
 
 
-def fail(step: Step, node: Node, state: State, error: str, cause: str, *, of_task: bool = False) -> None:
-    """The node's attempt failed: retry it, let a catcher have it, or fail its branch. `of_task`: by its task."""
+def fail(
+    step: Step,
+    node: Node,
+    state: State,
+    error: str,
+    cause: str,
+    *,
+    of_task: bool = False,
+    retry_after: float = 0.0,
+) -> None:
+    """The node's attempt failed: retry it, let a catcher have it, or fail its branch. `of_task`: by its task, which
+    asks that another attempt begins no sooner than in `retry_after` seconds."""
     error, cause = error[:ERROR_CHARACTERS], cause[:CAUSE_CHARACTERS]
     if isinstance(state, (Task, Map, Parallel)) and (
-        _retry(step, node, state, error, of_task) or _catch(step, node, state, error, cause, of_task)
+        _retry(step, node, state, error, of_task, retry_after) or _catch(step, node, state, error, cause, of_task)
     ):
         return
     _fail_branch(step, node, error, cause)
@@ -240,7 +250,7 @@ def _fail_branch(step: Step, node: Node, error: str, cause: str) -> None:
     fail(step, parent, step.state(parent), error, cause)
 
 
-def _retry(step: Step, node: Node, state: Task | Map | Parallel, error: str, of_task: bool) -> bool:
+def _retry(step: Step, node: Node, state: Task | Map | Parallel, error: str, of_task: bool, retry_after: float) -> bool:
     delay: float | None = None
     which = DEFAULT_RETRIER
     index = matching_retrier(state, error, of_task=of_task)
@@ -258,7 +268,7 @@ def _retry(step: Step, node: Node, state: Task | Map | Parallel, error: str, of_
         ev.TaskRetryScheduled(
             **step.about(node),
             attempt=node.attempt + 1,
-            at=after(step.env.now, delay),
+            at=after(step.env.now, max(delay, min(retry_after, step.env.defaults.retry_after_limit_seconds))),
             retrier=which,
             error=error,
         )

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw
 
 from daemon.language import Plan
-from enginekit.messages.events import Parent
+from enginekit.messages.events import Parent, Usage
 from enginekit.messages.json import JSON, decode
 from enginekit.messages.links import RunRef, TaskKind
 from enginekit.messages.status import ExecutionStatus, ReportRefusal
@@ -75,6 +75,7 @@ class Task(msgspec.Struct, kw_only=True):
     queued_at: datetime
     callback_seconds: float | None = None
     submitted_at: datetime | None = None
+    destination: str | None = None
 
 
 class Fan(msgspec.Struct, kw_only=True):
@@ -197,6 +198,7 @@ class Run(msgspec.Struct, kw_only=True):
     cause: str | None = None
     closed_at: datetime | None = None
     close_request_id: str | None = None
+    usage: Usage | None = None
     last_event_id: int = 0
     history_bytes: int = 0
     branches: dict[str, Branch] = {}

@@ -7,11 +7,13 @@ writes nothing.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from msgspec import UNSET, Raw
 
 from daemon.execution import nodes
 from daemon.execution.commands import CompleteTask, FailTask, RecordOutcome, ReturnTask, StartTask
+from daemon.execution.destination import destination_of
 from daemon.execution.state import Node, Run
 from daemon.execution.state import Task as Attempt
 from daemon.execution.step import Step
@@ -19,13 +21,23 @@ from daemon.execution.tokens import CALLBACK
 from daemon.execution.transient import is_transient
 from daemon.language import ResourceKind, StateError, Task, arguments, task_result, task_target, task_times
 from enginekit.messages import events as ev
-from enginekit.messages.events import TaskKind, TimeoutKind
+from enginekit.messages.events import TaskKind, TimeoutKind, Usage
 from enginekit.messages.status import ErrorStatus, Refused, ReportRefusal
 
 REFERENCE_TIMEOUT_SECONDS = 99_999_999.0
 """What the reference service waits where a state with an ARN says nothing."""
 
 WORKER_LOST = "Engine.WorkerLost"
+
+
+class Kept(NamedTuple):
+    """What is kept of an attempt beside its output or error."""
+
+    log: str = ""
+    usage: Usage | None = None
+
+
+NOTHING_KEPT = Kept()
 
 
 def schedule(step: Step, node: Node, state: Task) -> None:
@@ -55,6 +67,7 @@ def schedule(step: Step, node: Node, state: Task) -> None:
             schedule_to_start_seconds=_seconds(times.schedule_to_start_seconds, to_start),
             heartbeat_seconds=None if times.heartbeat_seconds is None else float(times.heartbeat_seconds),
             callback_seconds=_seconds(times.timeout_seconds, REFERENCE_TIMEOUT_SECONDS) if awaited else None,
+            destination=destination_of(resource.name, value) if resource.kind is ResourceKind.NODE else None,
         )
     )
     step.decision.scheduled.append(task_id)
@@ -148,13 +161,16 @@ def record_outcome(step: Step, command: RecordOutcome) -> None:
         return
     began_at = max(step.env.now - timedelta(milliseconds=round(command.ran_seconds * 1000)), task.queued_at)
     step.emit(ev.TaskStarted(**step.about(node), task=task.id, worker=command.worker, began_at=began_at))
+    kept = Kept(command.log, command.usage)
     if command.timed_out is not None:
-        time_out(step, node, task, command.timed_out, command.ran_seconds)
+        silent = command.timed_out is TimeoutKind.HEARTBEAT and task.heartbeat_seconds is not None
+        waited = task.heartbeat_seconds if silent else None
+        time_out(step, node, task, command.timed_out, command.ran_seconds if waited is None else waited)
     elif command.error is not None:
-        fail_task(step, node, task, command.error, command.cause)
+        fail_task(step, node, task, command.error, command.cause, command.retry_after_seconds, kept)
     else:
         assert isinstance(command.output, Raw)
-        _was_run(step, node, task, command.output)
+        _was_run(step, node, task, command.output, kept)
 
 
 def complete(step: Step, command: CompleteTask) -> None:
@@ -169,7 +185,7 @@ def complete(step: Step, command: CompleteTask) -> None:
 def report_failure(step: Step, command: FailTask) -> None:
     """Raises Refused."""
     node, task = reported(step.run, command.task, command.returns)
-    fail_task(step, node, task, command.error, command.cause)
+    fail_task(step, node, task, command.error, command.cause, command.retry_after_seconds)
 
 
 def report_return(step: Step, command: ReturnTask) -> None:
@@ -182,18 +198,20 @@ def report_return(step: Step, command: ReturnTask) -> None:
     give_back(step, node, task, command.reason or "its worker gave it back")
 
 
-def _was_run(step: Step, node: Node, task: Attempt, output: Raw) -> None:
+def _was_run(step: Step, node: Node, task: Attempt, output: Raw, kept: Kept = NOTHING_KEPT) -> None:
     """Its worker has done its part: that is the result, or else the wait for the token begins."""
     if task.callback_seconds is None:
-        _complete(step, node, task, output)
+        _complete(step, node, task, output, kept)
         return
-    if _too_large(step, node, task, output):
+    if _too_large(step, node, task, output, kept):
         return
     same = task.input.raw == output
     step.emit(
         ev.TaskSubmitted(
             **step.about(node),
             task=task.id,
+            log=kept.log,
+            usage=kept.usage,
             output=UNSET if same else output,
             output_ref=task.input.event_id if same else 0,
         )
@@ -201,26 +219,28 @@ def _was_run(step: Step, node: Node, task: Attempt, output: Raw) -> None:
     step.decision.removed.append(task.id)
 
 
-def _too_large(step: Step, node: Node, task: Attempt, output: Raw) -> bool:
+def _too_large(step: Step, node: Node, task: Attempt, output: Raw, kept: Kept) -> bool:
     """Fail the task if its output is."""
     try:
         step.check_size(output)
     except StateError as error:
-        fail_task(step, node, task, error.error, error.cause)
+        fail_task(step, node, task, error.error, error.cause, kept=kept)
         return True
     return False
 
 
-def _complete(step: Step, node: Node, task: Attempt, output: Raw) -> None:
+def _complete(step: Step, node: Node, task: Attempt, output: Raw, kept: Kept = NOTHING_KEPT) -> None:
     state = step.state(node)
     assert isinstance(state, Task)
-    if _too_large(step, node, task, output):
+    if _too_large(step, node, task, output, kept):
         return
     same = task.input.raw == output
     step.emit(
         ev.TaskCompleted(
             **step.about(node),
             task=task.id,
+            log=kept.log,
+            usage=kept.usage,
             output=UNSET if same else output,
             output_ref=task.input.event_id if same else 0,
         )
@@ -237,17 +257,28 @@ def _retire(step: Step, task: Attempt) -> None:
         step.decision.canceled.append(task.id)
 
 
-def fail_task(step: Step, node: Node, task: Attempt, error: str, cause: str) -> None:
+def fail_task(
+    step: Step,
+    node: Node,
+    task: Attempt,
+    error: str,
+    cause: str,
+    retry_after_seconds: float | None = None,
+    kept: Kept = NOTHING_KEPT,
+) -> None:
     step.emit(
         ev.TaskFailed(
             **step.about(node),
             task=task.id,
             error=error,
             cause=cause,
+            retry_after_seconds=retry_after_seconds,
+            log=kept.log,
+            usage=kept.usage,
         )
     )
     _retire(step, task)
-    nodes.fail(step, node, step.state(node), error, cause, of_task=True)
+    nodes.fail(step, node, step.state(node), error, cause, of_task=True, retry_after=retry_after_seconds or 0.0)
 
 
 def time_out(step: Step, node: Node, task: Attempt, kind: TimeoutKind, waited_seconds: float) -> None:

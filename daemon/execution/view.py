@@ -33,6 +33,7 @@ def describe(run: Run, pulse: Pulse) -> DescribeWorkflowResult:
         history_length=run.last_event_id,
         nodes=[_node(node, pulse) for node in islice(run.nodes.values(), NODES)],
         nodes_total=len(run.nodes),
+        usage=run.usage,
     )
 
 

@@ -28,6 +28,7 @@ def offer_of(live: LiveRun, task_id: int) -> OfferTask:
         queue=QueueKey(live.run.ref.tenant, task.kind, task.queue),
         priority=task.priority,
         scheduled_at=millis(task.queued_at),
+        destination=task.destination,
     )
     rides_along = task.kind is TaskKind.NODE and size(task.input.raw) <= SPEC_BYTES
     return OfferTask(queued, spec_of(live, task_id) if rides_along else None)
@@ -46,6 +47,7 @@ def spec_of(live: LiveRun, task_id: int) -> TaskSpec:
         timeout_seconds=task.timeout_seconds,
         idempotency_key=idempotency_key(live, node),
         heartbeat_seconds=task.heartbeat_seconds,
+        destination=task.destination,
     )
 
 

@@ -63,6 +63,9 @@ class Reports:
                         cause=message.cause,
                         timed_out=message.timed_out,
                         ran_seconds=message.ran_seconds,
+                        log=message.log,
+                        usage=message.usage,
+                        retry_after_seconds=message.retry_after_seconds,
                     ),
                 )
             except Refused as refused:
@@ -179,7 +182,13 @@ class Reports:
         self._report(
             request,
             call.token,
-            lambda task, returns: FailTask(task=task, returns=returns, error=call.error, cause=call.cause),
+            lambda task, returns: FailTask(
+                task=task,
+                returns=returns,
+                error=call.error,
+                cause=call.cause,
+                retry_after_seconds=call.retry_after_seconds,
+            ),
         )
 
     def give_back(self, request: Request, call: calls.ReturnTask) -> None:
@@ -252,7 +261,13 @@ class Reports:
 def _completion(completion: calls.TaskCompletion, opened: tokens.OpenedToken) -> Command:
     task, returns = opened.task.event_id, opened.returns
     if completion.error is not None:
-        return FailTask(task=task, returns=returns, error=completion.error, cause=completion.cause)
+        return FailTask(
+            task=task,
+            returns=returns,
+            error=completion.error,
+            cause=completion.cause,
+            retry_after_seconds=completion.retry_after_seconds,
+        )
     return CompleteTask(task=task, returns=returns, output=completion.output)
 
 

@@ -122,6 +122,7 @@ class Session:
             retry_interval_seconds=tasks.retry_interval_seconds,
             retry_backoff_rate=tasks.retry_backoff_rate,
             retry_max_delay_seconds=tasks.retry_max_delay_seconds,
+            retry_after_limit_seconds=tasks.retry_after_limit_seconds,
         )
 
     async def begin(self) -> None:

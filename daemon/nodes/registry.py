@@ -1,9 +1,9 @@
 """Node types by name: the daemon's own, one file each in this folder, and whatever entry points install.
 
 A file of ours is named like its resource, `_` standing for `:` (`ai_openai.py` runs `ai:openai`), and has one public
-function `create(settings: Settings) -> Node`. An entry point of the group `engine.nodes` has the resource's name and
-points at something that, called without arguments, gives a Node. Names are known from the start; a node type is
-imported when its first task runs.
+function `create(settings: Settings) -> Node`. What several of them share has a folder in this one. An entry point of
+the group `engine.nodes` has the resource's name and points at something that, called without arguments, gives a Node.
+Names are known from the start; a node type is imported when its first task runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RESERVED = ("arn:", "activity:", "workflow:", "signal:")
 """What a resource that is not run by a node type starts with."""
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*(:[A-Za-z0-9][A-Za-z0-9_-]*)*\Z")
-_NOT_NODES = frozenset({"registry"})
+_NOT_NODES = frozenset({"registry", "attempt"})
 
 
 class NodeTypeError(Exception):
@@ -58,7 +58,7 @@ class NodeTypes:
         self._makers: dict[str, Callable[[], Node]] = {}
         self._origins: dict[str, str] = {}
         for module in pkgutil.iter_modules(daemon.nodes.__path__):
-            if module.name not in _NOT_NODES:
+            if not module.ispkg and module.name not in _NOT_NODES:
                 self._add_own(module.name)
         for entry in entry_points(group=ENTRY_POINT_GROUP) if installed is None else installed:
             self._add_installed(entry)

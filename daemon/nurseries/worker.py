@@ -21,14 +21,14 @@ import trio
 
 from daemon.links.interface import Caller, Request
 from daemon.links.table import Links
-from daemon.nodes.registry import NodeTypeError, NodeTypes
+from daemon.nodes.attempt import Attempt
+from daemon.nodes.registry import NodeTypes
 from daemon.settings import WorkerSettings
-from enginekit.messages.events import TimeoutKind
-from enginekit.messages.json import JSON, NotJSON, decode, encode, size
 from enginekit.messages.links import (
     Announce,
     AttachWorker,
     CancelTasks,
+    DestinationReport,
     LoadTask,
     LoadTaskResult,
     OutcomesRecorded,
@@ -41,21 +41,12 @@ from enginekit.messages.links import (
     ToWorker,
 )
 from enginekit.messages.status import ErrorStatus, Refused
-from enginekit.node import NodeCall, NodeFailure
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 WORKER_ID = "daemon"
 """The `worker` of what the daemon runs itself."""
-
-NODE_CRASHED = "Engine.NodeCrashed"
-"""The node type raised something else than NodeFailure: a defect in it."""
-NODE_UNAVAILABLE = "Engine.NodeUnavailable"
-"""No node type of that name, or it cannot be imported."""
-INVALID_OUTPUT = "Engine.InvalidOutput"
-"""What the node type answered has no JSON form."""
-DATA_LIMIT_EXCEEDED = "States.DataLimitExceeded"
 
 REPORT_AGAIN_SECONDS = 10.0
 """How long an outcome may stay unrecorded before it is reported again: a commit takes milliseconds."""
@@ -64,20 +55,8 @@ RECORD_SECONDS = 5.0
 LOAD_SECONDS = 10.0
 LOAD_PAUSE_SECONDS = 0.1
 LOAD_PAUSE_LIMIT_SECONDS = 5.0
-ERROR_CHARACTERS = 256
-CAUSE_CHARACTERS = 4096
 
 _log: FilteringBoundLogger = structlog.get_logger("worker")
-
-
-class _Attempt:
-    """One task that is being run. `wanted` ends when nobody waits for its outcome any more."""
-
-    __slots__ = ("scope", "wanted")
-
-    def __init__(self) -> None:
-        self.scope = trio.CancelScope()
-        self.wanted = True
 
 
 class _Report:
@@ -120,10 +99,11 @@ class Worker:
         self._worker_id = worker_id
         self._incarnation = next(incarnations)
         self._slots = settings.slots
-        self._running: dict[TaskRef, _Attempt] = {}
+        self._running: dict[TaskRef, Attempt] = {}
         self._unrecorded: dict[TaskRef, _Report] = {}
         self._unsent: deque[_Report] = deque()
         self._finished: list[TaskRef] = []
+        self._reports: list[DestinationReport] = []
         self._attach_due = True
         self._wake_outcomes = trio.Event()
         self._wake_slots = trio.Event()
@@ -206,7 +186,7 @@ class Worker:
         if report is not None:
             report.again = True
         elif self._slots:
-            attempt = self._running[task] = _Attempt()
+            attempt = self._running[task] = Attempt()
             nursery.start_soon(self._run, task, message.spec, attempt)
 
     def _forget(self, tasks: list[TaskRef]) -> None:
@@ -232,7 +212,7 @@ class Worker:
 
     # --- an attempt ----------------------------------------------------------------------------------------------
 
-    async def _run(self, task: TaskRef, spec: TaskSpec | None, attempt: _Attempt) -> None:
+    async def _run(self, task: TaskRef, spec: TaskSpec | None, attempt: Attempt) -> None:
         outcome: TaskOutcome | None = None
         started = trio.current_time()
         try:
@@ -241,14 +221,15 @@ class Worker:
                     spec = await self._load(task)
                 if spec is not None:
                     started = trio.current_time()
-                    attempt.scope.deadline = started + spec.timeout_seconds
-                    outcome = self._completed(task, await self._nodes.get(spec.resource).run(_call(spec)))
+                    outcome = await attempt.run(spec, self._nodes, self._worker_id, self._payload_bytes)
             if attempt.scope.cancelled_caught:
-                outcome = TaskOutcome(task, self._worker_id, timed_out=TimeoutKind.START_TO_CLOSE)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a node type does, the others go on
-            outcome = self._failed(task, spec, error)
+                outcome = attempt.timed_out(task, self._worker_id)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - out of a node type's clean-up; the others go on
+            outcome = attempt.failed(task, None if spec is None else spec.resource, self._worker_id, error)
         del self._running[task]
         if outcome is not None and attempt.wanted:
+            if spec is not None and spec.destination is not None:
+                self._reports.append(DestinationReport(spec.destination, attempt.healthy))
             self._report(msgspec.structs.replace(outcome, ran_seconds=trio.current_time() - started))
         else:
             self._finished.append(task)
@@ -269,38 +250,6 @@ class Worker:
                 _log.warning("task not loaded, asking again", run_id=task.run.run_id, reason=str(refused))
             await trio.sleep(pause)
             pause = min(pause * 2, LOAD_PAUSE_LIMIT_SECONDS)
-
-    def _completed(self, task: TaskRef, result: JSON) -> TaskOutcome:
-        try:
-            output = encode(result)
-        except NotJSON as error:
-            raise NodeFailure(INVALID_OUTPUT, str(error)) from error
-        if size(output) > self._payload_bytes:
-            raise NodeFailure(
-                DATA_LIMIT_EXCEEDED,
-                f"the output has {size(output)} bytes, over the limit of {self._payload_bytes} (history.payload_bytes)",
-            )
-        return TaskOutcome(task, self._worker_id, output)
-
-    def _failed(self, task: TaskRef, spec: TaskSpec | None, error: BaseException) -> TaskOutcome:
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]  # a failure out of a node type's own nursery
-        if isinstance(error, NodeFailure):
-            name, cause = error.error, error.cause
-        elif isinstance(error, NodeTypeError):
-            name, cause = NODE_UNAVAILABLE, str(error)
-        else:
-            name, cause = NODE_CRASHED, _description(error)
-        if name in (NODE_UNAVAILABLE, NODE_CRASHED):
-            resource = spec.resource if spec is not None else None
-            run_id = task.run.run_id
-            _log.error("node failed unexpectedly", error=name, resource=resource, run_id=run_id, exc_info=error)
-        return TaskOutcome(
-            task,
-            self._worker_id,
-            error=_clean(name, ERROR_CHARACTERS) or NODE_CRASHED,
-            cause=_clean(cause, CAUSE_CHARACTERS),
-        )
 
     # --- what goes out -------------------------------------------------------------------------------------------
 
@@ -355,7 +304,8 @@ class Worker:
                 )
             elif self._finished and len(self._unrecorded) <= limit:
                 tasks, self._finished = self._finished, []
-                await self._links.matching.send(TasksFinished(self._worker_id, self._incarnation, tasks))
+                reports, self._reports = self._reports, []
+                await self._links.matching.send(TasksFinished(self._worker_id, self._incarnation, tasks, reports))
             else:
                 self._wake_slots = trio.Event()
                 await self._wake_slots.wait()
@@ -372,31 +322,3 @@ class Worker:
             if late:
                 _log.warning("outcomes stay unrecorded, reporting them again", outcomes=len(late))
                 self._send_again(late)
-
-
-def _call(spec: TaskSpec) -> NodeCall:
-    run = spec.task.run
-    return NodeCall(
-        tenant=run.tenant,
-        workflow_id=run.workflow_id,
-        run_id=run.run_id,
-        node=spec.node,
-        path=spec.path,
-        resource=spec.resource,
-        input=decode(spec.input),
-        attempt=spec.attempt,
-        timeout_seconds=spec.timeout_seconds,
-        idempotency_key=spec.idempotency_key,
-    )
-
-
-def _description(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - a foreign exception's own text may be broken as well
-        return type(error).__name__
-
-
-def _clean(text: str, limit: int) -> str:
-    """A foreign text as a string that has a JSON form: lone surrogates replaced, cut to `limit` characters."""
-    return str(text)[:limit].encode("utf-8", "replace").decode("utf-8")

@@ -38,7 +38,7 @@ from daemon.stores.rows import (
 from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef
 from enginekit.messages.status import ExecutionStatus
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _QueuePlace: TypeAlias = tuple[int, Millis, str, int]
 """Where a task stands in its queue: -priority, scheduled_at, run_id, event_id."""

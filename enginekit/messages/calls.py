@@ -13,6 +13,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from enginekit.messages.events import Usage
 from enginekit.messages.json import EMPTY_OBJECT, NULL
 from enginekit.messages.status import ExecutionStatus
 
@@ -28,6 +29,7 @@ Labels = Annotated[
 ]
 Reason = Annotated[str, Meta(max_length=4096)]
 ErrorName = Annotated[str, Meta(min_length=1, max_length=256)]
+RetryAfter = Annotated[float, Meta(ge=0, le=99999999)]
 Cause = Annotated[str, Meta(max_length=32768)]
 
 
@@ -181,6 +183,8 @@ class DescribeWorkflowResult(Result, frozen=True, kw_only=True):
     nodes: list[NodeView] = []
     """What runs now: the first 500 nodes."""
     nodes_total: int = 0
+    usage: Usage | None = None
+    """Of language models, by all its tasks so far."""
 
 
 class WaitWorkflow(Call, frozen=True, kw_only=True):
@@ -293,9 +297,12 @@ class CompleteTask(Call, frozen=True, kw_only=True):
 
 
 class FailTask(Call, frozen=True, kw_only=True):
+    """`retry_after_seconds`: the next attempt, if there is one, begins no sooner."""
+
     token: Token
     error: ErrorName
     cause: Cause = ""
+    retry_after_seconds: RetryAfter | None = None
 
 
 class ReturnTask(Call, frozen=True, kw_only=True):
@@ -319,6 +326,7 @@ class TaskCompletion(Call, frozen=True, kw_only=True):
     output: Raw = NULL
     error: ErrorName | None = None
     cause: Cause = ""
+    retry_after_seconds: RetryAfter | None = None
 
 
 class CompleteTasks(Call, frozen=True, kw_only=True):

@@ -43,6 +43,21 @@ class PartStatus(str, Enum):
     FAILED = "FAILED"
 
 
+class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What was used of language models."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def plus(self, other: Usage) -> Usage:
+        return Usage(
+            requests=self.requests + other.requests,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+        )
+
+
 class Parent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The execution that started this one: by its event `event` (a MapRunStarted), as number `index` of it, to run
     the processor of the Map state `state`."""
@@ -154,7 +169,7 @@ class NodeFailed(NodeEvent, frozen=True, kw_only=True):
 
 class TaskScheduled(NodeEvent, frozen=True, kw_only=True):
     """`…_seconds` are the attempt's clocks. `callback_seconds` is there when the task, once it was run, waits for its
-    token: how long after its start that may come."""
+    token: how long after its start that may come. `destination` is what its circuit breaker goes by."""
 
     kind: TaskKind
     resource: str
@@ -167,6 +182,15 @@ class TaskScheduled(NodeEvent, frozen=True, kw_only=True):
     schedule_to_start_seconds: float
     heartbeat_seconds: float | None = None
     callback_seconds: float | None = None
+    destination: str | None = None
+
+
+class TaskEnded(NodeEvent, frozen=True, kw_only=True, tag=True):
+    """What the events have in common that end an attempt which was run: what it printed, and what it used."""
+
+    task: int
+    log: str = ""
+    usage: Usage | None = None
 
 
 class TaskStarted(NodeEvent, frozen=True, kw_only=True):
@@ -178,24 +202,24 @@ class TaskStarted(NodeEvent, frozen=True, kw_only=True):
     began_at: datetime | None = None
 
 
-class TaskSubmitted(NodeEvent, frozen=True, kw_only=True):
+class TaskSubmitted(TaskEnded, frozen=True, kw_only=True):
     """It was run, and waits for its token now. `output` is what running it answered; the task's result comes later."""
 
-    task: int
     output: Payload = UNSET
     output_ref: int = 0
 
 
-class TaskCompleted(NodeEvent, frozen=True, kw_only=True):
-    task: int
+class TaskCompleted(TaskEnded, frozen=True, kw_only=True):
     output: Payload = UNSET
     output_ref: int = 0
 
 
-class TaskFailed(NodeEvent, frozen=True, kw_only=True):
-    task: int
+class TaskFailed(TaskEnded, frozen=True, kw_only=True):
+    """`retry_after_seconds`: the next attempt begins no sooner."""
+
     error: str
     cause: str = ""
+    retry_after_seconds: float | None = None
 
 
 class TaskTimedOut(NodeEvent, frozen=True, kw_only=True):

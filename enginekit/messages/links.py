@@ -14,7 +14,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from enginekit.messages.calls import Call, Result
 from enginekit.messages.events import TaskKind as TaskKind
-from enginekit.messages.events import TimeoutKind
+from enginekit.messages.events import TimeoutKind, Usage
 
 Millis: TypeAlias = int
 """Milliseconds since 1970-01-01 UTC."""
@@ -44,12 +44,13 @@ class QueueKey(msgspec.Struct, frozen=True, gc=False):
 
 
 class QueuedTask(msgspec.Struct, frozen=True, gc=False):
-    """A task waiting for a worker. Higher `priority` first, then older."""
+    """A task waiting for a worker. Higher `priority` first, then older. `destination` has a circuit breaker."""
 
     task: TaskRef
     queue: QueueKey
     priority: int
     scheduled_at: Millis
+    destination: str | None = None
 
 
 class TaskSpec(msgspec.Struct, frozen=True, gc=False):
@@ -64,6 +65,7 @@ class TaskSpec(msgspec.Struct, frozen=True, gc=False):
     timeout_seconds: float
     idempotency_key: str
     heartbeat_seconds: float | None = None
+    destination: str | None = None
 
 
 # --- to History --------------------------------------------------------------------------------------------------
@@ -79,6 +81,9 @@ class TaskOutcome(Message, frozen=True):
     cause: str = ""
     timed_out: TimeoutKind | None = None
     ran_seconds: float = 0.0
+    log: str = ""
+    usage: Usage | None = None
+    retry_after_seconds: float | None = None
 
 
 class WakeRuns(Message, frozen=True):
@@ -166,12 +171,20 @@ class AttachWorker(Message, frozen=True):
     slots: int
 
 
+class DestinationReport(msgspec.Struct, frozen=True, gc=False):
+    """How one call of a destination went."""
+
+    destination: str
+    healthy: bool
+
+
 class TasksFinished(Message, frozen=True):
-    """The Worker has slots free again."""
+    """The Worker has slots free again, and this is how the destinations of these tasks did."""
 
     worker_id: str
     incarnation: int
     tasks: list[TaskRef]
+    reports: list[DestinationReport] = []
 
 
 ToMatching: TypeAlias = OfferTask | RetireTasks | RefillQueues | ExpireTask | AttachWorker | TasksFinished

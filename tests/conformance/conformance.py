@@ -45,6 +45,7 @@ _DEFAULTS = TaskDefaults(
     retry_interval_seconds=1,
     retry_backoff_rate=2,
     retry_max_delay_seconds=30,
+    retry_after_limit_seconds=3600.0,
 )
 
 

@@ -92,9 +92,15 @@ def closed(status: ExecutionStatus = ExecutionStatus.SUCCEEDED, error: str | Non
 
 
 def queued(
-    run: RunRef, event_id: int, *, queue: QueueKey = QUEUE, priority: int = 0, scheduled_at: int = NOW
+    run: RunRef,
+    event_id: int,
+    *,
+    queue: QueueKey = QUEUE,
+    priority: int = 0,
+    scheduled_at: int = NOW,
+    destination: str | None = None,
 ) -> QueuedTask:
-    return QueuedTask(TaskRef(run, event_id), queue, priority, scheduled_at)
+    return QueuedTask(TaskRef(run, event_id), queue, priority, scheduled_at, destination)
 
 
 def effect(event_id: int, kind: str = "child") -> Effect:

@@ -388,7 +388,7 @@ async def test_waiting_tasks_come_in_their_queues_order_and_in_pages(store: Stor
     one, two = ref(1), ref(2)
     tasks = [
         queued(one, 5, priority=1, scheduled_at=NOW + 9),
-        queued(one, 2, scheduled_at=NOW),
+        queued(one, 2, scheduled_at=NOW, destination="shop:80"),
         queued(two, 1, scheduled_at=NOW),
         queued(one, 4, scheduled_at=NOW + 1),
         queued(one, 10, scheduled_at=NOW + 1),

@@ -147,7 +147,7 @@ async def test_it_says_where_it_is_while_it_runs(
     assert [view.state for view in here.supervisor.views()] == ["RUNNING"] * 6
     assert here.unready() == []
     described = here.describe()
-    assert (described.store.kind, described.store.state, described.store.schema_version) == ("memory", "READY", 1)
+    assert (described.store.kind, described.store.state, described.store.schema_version) == ("memory", "READY", 2)
     assert [shard.shard for shard in described.shards] == [0, 1]
     here.drain()
     await ended.wait()

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from importlib.metadata import EntryPoint
 
+import msgspec
 import pytest
 import trio
 from msgspec import UNSET
@@ -25,6 +26,7 @@ from enginekit.messages.links import (
     Announce,
     AttachWorker,
     CancelTasks,
+    DestinationReport,
     LoadTask,
     LoadTaskResult,
     Message,
@@ -42,7 +44,7 @@ from enginekit.messages.links import (
     ToWorker,
 )
 from enginekit.messages.status import ErrorStatus, Refused
-from enginekit.node import NodeCall, NodeFailure
+from enginekit.node import NodeCall, NodeFailure, NodeResult, Usage
 
 RUN = RunRef("tenant", "order-1", "run-1")
 
@@ -104,6 +106,29 @@ class Answering:
         return "x" * call.input if isinstance(call.input, int) else object()  # type: ignore[return-value]
 
 
+class Telling:
+    """Says more than its output."""
+
+    async def run(self, call: NodeCall) -> NodeResult:
+        usage = Usage(requests=1, input_tokens=3, output_tokens=5)
+        if call.input == "fail":
+            raise NodeFailure(
+                "Acme.Busy", "come back", retry_after_seconds=7.5, unhealthy=True, log="so far\n", usage=usage
+            )
+        return NodeResult(output=call.input, log="x" * 20_000, usage=usage)
+
+
+class Beating:
+    """Shows progress every second, `call.input` times, and none after."""
+
+    async def run(self, call: NodeCall) -> JSON:
+        assert isinstance(call.input, int)
+        for _ in range(call.input):
+            await trio.sleep(1)
+            call.beat()
+        await trio.sleep_forever()
+
+
 class CleaningUp:
     """Raises out of its own clean-up when it is cancelled."""
 
@@ -125,6 +150,8 @@ NODE_TYPES = [
         "test:gate": "Gate",
         "test:raise": "Raising",
         "test:answer": "Answering",
+        "test:beat": "Beating",
+        "test:tell": "Telling",
         "test:clean": "CleaningUp",
         "test:broken": "Missing",
     }.items()
@@ -207,7 +234,20 @@ async def test_attaches_with_what_it_can_run(stage: Stage) -> None:
     async with stage.working(slots=7):
         (attach,) = await stage.told_matching()
     assert attach == AttachWorker(
-        "daemon", 1, ["echo", "http", "test:answer", "test:broken", "test:clean", "test:gate", "test:raise"], 7
+        "daemon",
+        1,
+        [
+            "echo",
+            "http",
+            "test:answer",
+            "test:beat",
+            "test:broken",
+            "test:clean",
+            "test:gate",
+            "test:raise",
+            "test:tell",
+        ],
+        7,
     )
 
 
@@ -228,7 +268,8 @@ async def test_runs_reports_frees_the_slot_and_forgets_what_is_recorded(stage: S
 async def test_a_node_gets_the_whole_call(stage: Stage) -> None:
     async with stage.working():
         await stage.give(run_task(1, "test:gate", {"n": 1}, timeout_seconds=12.5))
-    assert Gate.calls == [
+    (got,) = Gate.calls
+    assert got == (
         NodeCall(
             tenant="tenant",
             workflow_id="order-1",
@@ -240,8 +281,9 @@ async def test_a_node_gets_the_whole_call(stage: Stage) -> None:
             attempt=2,
             timeout_seconds=12.5,
             idempotency_key="key-1",
+            beat=got.beat,
         )
-    ]
+    )
 
 
 async def test_slots_that_come_free_together_are_told_together(stage: Stage) -> None:
@@ -309,6 +351,49 @@ async def test_an_attempt_ends_at_its_timeout(stage: Stage, autojump_clock: Mock
         assert outcome == TaskOutcome(ref(1), "daemon", timed_out=TimeoutKind.START_TO_CLOSE, ran_seconds=30.0)
         assert Gate.cancelled == 1
         assert await stage.freed() == [1]
+
+
+@pytest.mark.parametrize(
+    ("beats", "kind", "ran"), [(4, TimeoutKind.HEARTBEAT, 6.5), (100, TimeoutKind.START_TO_CLOSE, 10.0)]
+)
+async def test_a_node_that_shows_no_progress_ends_at_its_heartbeat(
+    stage: Stage, autojump_clock: MockClock, beats: int, kind: TimeoutKind, ran: float
+) -> None:
+    message = run_task(1, "test:beat", beats, timeout_seconds=10.0)
+    assert message.spec is not None
+    spec = msgspec.structs.replace(message.spec, heartbeat_seconds=2.5)
+    async with stage.working():
+        await stage.give(RunTask(ref(1), spec))
+        await trio.sleep(11)
+        (outcome,) = await stage.told_history()
+    assert outcome == TaskOutcome(ref(1), "daemon", timed_out=kind, ran_seconds=ran)
+
+
+async def test_what_a_node_tells_beside_its_output_is_reported(stage: Stage) -> None:
+    usage = Usage(requests=1, input_tokens=3, output_tokens=5)
+    async with stage.working():
+        outcome = await stage.outcome(run_task(1, "test:tell", "well"))
+        assert (outcome.output, outcome.usage) == (encode("well"), usage)
+        assert outcome.log == "x" * 16 * 1024
+        failure = await stage.outcome(run_task(2, "test:tell", "fail"))
+    assert (failure.error, failure.retry_after_seconds, failure.log) == ("Acme.Busy", 7.5, "so far\n")
+    assert failure.usage == usage
+
+
+async def test_matching_is_told_how_the_destinations_did(stage: Stage, autojump_clock: MockClock) -> None:
+    async with stage.working():
+        await stage.told_matching()
+        for number, (given, seconds) in enumerate([("well", 60.0), ("fail", 60.0), (None, 1.0)], 1):
+            resource = "test:tell" if given is not None else "test:gate"
+            message = run_task(number, resource, given, seconds)
+            assert message.spec is not None
+            await stage.give(RunTask(ref(number), msgspec.structs.replace(message.spec, destination="shop:80")))
+            await trio.sleep(2)
+        told = [message for message in await stage.told_matching() if isinstance(message, TasksFinished)]
+    assert [(each.tasks, each.reports) for each in told] == [
+        ([ref(number)], [DestinationReport("shop:80", healthy)])
+        for number, healthy in ((1, True), (2, False), (3, False))
+    ]
 
 
 # --- tasks that nobody wants any more ----------------------------------------------------------------------------

@@ -158,7 +158,8 @@ class SqliteReader:
             place = (-after.priority, after.scheduled_at, after.run_id, after.event_id)
         with self._one_moment():
             rows = self._rows(
-                "SELECT e.tenant, e.workflow_id, e.run_id, t.event_id, t.rank, t.scheduled_at FROM tasks t "
+                "SELECT e.tenant, e.workflow_id, e.run_id, t.event_id, t.rank, t.scheduled_at, "
+                "t.destination FROM tasks t "
                 "CROSS JOIN executions e ON e.tenant = t.tenant AND e.run_id = t.run_id "
                 "WHERE t.tenant = ? AND t.kind = ? AND t.queue = ? AND t.started = 0 "
                 "AND (t.rank, t.scheduled_at, t.run_id, t.event_id) > (?, ?, ?, ?) "
@@ -170,8 +171,8 @@ class SqliteReader:
                 limit,
             )
             return [
-                QueuedTask(TaskRef(RunRef(*run), event_id), queue, -rank, scheduled_at)
-                for *run, event_id, rank, scheduled_at in rows
+                QueuedTask(TaskRef(RunRef(*run), event_id), queue, -rank, scheduled_at, destination)
+                for *run, event_id, rank, scheduled_at, destination in rows
             ]
 
     def list_executions(self, wanted: ExecutionFilter) -> list[Execution]:

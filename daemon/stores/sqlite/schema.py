@@ -153,7 +153,11 @@ CREATE TABLE map_results (
 );
 """
 
-MIGRATIONS: tuple[str, ...] = (_VERSION_1,)
+_VERSION_2 = """
+ALTER TABLE tasks ADD COLUMN destination TEXT;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2)
 """The script at index n brings a file of version n to version n + 1."""
 
 SCHEMA_VERSION = len(MIGRATIONS)

@@ -57,7 +57,10 @@ INSERT INTO snapshots (run_id, tenant, event_id, fingerprint, data) VALUES (?, ?
 ON CONFLICT (run_id) DO UPDATE SET event_id = excluded.event_id, fingerprint = excluded.fingerprint,
                                    data = excluded.data
 """
-_ADD_TASK = "INSERT INTO tasks (run_id, event_id, tenant, kind, queue, rank, scheduled_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_ADD_TASK = """
+INSERT INTO tasks (run_id, event_id, tenant, kind, queue, rank, scheduled_at, destination)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
 _MARK_TASK = "UPDATE tasks SET started = ? WHERE run_id = ? AND event_id = ? AND tenant = ?"
 _REMOVE_TASK = "DELETE FROM tasks WHERE run_id = ? AND event_id = ? AND tenant = ?"
 _ADD_EFFECT = "INSERT INTO effects (run_id, event_id, tenant, kind, data) VALUES (?, ?, ?, ?, ?)"
@@ -223,6 +226,7 @@ class SqliteWriter:
                     task.queue.name,
                     -task.priority,
                     task.scheduled_at,
+                    task.destination,
                 )
                 for write in runs
                 for task in write.tasks_added
