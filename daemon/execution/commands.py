@@ -14,7 +14,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from daemon.execution.state import Task
 from daemon.language import Machine
-from enginekit.messages.events import Parent, PartStatus, TimeoutKind, Usage
+from enginekit.messages.events import Parent, ParentTask, PartStatus, TimeoutKind, Usage
 from enginekit.messages.json import JSON
 from enginekit.messages.links import RunRef
 
@@ -100,6 +100,7 @@ class Start(Command, frozen=True, kw_only=True):
     request_id: str | None
     timeout_seconds: float | None
     parent: Parent | None = None
+    parent_task: ParentTask | None = None
 
 
 class Proceed(Command, frozen=True, kw_only=True):

@@ -57,6 +57,7 @@ def start(command: Start, env: Environment) -> tuple[Run, Decision]:
             request_id=command.request_id,
             timeout_at=None if seconds is None else after(env.now, seconds),
             parent=command.parent,
+            parent_task=command.parent_task,
         ),
         env,
     )

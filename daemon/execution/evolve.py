@@ -47,6 +47,7 @@ def begin(event: ev.WorkflowStarted, size: int) -> Run:
         deadline=event.timeout_at,
         input=payload,
         parent=event.parent,
+        parent_task=event.parent_task,
         last_event_id=1,
         history_bytes=size,
         branches={ROOT: Branch(key=ROOT, parent=0, index=0, payload=payload, next=event.next)},

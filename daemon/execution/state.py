@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw
 
 from daemon.language import Plan
-from enginekit.messages.events import Parent, Usage
+from enginekit.messages.events import Parent, ParentTask, Usage
 from enginekit.messages.json import JSON, decode
 from enginekit.messages.links import RunRef, TaskKind
 from enginekit.messages.status import ExecutionStatus, ReportRefusal
@@ -192,6 +192,7 @@ class Run(msgspec.Struct, kw_only=True):
     deadline: datetime | None
     input: Payload
     parent: Parent | None = None
+    parent_task: ParentTask | None = None
     status: ExecutionStatus = ExecutionStatus.RUNNING
     output: Payload | None = None
     error: str | None = None

@@ -8,20 +8,20 @@ import trio
 from msgspec import Raw
 
 from daemon.clock import millis, moment
-from daemon.execution.commands import Cancel, Command, Start, Terminate
+from daemon.execution.commands import Cancel, Command, Terminate
 from daemon.execution.view import describe
 from daemon.journal.definitions import definition_text
 from daemon.journal.live import LiveRun
 from daemon.journal.pages import read_page
 from daemon.journal.session import Session
+from daemon.journal.starting import Wanted
 from daemon.journal.waiting import For, Waiter
 from daemon.language import Definition
 from daemon.links.interface import Request
-from daemon.stores.rows import DefinitionWrite, Execution, ExecutionFilter
+from daemon.stores.rows import Execution, ExecutionFilter
 from enginekit.messages import calls
-from enginekit.messages.calls import Reuse
 from enginekit.messages.links import RunRef
-from enginekit.messages.status import ErrorStatus, ExecutionStatus, Refused
+from enginekit.messages.status import ErrorStatus, Refused
 
 MARGIN_SECONDS = 0.25
 """A long poll is answered this much before nobody waits for its answer any more."""
@@ -162,53 +162,30 @@ class ExecutionCalls:
     # --- starting -----------------------------------------------------------------------------------------------
 
     async def start(self, request: Request, call: calls.StartWorkflow) -> None:
-        """One start of a name at a time, from the look into the store to the commit."""
         session, caller = self._session, request.caller
         text, key, definition, version = await self._definition(caller.tenant, call)
-        names = [(caller.tenant, f"request {call.request_id}")] if call.request_id is not None else []
-        if call.workflow_id is not None:
-            names.append((caller.tenant, f"workflow {call.workflow_id}"))
-        while waiting := next((name for name in names if name in session.held), None):
-            await session.held[waiting].wait()
-        for name in names:
-            session.held[name] = trio.Event()
-        started = False
-        try:
-            now = session.clock.now()
-            run_id = session.run_ids.make(now)
-            workflow_id = call.workflow_id or run_id
-            ref = RunRef(caller.tenant, workflow_id, run_id)
-            await session.committer.room()
-            if names:
-                earlier = await self._earlier(ref, call)
-                if earlier is not None:
-                    request.answer(calls.StartWorkflowResult(workflow_id=earlier.workflow_id, run_id=earlier.run_id))
-                    return
-            live = session.start(
-                Start(
-                    run=ref,
-                    workflow=call.workflow,
-                    version=version,
-                    definition_hash=key,
-                    input=call.input,
-                    labels=call.labels,
-                    request_id=call.request_id,
-                    timeout_seconds=call.timeout_seconds,
-                ),
-                definition,
-                caller.subject,
+        started = await session.starts.start(
+            Wanted(
+                tenant=caller.tenant,
+                by=caller.subject,
+                definition=definition,
+                definition_hash=key,
+                input=call.input,
+                text=text,
+                workflow=call.workflow,
+                version=version,
+                workflow_id=call.workflow_id,
+                request_id=call.request_id,
+                timeout_seconds=call.timeout_seconds,
+                labels=call.labels,
+                reuse=call.reuse,
             )
-            batch = session.committer.gathering
-            batch.held += names
-            started = True
-            if text is not None and not session.definitions.is_stored(caller.tenant, key):
-                batch.bytes += len(text)
-                batch.definitions.append(DefinitionWrite(tenant=caller.tenant, hash=key, text=text, registered_at=now))
-            session.answer(request, calls.StartWorkflowResult(workflow_id=workflow_id, run_id=run_id), live)
-        finally:
-            if not started:
-                for name in names:
-                    session.held.pop(name).set()
+        )
+        if isinstance(started, RunRef):
+            request.answer(calls.StartWorkflowResult(workflow_id=started.workflow_id, run_id=started.run_id))
+            return
+        ref = started.run.ref
+        session.answer(request, calls.StartWorkflowResult(workflow_id=ref.workflow_id, run_id=ref.run_id), started)
 
     async def _definition(
         self, tenant: str, call: calls.StartWorkflow
@@ -227,31 +204,6 @@ class ExecutionCalls:
             raise Refused(ErrorStatus.INVALID_ARGUMENT, "params: `workflow` or `definition` is missing")
         found = await session.definitions.registered(tenant, call.workflow, call.version)
         return None, found.hash, found.definition, found.version
-
-    async def _earlier(self, ref: RunRef, call: calls.StartWorkflow) -> RunRef | None:
-        """The run that this request started before. Raises Refused where the workflow_id may not be used again."""
-        check = await self._session.store.start_check(ref.tenant, ref.workflow_id, call.request_id)
-        if check.requested is not None:
-            return check.requested
-        latest = check.latest
-        if latest is None:
-            return None
-        data = {"run_id": latest.run_id}
-        if latest.status is ExecutionStatus.RUNNING:
-            raise Refused(
-                ErrorStatus.ALREADY_EXISTS,
-                f'workflow_id: an execution "{ref.workflow_id}" is running (run {latest.run_id})',
-                dict(data),
-            )
-        succeeded = latest.status is ExecutionStatus.SUCCEEDED
-        if call.reuse is Reuse.REJECT or (call.reuse is Reuse.ALLOW_IF_FAILED and succeeded):
-            raise Refused(
-                ErrorStatus.ALREADY_EXISTS,
-                f'workflow_id: "{ref.workflow_id}" was used by run {latest.run_id}, which closed as '
-                f"{latest.status.value}; `reuse` is {call.reuse.value}",
-                dict(data),
-            )
-        return None
 
 
 def _until(request: Request, wait_seconds: float) -> float:

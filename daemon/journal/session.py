@@ -19,6 +19,7 @@ from daemon.clock import Clock, millis, moment
 from daemon.execution import tokens
 from daemon.execution.commands import Command, Environment, Limits, Proceed, Pulse, Start, TaskDefaults, Wake
 from daemon.execution.decide import decide, start
+from daemon.execution.state import Run
 from daemon.execution.step import Child, Decision
 from daemon.execution.tasks import seconds_since
 from daemon.journal.batch import PROCEED, Answer, Gathering, PendingWrite
@@ -30,6 +31,7 @@ from daemon.journal.identity import RunIds, child_id, shard_of
 from daemon.journal.live import LiveRun, LiveRuns
 from daemon.journal.mapping import STOP, Mappings
 from daemon.journal.outbox import Outbox
+from daemon.journal.starting import Starts
 from daemon.journal.stepping import Stepper
 from daemon.journal.waiting import Waiters
 from daemon.language import Machine, processor_of
@@ -101,7 +103,7 @@ class Session:
         self.stepper = Stepper(self.proceed, lambda: self.decided)
         self.effects: dict[str, int] = {}
         """The event id of each run's outstanding `proceed` effect."""
-        self.held: dict[tuple[str, str], trio.Event] = {}
+        self.starts = Starts(self)
         self.finder = Finder(store, definitions, self.runs, len(self.epochs), nursery)
         self.when_live = self.finder.when_live
         self.matching: Outbox[ToMatching] = Outbox(links.matching, RefillQueues())
@@ -210,7 +212,7 @@ class Session:
                 labels=run.labels,
                 request_id=run.request_id,
                 started_at=millis(run.started_at),
-                parent=None if parent is None else parent.run.ref.run_id,
+                parent=_started_by(run),
             ),
         )
         return live
@@ -378,8 +380,7 @@ class Session:
                 live.batch = None
         for written in batch.definitions:
             self.definitions.written(written)
-        for name in batch.held:
-            self.held.pop(name).set()
+        self.starts.release(batch.held)
         for answer in batch.answers:
             answer.give()
         if batch.canceled:
@@ -422,6 +423,13 @@ class Session:
             self.waiters.refuse(live, refused)
         self.runs.remove(ref.run_id)
         return refused
+
+
+def _started_by(run: Run) -> str | None:
+    """The run_id of the execution that started it, and waits for it."""
+    if run.parent is not None:
+        return run.parent.run_id
+    return None if run.parent_task is None else run.parent_task.run_id
 
 
 async def _finish(request: Request, rest: Coroutine[None, None, None]) -> None:

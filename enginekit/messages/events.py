@@ -69,6 +69,16 @@ class Parent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     state: str
 
 
+class ParentTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The task of another execution that waits for this one: the id of its TaskScheduled. `depth` counts the executions
+    above this one, each the child of the one before."""
+
+    workflow_id: str
+    run_id: str
+    task: int
+    depth: int
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=True, omit_defaults=True, gc=False):
     """What every event has. `time` is UTC with milliseconds, `v` the version of its type, `by` who asked."""
 
@@ -103,6 +113,7 @@ class WorkflowStarted(Event, frozen=True, kw_only=True):
     request_id: str | None = None
     timeout_at: datetime | None = None
     parent: Parent | None = None
+    parent_task: ParentTask | None = None
 
 
 class WorkflowSucceeded(Event, frozen=True, kw_only=True):
