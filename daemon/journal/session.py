@@ -103,6 +103,8 @@ class Session:
         self.stepper = Stepper(self.proceed, lambda: self.decided)
         self.effects: dict[str, int] = {}
         """The event id of each run's outstanding `proceed` effect."""
+        self.held: dict[tuple[str, str], trio.Event] = {}
+        """Names that a start or a registration is under way for."""
         self.starts = Starts(self)
         self.finder = Finder(store, definitions, self.runs, len(self.epochs), nursery)
         self.when_live = self.finder.when_live
@@ -380,7 +382,8 @@ class Session:
                 live.batch = None
         for written in batch.definitions:
             self.definitions.written(written)
-        self.starts.release(batch.held)
+        for name in batch.held:
+            self.held.pop(name).set()
         for answer in batch.answers:
             answer.give()
         if batch.canceled:

@@ -49,12 +49,6 @@ class Starts:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._held: dict[tuple[str, str], trio.Event] = {}
-
-    def release(self, names: list[tuple[str, str]]) -> None:
-        """The starts that had these names are on disk."""
-        for name in names:
-            self._held.pop(name).set()
 
     async def start(self, wanted: Wanted) -> LiveRun | RunRef:
         """The run, gathered for the next commit; or, on disk already, the run that this request started before.
@@ -66,10 +60,10 @@ class Starts:
         names = [(tenant, f"request {wanted.request_id}")] if wanted.request_id is not None else []
         if wanted.workflow_id is not None:
             names.append((tenant, f"workflow {wanted.workflow_id}"))
-        while waiting := next((name for name in names if name in self._held), None):
-            await self._held[waiting].wait()
+        while waiting := next((name for name in names if name in self._session.held), None):
+            await self._session.held[waiting].wait()
         for name in names:
-            self._held[name] = trio.Event()
+            self._session.held[name] = trio.Event()
         started = False
         try:
             now = session.clock.now()
@@ -106,7 +100,8 @@ class Starts:
             return live
         finally:
             if not started:
-                self.release(names)
+                for name in names:
+                    self._session.held.pop(name).set()
 
     async def _earlier(self, ref: RunRef, wanted: Wanted) -> RunRef | None:
         """The run that this request started before. Raises Refused where the workflow_id may not be used again."""
