@@ -181,7 +181,11 @@ def leave(step: Step, node: Node, value: JSON, following: str | None, variables:
     branch = step.run.branches[node.branch]
     step.emit(
         ev.NodeExited(
-            **step.about(node),
+            id=step.next_id,
+            time=step.env.now,
+            node=node.name,
+            path=node.path,
+            entry=node.entry,
             next=following,
             output=raw,
             output_ref=ref,

@@ -128,7 +128,8 @@ class Step:
         return self.run.last_event_id + 1
 
     def about(self, node: Node) -> About:
-        """The next event is about this node."""
+        """The next event is about this node. The events of every transition spell it out: unpacking costs them three
+        times what making them does."""
         return {
             "id": self.run.last_event_id + 1,
             "time": self.env.now,

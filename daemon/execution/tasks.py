@@ -55,7 +55,11 @@ def schedule(step: Step, node: Node, state: Task) -> None:
         timeout = to_start = REFERENCE_TIMEOUT_SECONDS
     step.emit(
         ev.TaskScheduled(
-            **step.about(node),
+            id=task_id,
+            time=env.now,
+            node=node.name,
+            path=node.path,
+            entry=node.entry,
             kind=TaskKind.NODE if resource.kind is ResourceKind.NODE else TaskKind.ACTIVITY,
             resource=resource.name,
             queue=queue,
@@ -159,8 +163,19 @@ def record_outcome(step: Step, command: RecordOutcome) -> None:
     node, task = found
     if task.submitted_at is not None:
         return
-    began_at = max(step.env.now - timedelta(milliseconds=round(command.ran_seconds * 1000)), task.queued_at)
-    step.emit(ev.TaskStarted(**step.about(node), task=task.id, worker=command.worker, began_at=began_at))
+    now = step.env.now
+    step.emit(
+        ev.TaskStarted(
+            id=step.next_id,
+            time=now,
+            node=node.name,
+            path=node.path,
+            entry=node.entry,
+            task=task.id,
+            worker=command.worker,
+            began_at=max(now - timedelta(0, 0, 0, round(command.ran_seconds * 1000)), task.queued_at),
+        )
+    )
     kept = Kept(command.log, command.usage)
     if command.timed_out is not None:
         silent = command.timed_out is TimeoutKind.HEARTBEAT and task.heartbeat_seconds is not None
@@ -237,7 +252,11 @@ def _complete(step: Step, node: Node, task: Attempt, output: Raw, kept: Kept = N
     same = task.input.raw == output
     step.emit(
         ev.TaskCompleted(
-            **step.about(node),
+            id=step.next_id,
+            time=step.env.now,
+            node=node.name,
+            path=node.path,
+            entry=node.entry,
             task=task.id,
             log=kept.log,
             usage=kept.usage,

@@ -45,4 +45,4 @@ def decode(raw: msgspec.Raw | bytes) -> JSON:
 
 def size(raw: msgspec.Raw) -> int:
     """Length in bytes."""
-    return memoryview(raw).nbytes
+    return len(raw)
