@@ -75,7 +75,7 @@ class Evaluation:
         self.result = result
         self.error_output = error_output
         self._context: dict[str, JSON] | None = None
-        self._variables: dict[str, JSON] = {}
+        self._variables: dict[str, JSON | Absent] = {}
         self._steps = MAX_STEPS
 
     def context(self) -> dict[str, JSON]:
@@ -87,13 +87,22 @@ class Evaluation:
 
     def variable(self, name: str) -> JSON:
         """A variable's value. Raises Failed where none is assigned."""
+        value = self.find(name)
+        if value is ABSENT:
+            raise Failed(f'the variable "${name}" has no value here')
+        return value
+
+    def find(self, name: str) -> JSON | Absent:
+        """A variable's value, ABSENT where none is assigned."""
         variables = self._variables
         if name in variables:
             return variables[name]
+        value: JSON | Absent
         try:
-            value = variables[name] = self.scope.variable(name)
+            value = self.scope.variable(name)
         except KeyError:
-            raise Failed(f'the variable "${name}" has no value here') from None
+            value = ABSENT
+        variables[name] = value
         return value
 
     def spend(self, steps: int) -> None:

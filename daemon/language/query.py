@@ -67,10 +67,8 @@ def _reader(query: Query) -> Callable[[JSON, Evaluation], JSON]:
         def bind(name: str) -> JSON | Undefined:
             if name == RESERVED:
                 return _states(value, evaluation, with_context)
-            try:
-                return evaluation.variable(name)
-            except Failed:
-                return UNDEFINED
+            found = evaluation.find(name)
+            return UNDEFINED if found is ABSENT else found
 
         found = query.evaluate(bind, evaluation)
         if found is UNDEFINED:

@@ -128,9 +128,18 @@ class Compiler:
             assert tree.left is not None
             return operators.negated(self.compile(tree.left))
         if tree.value == "{":
-            return selection.built(self.group(tree.pairs))
+            return self._object(tree.pairs)
         items = [(self.compile(item), item.kind == "unary" and item.value == "[") for item in tree.expressions]
         return _array(items, Made if tree.made else list)
+
+    def _object(self, pairs: list[tuple[Tree, Tree]]) -> Code:
+        names = [str(name.value) for name, _ in pairs if name.kind == "string" and not (name.predicates or name.group)]
+        if len(set(names)) < len(pairs):
+            return selection.built(self.group(pairs))
+        compiled = [(self.compile(name), self.compile(value)) for name, value in pairs]
+        size = sum(name.size + value.size for name, value in pairs)
+        values = [value for _, value in compiled]
+        return selection.written(list(zip(names, values, strict=True)), selection.group(compiled, size), size)
 
     def _condition(self, tree: Tree) -> Code:
         assert tree.condition is not None

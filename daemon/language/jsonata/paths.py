@@ -8,6 +8,7 @@ the value under "@" and what is bound beside it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cmp_to_key
 from typing import TYPE_CHECKING, NamedTuple
@@ -53,53 +54,54 @@ def path(tree: Tree, compiler: Compiler) -> Code:
     steps = [_step(step, compiler) for step in tree.steps]
     make = compiler.group(tree.group) if tree.group is not None else None
     general = _general(tree, steps, make)
-    names = _plain_names(tree)
-    if names is None:
+    plain = _plain_steps(tree)
+    if plain is None:
         return general
     first = tree.steps[0]
     if first.kind == "name":
-        return _plain_fields(names, general)
-    return _plain_variable(str(first.value), names[1:], general)
+        return _plain(None, plain, general)
+    return _plain(str(first.value), plain[1:], general)
 
 
-def _plain_names(tree: Tree) -> tuple[str, ...] | None:
-    """The names of a path like `$order.lines.count` or `lines.count`; None for any other."""
+PlainStep = tuple[str, int | None]
+"""A field, and which item of the array in it."""
+
+
+def _plain_steps(tree: Tree) -> tuple[PlainStep, ...] | None:
+    """The steps of a path like `$order.lines[0].count` or `lines.count`; None for any other."""
     first, *rest = tree.steps
     if tree.keep_singleton or tree.group is not None or tree.tuples:
         return None
     if first.kind != "name" and (first.kind != "variable" or first.value in ("", "$")):
         return None
-    for step in tree.steps:
-        if step.stages or step.predicates or step.focus or step.index or step.tuples or step.keep_array:
-            return None
-    if any(step.kind != "name" for step in rest):
+    if first.stages or any(step.kind != "name" for step in rest):
         return None
-    return tuple(str(step.value) for step in tree.steps)
+    plain: list[PlainStep] = []
+    for step in tree.steps:
+        if step.predicates or step.focus or step.index or step.tuples or step.keep_array or len(step.stages) > 1:
+            return None
+        if any(stage.kind != "number" for stage in step.stages):
+            return None
+        plain.append((str(step.value), math.floor(step.stages[0].value) if step.stages else None))
+    return tuple(plain)
 
 
-def _plain_variable(name: str, fields: tuple[str, ...], general: Code) -> Code:
-    """What nearly all paths are: from object to object. As soon as an array is on the way, it is a path as any."""
-
-    def code(context: Value, frame: Frame) -> Value:
-        value = frame.find(name)
-        for each in fields:
-            if type(value) is not dict:
-                return general(context, frame) if isinstance(value, list) else UNDEFINED
-            value = value.get(each, UNDEFINED)
-        return value
-
-    return code
-
-
-def _plain_fields(fields: tuple[str, ...], general: Code) -> Code:
-    """The same for a path that begins at the context value."""
+def _plain(variable: str | None, steps: tuple[PlainStep, ...], general: Code) -> Code:
+    """What nearly all paths are: from object to object, or to an item of its array. With anything else on the way, it
+    is a path as any. It begins at the variable, or else at the context value."""
 
     def code(context: Value, frame: Frame) -> Value:
-        value = context
-        for each in fields:
+        value = context if variable is None else frame.find(variable)
+        for name, index in steps:
             if type(value) is not dict:
                 return general(context, frame) if isinstance(value, list) else UNDEFINED
-            value = value.get(each, UNDEFINED)
+            value = value.get(name, UNDEFINED)
+            if index is not None:
+                if type(value) is not list or not -len(value) <= index < len(value):
+                    return general(context, frame)
+                value = value[index]
+                if isinstance(value, list):
+                    return general(context, frame)
         return value
 
     return code

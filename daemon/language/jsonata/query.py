@@ -47,6 +47,8 @@ class Query:
             if failed.error in ("", RUNTIME):
                 raise Failed(failed.reason, QUERY_EVALUATION_ERROR) from None
             raise
+        finally:
+            run.forget()
         if isinstance(made, str) and not encodable(made):
             raise Failed("its result holds half of a surrogate pair", QUERY_EVALUATION_ERROR)
         return made

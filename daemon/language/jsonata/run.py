@@ -45,6 +45,11 @@ class Run:
         known[name] = value
         return value
 
+    def forget(self) -> None:
+        """The evaluation is over. The functions it looked up refer to it, and it to them no more: nobody has to collect
+        them."""
+        self._known.clear()
+
     def descend(self, levels: int) -> None:
         """Enter a call. Raises Failed D1011."""
         self.depth += levels

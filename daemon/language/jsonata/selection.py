@@ -177,14 +177,18 @@ def _unwrapped(found: Sequence) -> Value:
 
 # --- grouping ----------------------------------------------------------------------------------------------------
 
+_GROUPED: Final = 30
+"""What gathering one item costs beside evaluating its names and values."""
+
 
 def group(pairs: list[tuple[Code, Code]], size: int) -> Group:
     """`{name: value, …}` over what was found: one object."""
+    size += _GROUPED
 
     def apply(found: Value, frame: Frame) -> Value:
         stream = is_stream(found)
         items: list[Value] = as_list(found) if found is not UNDEFINED else []
-        frame.run.spend((size + 30) * len(items))
+        frame.run.spend(size * len(items))
         gathered: dict[str, tuple[int, Value]] = {}
         for item in items or [UNDEFINED]:
             inside = frame.inner(item) if stream else frame
@@ -211,6 +215,25 @@ def group(pairs: list[tuple[Code, Code]], size: int) -> Group:
             result = pairs[number][1](value, inside)
             if result is not UNDEFINED:
                 made[name] = result
+        return made
+
+    return apply
+
+
+def written(fields: list[tuple[str, Code]], make: Group, size: int) -> Code:
+    """An object whose fields' names are written, and differ: over a single value there is nothing to gather."""
+    size += _GROUPED
+
+    def apply(context: Value, frame: Frame) -> Value:
+        if isinstance(context, list):
+            return make(context, frame)
+        if context is not UNDEFINED:
+            frame.run.spend(size)
+        made: dict[str, Value] = {}
+        for name, code in fields:
+            value = code(context, frame)
+            if value is not UNDEFINED:
+                made[name] = value
         return made
 
     return apply

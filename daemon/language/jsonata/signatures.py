@@ -9,9 +9,19 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from daemon.language.errors import Failed, Malformed
-from daemon.language.jsonata.values import UNDEFINED, Function, Value, is_number
+from daemon.language.jsonata.values import UNDEFINED, Function, Undefined, Value
 
 _TYPES: Final = {**dict(zip("snblof", "snblof", strict=True)), "a": "asnblfo", "j": "asnblo", "x": "asnblfo"}
+_SYMBOLS: Final[dict[type, str]] = {
+    Undefined: "m",
+    type(None): "l",
+    bool: "b",
+    int: "n",
+    float: "n",
+    str: "s",
+    list: "a",
+    dict: "o",
+}
 _NAMES: Final = {
     "s": "a string",
     "n": "a number",
@@ -32,6 +42,8 @@ class Parameter(NamedTuple):
     optional: bool = False
     context: bool = False
     repeats: bool = False
+    fitting: str = ""
+    """`types`, and that of nothing."""
 
 
 class Signature:
@@ -41,7 +53,7 @@ class Signature:
 
     def __init__(self, name: str, parameters: tuple[Parameter, ...]) -> None:
         self._name = name
-        self._parameters = parameters
+        self._parameters = tuple(each._replace(fitting=each.types + "m") for each in parameters)
         self._needed = [
             sum(not (each.optional or each.context) for each in parameters[number + 1 :])
             for number in range(len(parameters))
@@ -56,7 +68,7 @@ class Signature:
         position = 0
         for number, parameter in enumerate(self._parameters):
             left = len(arguments) - position
-            fits = left > 0 and symbol(arguments[position]) in parameter.types + "m"
+            fits = left > 0 and symbol(arguments[position]) in parameter.fitting
             spare = left > self._needed[number]
             if fits and (spare or not (parameter.context or parameter.optional)):
                 made.append(self._as_wanted(parameter, arguments[position], position))
@@ -65,7 +77,7 @@ class Signature:
                     made.append(self._as_wanted(parameter, arguments[position], position))
                     position += 1
             elif parameter.context:
-                if symbol(context) not in parameter.types + "m":
+                if symbol(context) not in parameter.fitting:
                     raise Failed(
                         f"T0411: {self._name} takes the context value for argument {position + 1}, which must be "
                         f"{_wanted(parameter)}"
@@ -84,30 +96,22 @@ class Signature:
             return argument
         items = argument if isinstance(argument, list) else [argument]
         if parameter.item:
-            wrong = any(symbol(item) != parameter.item[0] for item in items)
-            if wrong:
-                raise Failed(
-                    f"T0412: argument {position + 1} of {self._name} must be an array of "
-                    f"{_NAMES[parameter.item[0]].split(' ')[-1]}s"
-                )
+            wanted = parameter.item[0]
+            for item in items:
+                if symbol(item) != wanted:
+                    raise Failed(
+                        f"T0412: argument {position + 1} of {self._name} must be an array of "
+                        f"{_NAMES[wanted].split(' ')[-1]}s"
+                    )
         return items
 
 
 def symbol(value: Value) -> str:
     """The letter of a value's type."""
-    if value is UNDEFINED:
-        return "m"
-    if value is None:
-        return "l"
-    if isinstance(value, bool):
-        return "b"
-    if is_number(value):
-        return "n"
-    if isinstance(value, str):
-        return "s"
-    if isinstance(value, list):
-        return "a"
-    return "f" if isinstance(value, Function) else "o"
+    known = _SYMBOLS.get(type(value))
+    if known is not None:
+        return known
+    return "a" if isinstance(value, list) else "f" if isinstance(value, Function) else "o"
 
 
 def _wanted(parameter: Parameter) -> str:

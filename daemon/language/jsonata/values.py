@@ -32,6 +32,10 @@ class Undefined(Enum):
 UNDEFINED: Final = Undefined.UNDEFINED
 
 
+_LEAVES: Final = frozenset({str, int, bool, type(None)})
+"""Types whose values are JSON as they are."""
+
+
 class Sequence(list[Value]):
     """What a path finds. `keep`: it stays an array even with one item. `tuples`: its items are tuples of bindings."""
 
@@ -170,16 +174,21 @@ def plain(value: Value, spend: Callable[[int], None]) -> JSON:
 
     Raises Failed where a function or no number stands in it.
     """
-    if isinstance(value, (str, type(None), bool, int)):
-        return value
+    if type(value) in _LEAVES:
+        leaf: JSON = value
+        return leaf
     if isinstance(value, float):
         return number(value)
     if isinstance(value, dict):
         spend(len(value) + 1)
-        return {name: plain(item, spend) for name, item in value.items() if item is not UNDEFINED}
+        return {
+            name: item if type(item) in _LEAVES else plain(item, spend)
+            for name, item in value.items()
+            if item is not UNDEFINED
+        }
     if isinstance(value, list):
         spend(len(value) + 1)
-        return [plain(item, spend) for item in value]
+        return [item if type(item) in _LEAVES else plain(item, spend) for item in value]
     raise Failed(f"its result is {kind(value)}, which is no JSON value")
 
 
