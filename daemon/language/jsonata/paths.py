@@ -100,8 +100,6 @@ def _plain(variable: str | None, steps: tuple[PlainStep, ...], general: Code) ->
                 if type(value) is not list or not -len(value) <= index < len(value):
                     return general(context, frame)
                 value = value[index]
-                if isinstance(value, list):
-                    return general(context, frame)
         return value
 
     return code
