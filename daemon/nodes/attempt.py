@@ -31,14 +31,14 @@ _log = structlog.get_logger("worker")
 
 class Attempt:
     """One task that is being run. `wanted` ends when nobody waits for its outcome any more; `healthy` is what it says
-    of its destination."""
+    of its destination: None, nothing."""
 
     __slots__ = ("_closes_at", "_heartbeat", "_silent_from", "healthy", "scope", "wanted")
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
         self.wanted = True
-        self.healthy = True
+        self.healthy: bool | None = None
         self._closes_at = float("inf")
         self._silent_from = float("inf")
         self._heartbeat: float | None = None
@@ -54,6 +54,7 @@ class Attempt:
         self._beat()
         try:
             result = await nodes.get(spec.resource).run(self._call(spec))
+            self.healthy = True
             return _completed(spec.task, worker_id, result, payload_bytes)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a node type does, the others go on
             return self.failed(spec.task, spec.resource, worker_id, error)

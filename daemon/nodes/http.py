@@ -20,8 +20,9 @@ sets its own. An attempt fails with one of these errors; those that start with `
 | `Http.TooManyRedirects`    | more than `redirects` of them in a row                                | perhaps    |
 | `Http.ResponseTooLarge`    | the body is longer than `response_bytes`; reading stopped there       | yes        |
 
-The attempt's own timeout is the caller's cancel scope. Proxies and `~/.netrc` of the environment are not used, and
-cookies are not kept: calls of different tenants share this client.
+A connection that fails or stands still, an answer that is not sound, 429 and 5xx say that the destination is not well
+(`NodeFailure.unhealthy`). The attempt's own timeout is the caller's cancel scope. Proxies and `~/.netrc` of the
+environment are not used, and cookies are not kept: calls of different tenants share this client.
 """
 
 from __future__ import annotations
@@ -130,6 +131,7 @@ class HttpNode:
                 f"States.Http.StatusCode.{response.status_code}",
                 f"{_target(response.request)} answered {response.status_code} {response.reason_phrase}".rstrip()
                 + (f": {text}" if text else ""),
+                unhealthy=response.status_code == 429 or response.status_code >= 500,
             )
         headers: dict[str, JSON] = {name: list(response.headers.get_list(name)) for name in response.headers}
         return {
@@ -300,7 +302,11 @@ def _target(request: httpx2.Request) -> str:
 
 def _fail_transport(error: httpx2.RequestError) -> NoReturn:
     name, problem = _diagnosis(error)
-    raise NodeFailure(name.value, f"{_target(error.request)}: {problem}"[:CAUSE_BYTES]) from error
+    raise NodeFailure(
+        name.value,
+        f"{_target(error.request)}: {problem}"[:CAUSE_BYTES],
+        unhealthy=name is not HttpError.INVALID_ARGUMENTS,
+    ) from error
 
 
 def _diagnosis(error: httpx2.RequestError) -> tuple[HttpError, str]:

@@ -228,8 +228,8 @@ class Worker:
             outcome = attempt.failed(task, None if spec is None else spec.resource, self._worker_id, error)
         del self._running[task]
         if outcome is not None and attempt.wanted:
-            if spec is not None and spec.destination is not None:
-                self._reports.append(DestinationReport(spec.destination, attempt.healthy))
+            if spec is not None and spec.destination is not None and attempt.healthy is not None:
+                self._reports.append(DestinationReport(task, spec.destination, attempt.healthy))
             self._report(msgspec.structs.replace(outcome, ran_seconds=trio.current_time() - started))
         else:
             self._finished.append(task)

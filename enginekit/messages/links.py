@@ -172,8 +172,9 @@ class AttachWorker(Message, frozen=True):
 
 
 class DestinationReport(msgspec.Struct, frozen=True, gc=False):
-    """How one call of a destination went."""
+    """How this task's call of a destination went."""
 
+    task: TaskRef
     destination: str
     healthy: bool
 

@@ -242,6 +242,7 @@ async def test_a_status_that_is_no_success_becomes_the_error(status: int) -> Non
     assert f"GET http://shop.test/items answered {status}" in failed.cause
     assert "because because" in failed.cause
     assert len(failed.cause) < 1300
+    assert failed.unhealthy == (status == 429 or status >= 500)
 
 
 async def test_causes_tell_no_secrets_of_the_url() -> None:
@@ -352,6 +353,7 @@ async def test_nobody_listens() -> None:
     await listener.aclose()
     failed = await failure(HttpNode(HttpSettings()), request(ApiEndpoint=f"http://127.0.0.1:{port}/"))
     assert failed.error == "Http.ConnectionRefused"
+    assert failed.unhealthy
 
 
 async def test_no_such_host() -> None:

@@ -383,17 +383,26 @@ async def test_what_a_node_tells_beside_its_output_is_reported(stage: Stage) -> 
 async def test_matching_is_told_how_the_destinations_did(stage: Stage, autojump_clock: MockClock) -> None:
     async with stage.working():
         await stage.told_matching()
-        for number, (given, seconds) in enumerate([("well", 60.0), ("fail", 60.0), (None, 1.0)], 1):
-            resource = "test:tell" if given is not None else "test:gate"
+        for number, (given, seconds, resource) in enumerate(
+            [
+                ("well", 60.0, "test:tell"),
+                ("fail", 60.0, "test:tell"),
+                (None, 1.0, "test:gate"),
+                (None, 60.0, "test:raise"),
+            ],
+            1,
+        ):
             message = run_task(number, resource, given, seconds)
             assert message.spec is not None
             await stage.give(RunTask(ref(number), msgspec.structs.replace(message.spec, destination="shop:80")))
             await trio.sleep(2)
         told = [message for message in await stage.told_matching() if isinstance(message, TasksFinished)]
     assert [(each.tasks, each.reports) for each in told] == [
-        ([ref(number)], [DestinationReport("shop:80", healthy)])
-        for number, healthy in ((1, True), (2, False), (3, False))
-    ]
+        ([ref(1)], [DestinationReport(ref(1), "shop:80", True)]),
+        ([ref(2)], [DestinationReport(ref(2), "shop:80", False)]),
+        ([ref(3)], [DestinationReport(ref(3), "shop:80", False)]),
+        ([ref(4)], []),
+    ], "a defect of the node type tells nothing of the destination"
 
 
 # --- tasks that nobody wants any more ----------------------------------------------------------------------------
