@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from daemon.api.gateway import Gateway, engine_version
 from daemon.api.keys import KeyUnusable
 from daemon.clock import Clock, moment
+from daemon.connections import Connections
 from daemon.links.table import Links, memory_links
 from daemon.metrics import Metrics
 from daemon.nodes.registry import NodeTypeError, NodeTypes
@@ -108,6 +109,8 @@ class Daemon:
 
         Raises what the supervisor raises.
         """
+        for problem in Connections(self._settings.connections).problems():
+            log.warning("a connection cannot be used as things are", problem=problem)
         file = self._data_dir / "daemon.json"
         announced = False
         try:

@@ -11,12 +11,14 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable
+from enum import Enum
 from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
 
-from daemon.settings import Section, Settings
+from daemon.connections import CONNECTION_NAME, faults_of
+from daemon.settings import ConnectionSettings, Section, Settings
 
 FILE_BYTES = 64 * 1024
 """Far more than every setting with its comment takes. Finding lines re-reads the file, so its size is bounded."""
@@ -86,10 +88,10 @@ def _not_toml(path: Path, text: str, error: tomllib.TOMLDecodeError) -> str:
 # --- types and names ---------------------------------------------------------------------------------------------
 
 
-def _sections(document: dict[str, object], faults: list[Fault]) -> dict[str, Section]:
+def _sections(document: dict[str, object], faults: list[Fault]) -> dict[str, object]:
     """Every section that the document has, with the default in the place of each value that is at fault."""
     known = {field.name: field for field in msgspec.structs.fields(Settings)}
-    sections: dict[str, Section] = {}
+    sections: dict[str, object] = {}
     for name, table in document.items():
         if name not in known:
             if isinstance(table, dict):
@@ -97,23 +99,60 @@ def _sections(document: dict[str, object], faults: list[Fault]) -> dict[str, Sec
             else:
                 faults.append(((name,), f"{name}: a setting must stand in its section{_near(name, known)}"))
             continue
+        if not isinstance(table, dict):
+            written = "[connections.NAME]" if name == "connections" else f"[{name}]"
+            faults.append(((name,), f"{name}: must be a section, written {written}, not {_shown(table)}"))
+            continue
+        if name == "connections":
+            sections[name] = _connections(table, faults)
+            continue
         kind = known[name].type
         assert isinstance(kind, type)
         assert issubclass(kind, Section)
-        if not isinstance(table, dict):
-            faults.append(((name,), f"{name}: must be a section, written [{name}], not {_shown(table)}"))
-            continue
-        sections[name] = msgspec.structs.replace(kind(), **_values(name, kind, table, faults))
+        sections[name] = msgspec.structs.replace(kind(), **_values((name,), kind, table, faults))
     return sections
 
 
-def _values(section: str, kind: type[Section], table: dict[str, object], faults: list[Fault]) -> dict[str, object]:
+def _connections(tables: dict[str, object], faults: list[Fault]) -> dict[str, ConnectionSettings]:
+    """Those without a fault."""
+    made: dict[str, ConnectionSettings] = {}
+    for name, table in tables.items():
+        where = ("connections", name)
+        before = len(faults)
+        if not isinstance(table, dict):
+            faults.append((where, f"[connections] {name}: must be a section, written [connections.{name}]"))
+            continue
+        if not CONNECTION_NAME.match(name):
+            faults.append(
+                (where, f"[connections.{_shown(name)}]: a name has 1 to 64 of the characters A-Z a-z 0-9 . _ -")
+            )
+        values = _values(where, ConnectionSettings, table, faults)
+        faults += [
+            (where, f"[connections.{name}]: needs {field.name}")
+            for field in msgspec.structs.fields(ConnectionSettings)
+            if field.required and field.name not in table
+        ]
+        if len(faults) == before:
+            connection = ConnectionSettings(**values)  # type: ignore[arg-type]
+            faults += [((*where, key), f"[connections.{name}] {key}: {why}") for key, why in faults_of(connection)]
+            made[name] = connection
+    return made
+
+
+_LITERAL_SECRETS = ("secret", "password", "token", "api_key", "key")
+
+
+def _values(path: KeyPath, kind: type[Section], table: dict[str, object], faults: list[Fault]) -> dict[str, object]:
     known = {field.name: field for field in msgspec.structs.fields(kind)}
+    section = ".".join(path)
     values: dict[str, object] = {}
     for key, value in table.items():
-        where = (section, key)
+        where = (*path, key)
         if key not in known:
-            faults.append((where, f"[{section}] {key}: unknown setting{_near(key, known)}"))
+            hint = _near(key, known)
+            if kind is ConnectionSettings and key in _LITERAL_SECRETS:
+                hint = "; a secret does not stand in this file: use secret_file, secret_env or secret_credential"
+            faults.append((where, f"[{section}] {key}: unknown setting{hint}"))
             continue
         if isinstance(value, float) and not math.isfinite(value):
             faults.append((where, f"[{section}] {key}: must be a finite number, not {value}"))
@@ -121,7 +160,7 @@ def _values(section: str, kind: type[Section], table: dict[str, object], faults:
         try:
             values[key] = msgspec.convert(value, known[key].type)
         except msgspec.ValidationError as error:
-            faults.append((where, f"[{section}] {key}: {_expectation(error)}, not {_shown(value)}"))
+            faults.append((where, f"[{section}] {key}: {_expectation(error, known[key].type)}, not {_shown(value)}"))
     return values
 
 
@@ -140,8 +179,10 @@ _TYPES = {
 }
 
 
-def _expectation(error: msgspec.ValidationError) -> str:
+def _expectation(error: msgspec.ValidationError, kind: object) -> str:
     """msgspec's "Expected `int` >= 1 - at `$`" in a person's words: "must be a whole number >= 1"."""
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return f"must be one of {', '.join(str(each.value) for each in kind)}"
     text = re.sub(r", got `.*?`|  ?- at `.*?`", "", str(error))
     match = re.fullmatch(r"Expected `(.*?)`(.*)", text, re.DOTALL)
     if match is None:

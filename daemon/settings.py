@@ -5,6 +5,7 @@ Only the shape lives here. Reading a file strictly, with the line of what is wro
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -114,6 +115,34 @@ class HttpSettings(Section, frozen=True, kw_only=True):
     redirects: Annotated[int, Meta(ge=0)] = 5
 
 
+class ConnectionAuth(str, Enum):
+    """How a connection's secret goes along with a call."""
+
+    NONE = "none"
+    BEARER = "bearer"
+    BASIC = "basic"
+    API_KEY = "api_key"
+
+
+class ConnectionSettings(Section, frozen=True, kw_only=True):
+    """`[connections.NAME]`: where definitions that name it may go, with which secret, and whose they may be.
+
+    The secret itself cannot stand here: it comes from a file, a variable of the environment, or a credential of
+    systemd's, and is read when it is used. `tenants`: `*` for all of them. With `query` an API key goes into that
+    parameter of the query, else into the header.
+    """
+
+    url: str
+    tenants: Annotated[list[str], Meta(min_length=1)]
+    auth: ConnectionAuth = ConnectionAuth.NONE
+    header: str = "X-Api-Key"
+    query: str | None = None
+    username: str = ""
+    secret_file: str | None = None
+    secret_env: str | None = None
+    secret_credential: str | None = None
+
+
 class FileSettings(Section, frozen=True, kw_only=True):
     """`folder`: where definitions may read items from and write results to. Nowhere, where it is not set."""
 
@@ -154,6 +183,7 @@ class Settings(Section, frozen=True, kw_only=True):
     timer: TimerSettings = TimerSettings()
     tasks: TaskSettings = TaskSettings()
     http: HttpSettings = HttpSettings()
+    connections: dict[str, ConnectionSettings] = {}
     files: FileSettings = FileSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
     log: LogSettings = LogSettings()

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from daemon.configuration import FILE_BYTES, BadSettings, load_settings, parse_listen
-from daemon.settings import Section, Settings
+from daemon.settings import ConnectionAuth, ConnectionSettings, Section, Settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,7 +50,7 @@ def test_the_file_at_the_root_names_every_setting_under_a_comment() -> None:
     previous = ""
     named: set[tuple[str, str]] = set()
     for line in (ROOT / "engine.toml").read_text().splitlines():
-        if header := re.fullmatch(r"\[(\w+)\]", line):
+        if header := re.fullmatch(r"(?:# )?\[(\w+)(?:\.\w+)?\]", line):
             section = header[1]
         elif setting := re.match(r"(?:# )?(\w+) = ", line):
             assert previous.startswith("#") or setting[1] == "window_seconds", f"{setting[1]} has no comment"
@@ -58,9 +58,10 @@ def test_the_file_at_the_root_names_every_setting_under_a_comment() -> None:
         previous = line
     wanted = set()
     for field in msgspec.structs.fields(Settings):
-        assert isinstance(field.type, type)
-        assert issubclass(field.type, Section)
-        wanted |= {(field.name, setting.name) for setting in msgspec.structs.fields(field.type)}
+        kind = ConnectionSettings if field.name == "connections" else field.type
+        assert isinstance(kind, type)
+        assert issubclass(kind, Section)
+        wanted |= {(field.name, setting.name) for setting in msgspec.structs.fields(kind)}
     assert named == wanted
 
 
@@ -124,6 +125,105 @@ def test_values_are_taken_and_the_rest_keeps_its_defaults(write: Write) -> None:
     ],
 )
 def test_a_fault_is_named_with_its_line(write: Write, text: str, fault: str) -> None:
+    assert faults(write(text)) == [fault]
+
+
+CONNECTION = "[connections.shop]\nurl = 'https://shop.test/api'\ntenants = ['acme']\n"
+
+
+def test_connections_are_taken_by_name(write: Write) -> None:
+    settings = load_settings(
+        write(
+            CONNECTION
+            + "auth = 'bearer'\nsecret_file = '/s'\n[connections.'b.c-d']\nurl = 'http://b'\ntenants = ['*']\n"
+        )
+    )
+    assert settings.connections == {
+        "shop": ConnectionSettings(
+            url="https://shop.test/api", tenants=["acme"], auth=ConnectionAuth.BEARER, secret_file="/s"
+        ),
+        "b.c-d": ConnectionSettings(url="http://b", tenants=["*"]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("connections = 5\n", ":1: connections: must be a section, written [connections.NAME], not 5"),
+        ("[connections]\nshop = 5\n", ":2: [connections] shop: must be a section, written [connections.shop]"),
+        ("[connections.shop]\nurl = 'http://b'\n", ":1: [connections.shop]: needs tenants"),
+        ("[connections.shop]\ntenants = ['a']\n", ":1: [connections.shop]: needs url"),
+        (
+            "[connections.'a b']\nurl = 'http://b'\ntenants = ['*']\n",
+            ":1: [connections.'a b']: a name has 1 to 64 of the characters A-Z a-z 0-9 . _ -",
+        ),
+        (
+            "[connections.shop]\nurl = 'http://b'\ntenants = []\n",
+            ":3: [connections.shop] tenants: must be a list of length >= 1, not []",
+        ),
+        (
+            CONNECTION + "auth = 'digest'\n",
+            ":4: [connections.shop] auth: must be one of none, bearer, basic, api_key, not 'digest'",
+        ),
+        (
+            CONNECTION + "auth = 'bearer'\nsecret = 'hunter2'\n",
+            ":5: [connections.shop] secret: unknown setting; a secret does not stand in this file: use secret_file, "
+            "secret_env or secret_credential",
+        ),
+        (CONNECTION + "headr = 'X'\n", ":4: [connections.shop] headr: unknown setting; did you mean header?"),
+        (
+            "[connections.shop]\nurl = 'shop.test'\ntenants = ['*']\n",
+            ":2: [connections.shop] url: must start with http:// or https:// and a host, not 'shop.test'",
+        ),
+        (
+            "[connections.shop]\nurl = 'http://a:b@shop.test'\ntenants = ['*']\n",
+            ":2: [connections.shop] url: must not have a user in it: use auth and username",
+        ),
+        (
+            "[connections.shop]\nurl = 'http://shop.test?a=1'\ntenants = ['*']\n",
+            ":2: [connections.shop] url: must end with its path",
+        ),
+        (
+            "[connections.shop]\nurl = 'http://shöp.test'\ntenants = ['*']\n",
+            ":2: [connections.shop] url: must have its host as DNS has it (xn--...), not 'http://shöp.test'",
+        ),
+        (
+            "[connections.shop]\nurl = 'http://shop.test'\ntenants = ['*', 'a']\n",
+            ':3: [connections.shop] tenants: "*" is all of them; leave out either it or the others',
+        ),
+        (CONNECTION + "secret_env = 'S'\n", ":4: [connections.shop] secret_env: has no meaning without auth"),
+        (
+            CONNECTION + "auth = 'bearer'\n",
+            ":4: [connections.shop] auth: bearer needs a secret: one of secret_file, secret_env, secret_credential",
+        ),
+        (
+            CONNECTION + "auth = 'bearer'\nsecret_env = 'S'\nsecret_file = '/s'\n",
+            ":5: [connections.shop] secret_env: a secret comes from one place, and secret_file is set",
+        ),
+        (
+            CONNECTION + "auth = 'bearer'\nsecret_credential = '../s'\n",
+            ":5: [connections.shop] secret_credential: must be the name of a credential, not a path",
+        ),
+        (CONNECTION + "auth = 'basic'\nsecret_env = 'S'\n", ":4: [connections.shop] auth: basic needs a username"),
+        (
+            CONNECTION + "auth = 'basic'\nsecret_env = 'S'\nusername = 'a:b'\n",
+            ":6: [connections.shop] username: cannot have a colon in it: that is where the password begins",
+        ),
+        (
+            CONNECTION + "auth = 'bearer'\nsecret_env = 'S'\nusername = 'a'\n",
+            ":6: [connections.shop] username: is for auth = basic only",
+        ),
+        (
+            CONNECTION + "auth = 'bearer'\nsecret_env = 'S'\nquery = 'a'\n",
+            ":6: [connections.shop] query: is for auth = api_key only",
+        ),
+        (
+            CONNECTION + "auth = 'api_key'\nsecret_env = 'S'\nheader = 'a b'\n",
+            ":6: [connections.shop] header: 'a b' is not the name of a header",
+        ),
+    ],
+)
+def test_a_fault_of_a_connection_is_named_with_its_line(write: Write, text: str, fault: str) -> None:
     assert faults(write(text)) == [fault]
 
 
