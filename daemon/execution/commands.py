@@ -68,22 +68,34 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pulse(msgspec.Struct, kw_only=True):
-    """`beats`: when each task's worker was last heard of, at the earliest `since`. `probed`: tasks that Matching was
-    asked to expire."""
+    """`beats`: when each task last showed progress, `leases`: when its worker renewed only its lease, at the earliest
+    `since`. `details`: what the last heartbeat said. `probed`: tasks that Matching was asked to expire."""
 
     since: datetime
     beats: dict[int, datetime] = {}
+    leases: dict[int, datetime] = {}
+    details: dict[int, Raw] = {}
     probed: set[int] = set()
 
     def forget(self, tasks: list[int]) -> None:
         """They are over."""
         for task in tasks:
             self.beats.pop(task, None)
+            self.leases.pop(task, None)
+            self.details.pop(task, None)
             self.probed.discard(task)
 
     def heard(self, task: Task) -> datetime:
+        """When it last showed progress."""
         assert task.started_at is not None
         return max(task.started_at, self.beats.get(task.id, self.since))
+
+    def leased(self, task: Task) -> datetime:
+        """When its worker last said that it has it."""
+        return max(self.heard(task), self.leases.get(task.id, self.since))
+
+    def said(self, task: int) -> Raw | UnsetType:
+        return self.details.get(task, UNSET)
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,17 +197,23 @@ class CompleteTask(Command, frozen=True, kw_only=True):
 
 
 class FailTask(Command, frozen=True, kw_only=True):
+    """`details`: what its last heartbeat said."""
+
     task: int
     returns: int
     error: str
     cause: str
     retry_after_seconds: float | None = None
+    details: Raw | UnsetType = UNSET
 
 
 class ReturnTask(Command, frozen=True, kw_only=True):
+    """`details`: what its last heartbeat said."""
+
     task: int
     returns: int
     reason: str
+    details: Raw | UnsetType = UNSET
 
 
 class ExpireTask(Command, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from daemon.execution import fanout, nodes, tasks
 from daemon.execution.commands import Pulse
 from daemon.execution.state import Node, Run, Task, after
 from daemon.execution.step import Step
+from daemon.execution.timeouts import TIMEOUT, run_timeout_cause
 from daemon.language import Wait
 from enginekit.messages import events as ev
 from enginekit.messages.events import TaskKind, TimeoutKind
@@ -72,7 +73,7 @@ def _task_deadline(task: Task, pulse: Pulse) -> tuple[datetime, Due]:
     if task.heartbeat_seconds is not None:
         deadline = min(deadline, (after(heard, task.heartbeat_seconds), Due.HEARTBEAT), key=_moment)
     if task.lease_seconds is not None:
-        deadline = min(deadline, (after(heard, task.lease_seconds), Due.LEASE), key=_moment)
+        deadline = min(deadline, (after(pulse.leased(task), task.lease_seconds), Due.LEASE), key=_moment)
     return deadline
 
 
@@ -128,14 +129,15 @@ def _pass(step: Step, node: Node, at: datetime, due: Due, pulse: Pulse) -> None:
         case Due.START_TO_CLOSE:
             assert task is not None
             waited = tasks.seconds_since(task.started_at or task.queued_at, now)
-            tasks.time_out(step, node, task, TimeoutKind.START_TO_CLOSE, waited)
+            tasks.time_out(step, node, task, TimeoutKind.START_TO_CLOSE, waited, pulse.said(task.id))
         case Due.HEARTBEAT:
             assert task is not None
             waited = tasks.seconds_since(pulse.heard(task), now)
-            tasks.time_out(step, node, task, TimeoutKind.HEARTBEAT, waited)
+            tasks.time_out(step, node, task, TimeoutKind.HEARTBEAT, waited, pulse.said(task.id))
         case Due.LEASE:
             assert task is not None
-            tasks.give_back(step, node, task, f'the lease of worker "{task.worker}" lapsed')
+            lapsed = f'the lease of worker "{task.worker}" lapsed ({task.lease_seconds:g} s without a heartbeat)'
+            tasks.give_back(step, node, task, lapsed, pulse.said(task.id))
 
 
 def _fire(step: Step, node: Node, at: datetime) -> None:
@@ -153,13 +155,14 @@ def _fire(step: Step, node: Node, at: datetime) -> None:
 
 def _time_out_run(step: Step) -> None:
     run, now = step.run, step.env.now
-    waited = tasks.seconds_since(run.started_at, now)
+    cause = run_timeout_cause(run, step.env.definition)
     fanout.cancel_all(step, "the execution timed out")
     step.emit(
         ev.WorkflowTimedOut(
             id=step.next_id,
             time=now,
-            error="States.Timeout",
-            cause=f"the execution did not end within its {waited:.3f} seconds",
+            error=TIMEOUT,
+            cause=cause,
+            waited_seconds=tasks.seconds_since(run.started_at, now),
         )
     )

@@ -238,6 +238,7 @@ def _task_returned(run: Run, event: ev.TaskReturned) -> None:
     task.lease_seconds = None
     task.returns = event.times
     task.queued_at = event.time
+    _said(run.nodes[event.entry], event)
 
 
 def _end_task(run: Run, entry: int, task_id: int, how: ReportRefusal) -> Node:
@@ -263,11 +264,20 @@ def _task_completed(run: Run, event: ev.TaskCompleted) -> None:
 
 def _task_failed(run: Run, event: ev.TaskFailed) -> None:
     _use(run, event)
-    _end_task(run, event.entry, event.task, ReportRefusal.ALREADY_RECORDED).last_error = event.error
+    node = _end_task(run, event.entry, event.task, ReportRefusal.ALREADY_RECORDED)
+    node.last_error = event.error
+    _said(node, event)
 
 
 def _task_timed_out(run: Run, event: ev.TaskTimedOut) -> None:
-    _end_task(run, event.entry, event.task, ReportRefusal.TIMED_OUT).last_error = event.error
+    node = _end_task(run, event.entry, event.task, ReportRefusal.TIMED_OUT)
+    node.last_error = event.error
+    _said(node, event)
+
+
+def _said(node: Node, event: ev.TaskFailed | ev.TaskTimedOut | ev.TaskReturned) -> None:
+    if event.details is not UNSET:
+        node.details = bytes(event.details)
 
 
 def _task_canceled(run: Run, event: ev.TaskCanceled) -> None:

@@ -145,7 +145,8 @@ class Mapping(msgspec.Struct, kw_only=True):
 
 
 class Node(msgspec.Struct, kw_only=True):
-    """A state that a branch stands in. At most one of `task`, `fan`, `mapping`, `timer` and `retry_at` is set."""
+    """A state that a branch stands in. At most one of `task`, `fan`, `mapping`, `timer` and `retry_at` is set.
+    `details` is the JSON that the last heartbeat before this attempt said."""
 
     entry: int
     name: str
@@ -157,6 +158,7 @@ class Node(msgspec.Struct, kw_only=True):
     attempt: int = 1
     retries: dict[int, int] = {}
     last_error: str | None = None
+    details: bytes | None = None
     arguments: Payload | None = None
     result: Payload | None = None
     task: Task | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from daemon.execution import nodes
 from daemon.execution.commands import CompleteTask, FailTask, RecordOutcome, ReturnTask, StartTask
@@ -17,6 +17,7 @@ from daemon.execution.destination import destination_of
 from daemon.execution.state import Node, Run
 from daemon.execution.state import Task as Attempt
 from daemon.execution.step import Step
+from daemon.execution.timeouts import timeout_cause
 from daemon.execution.tokens import CALLBACK
 from daemon.execution.transient import is_transient
 from daemon.language import ResourceKind, StateError, Task, arguments, task_result, task_target, task_times
@@ -200,7 +201,7 @@ def complete(step: Step, command: CompleteTask) -> None:
 def report_failure(step: Step, command: FailTask) -> None:
     """Raises Refused."""
     node, task = reported(step.run, command.task, command.returns)
-    fail_task(step, node, task, command.error, command.cause, command.retry_after_seconds)
+    fail_task(step, node, task, command.error, command.cause, command.retry_after_seconds, said=command.details)
 
 
 def report_return(step: Step, command: ReturnTask) -> None:
@@ -210,7 +211,7 @@ def report_return(step: Step, command: ReturnTask) -> None:
         raise Refused(
             ErrorStatus.FAILED_PRECONDITION, "the token of $$.Task.Token completes or fails a task; nothing else"
         )
-    give_back(step, node, task, command.reason or "its worker gave it back")
+    give_back(step, node, task, command.reason or "its worker gave it back", command.details)
 
 
 def _was_run(step: Step, node: Node, task: Attempt, output: Raw, kept: Kept = NOTHING_KEPT) -> None:
@@ -284,7 +285,9 @@ def fail_task(
     cause: str,
     retry_after_seconds: float | None = None,
     kept: Kept = NOTHING_KEPT,
+    said: Raw | UnsetType = UNSET,
 ) -> None:
+    """`said`: by its last heartbeat."""
     step.emit(
         ev.TaskFailed(
             **step.about(node),
@@ -294,15 +297,20 @@ def fail_task(
             retry_after_seconds=retry_after_seconds,
             log=kept.log,
             usage=kept.usage,
+            details=_news(node, said),
         )
     )
     _retire(step, task)
     nodes.fail(step, node, step.state(node), error, cause, of_task=True, retry_after=retry_after_seconds or 0.0)
 
 
-def time_out(step: Step, node: Node, task: Attempt, kind: TimeoutKind, waited_seconds: float) -> None:
-    error, cause = _TIMEOUTS[kind]
-    cause = cause.format(waited=f"{waited_seconds:.3f}", queue=task.queue)
+def time_out(
+    step: Step, node: Node, task: Attempt, kind: TimeoutKind, waited_seconds: float, said: Raw | UnsetType = UNSET
+) -> None:
+    """One of its clocks ran out. `said`: by its last heartbeat."""
+    state = step.state(node)
+    assert isinstance(state, Task)
+    error, cause = timeout_cause(state, task, kind, waited_seconds)
     step.emit(
         ev.TaskTimedOut(
             **step.about(node),
@@ -311,32 +319,25 @@ def time_out(step: Step, node: Node, task: Attempt, kind: TimeoutKind, waited_se
             waited_seconds=waited_seconds,
             error=error,
             cause=cause,
+            details=_news(node, said),
         )
     )
     step.decision.removed.append(task.id)
     step.decision.canceled.append(task.id)
-    nodes.fail(step, node, step.state(node), error, cause)
+    nodes.fail(step, node, state, error, cause)
 
 
-_TIMEOUTS = {
-    TimeoutKind.SCHEDULE_TO_START: (
-        "States.Timeout",
-        'no worker took the task from queue "{queue}" within {waited} seconds',
-    ),
-    TimeoutKind.START_TO_CLOSE: ("States.Timeout", "the task did not end within {waited} seconds of its start"),
-    TimeoutKind.HEARTBEAT: ("States.HeartbeatTimeout", "the task sent no heartbeat for {waited} seconds"),
-}
-
-
-def give_back(step: Step, node: Node, task: Attempt, reason: str) -> None:
-    """The same attempt waits for another worker, a bounded number of times."""
+def give_back(step: Step, node: Node, task: Attempt, reason: str, said: Raw | UnsetType = UNSET) -> None:
+    """The same attempt waits for another worker, a bounded number of times. `said`: by its last heartbeat."""
     if task.returns >= step.env.defaults.returns:
         fail_task(
             step,
             node,
             task,
             WORKER_LOST,
-            f"{task.returns + 1} workers took the task and none ended it; the last time: {reason}",
+            f'queue "{task.queue}": {task.returns + 1} workers took the task and none ended it (at most '
+            f"{step.env.defaults.returns} returns are allowed: tasks.returns in engine.toml); the last time: {reason}",
+            said=said,
         )
         return
     step.emit(
@@ -345,9 +346,15 @@ def give_back(step: Step, node: Node, task: Attempt, reason: str) -> None:
             task=task.id,
             reason=reason,
             times=task.returns + 1,
+            details=_news(node, said),
         )
     )
     step.decision.returned.append(task.id)
+
+
+def _news(node: Node, said: Raw | UnsetType) -> Raw | UnsetType:
+    """What a heartbeat said, for the event that ends the attempt: only where an earlier one has not recorded it."""
+    return UNSET if said is UNSET or bytes(said) == node.details else said
 
 
 def seconds_since(moment: datetime, now: datetime) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import islice
 
+from msgspec import UNSET, Raw
+
 from daemon.execution.commands import Pulse
 from daemon.execution.deadlines import node_deadline
 from daemon.execution.state import Node, Run
@@ -40,6 +42,7 @@ def describe(run: Run, pulse: Pulse) -> DescribeWorkflowResult:
 def _node(node: Node, pulse: Pulse) -> NodeView:
     task, fan = node.task, node.fan
     deadline = node_deadline(node, pulse)
+    said = node.details if task is None else pulse.details.get(task.id, node.details)
     return NodeView(
         node=node.name,
         path=node.path,
@@ -52,6 +55,8 @@ def _node(node: Node, pulse: Pulse) -> NodeView:
         next_retry_at=node.retry_at,
         deadline=None if deadline is None else deadline[0],
         last_error=node.last_error,
+        heartbeat_at=None if task is None else pulse.beats.get(task.id),
+        heartbeat_details=UNSET if said is None else Raw(said),
         done=None if fan is None else len(fan.results),
         total=None if fan is None else fan.total,
     )

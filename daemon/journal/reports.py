@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import trio
+from msgspec import Raw, UnsetType
 
 from daemon.clock import moment
 from daemon.execution import tasks, tokens
@@ -22,7 +24,7 @@ from daemon.journal.live import LiveRun
 from daemon.journal.session import Session
 from daemon.links.interface import Request
 from enginekit.messages import calls
-from enginekit.messages.json import size
+from enginekit.messages.json import NULL, size
 from enginekit.messages.links import (
     LoadTask,
     LoadTaskResult,
@@ -34,6 +36,9 @@ from enginekit.messages.links import (
     TaskRef,
 )
 from enginekit.messages.status import ErrorStatus, Refused, ReportRefusal
+
+Said: TypeAlias = Raw | UnsetType
+"""A heartbeat's details."""
 
 HANDED_BYTES = 2 * 1024 * 1024
 """Of inputs, in one answer to a worker's poll; one task at least. What is beyond waits for the next poll."""
@@ -171,38 +176,43 @@ class Reports:
             idempotency_key=idempotency_key(live, node),
             lease_seconds=session.defaults.lease_seconds if task.lease_seconds is None else task.lease_seconds,
             heartbeat_seconds=task.heartbeat_seconds,
+            heartbeat_details=NULL if node.details is None else Raw(node.details),
         )
 
     def complete(self, request: Request, call: calls.CompleteTask) -> None:
         self._report(
-            request, call.token, lambda task, returns: CompleteTask(task=task, returns=returns, output=call.output)
+            request, call.token, lambda task, returns, _: CompleteTask(task=task, returns=returns, output=call.output)
         )
 
     def fail(self, request: Request, call: calls.FailTask) -> None:
         self._report(
             request,
             call.token,
-            lambda task, returns: FailTask(
+            lambda task, returns, said: FailTask(
                 task=task,
                 returns=returns,
                 error=call.error,
                 cause=call.cause,
                 retry_after_seconds=call.retry_after_seconds,
+                details=said,
             ),
         )
 
     def give_back(self, request: Request, call: calls.ReturnTask) -> None:
         self._report(
-            request, call.token, lambda task, returns: ReturnTask(task=task, returns=returns, reason=call.reason)
+            request,
+            call.token,
+            lambda task, returns, said: ReturnTask(task=task, returns=returns, reason=call.reason, details=said),
         )
 
-    def _report(self, request: Request, token: str, command: Callable[[int, int], Command]) -> None:
+    def _report(self, request: Request, token: str, command: Callable[[int, int, Said], Command]) -> None:
         session = self._session
         opened = tokens.open_token(session.token_key, request.caller.tenant, token)
 
         def act(live: LiveRun) -> None:
             try:
-                session.act(live, command(opened.task.event_id, opened.returns), request.caller.subject)
+                task_id = opened.task.event_id
+                session.act(live, command(task_id, opened.returns, self._said(live, task_id)), request.caller.subject)
             except Refused as refused:
                 session.answer(request, refused, live)
                 return
@@ -212,6 +222,12 @@ class Reports:
 
     def heartbeat(self, request: Request, call: calls.HeartbeatTask) -> None:
         """Renews the lease. Heartbeats are no events: after a restart every lease begins anew."""
+        if size(call.details) > calls.HEARTBEAT_BYTES:
+            raise Refused(
+                ErrorStatus.INVALID_ARGUMENT,
+                f"details: {size(call.details):,} bytes; at most {calls.HEARTBEAT_BYTES:,} are taken",
+                {"field": "details", "size_bytes": size(call.details), "limit_bytes": calls.HEARTBEAT_BYTES},
+            )
         session = self._session
         opened = tokens.open_token(session.token_key, request.caller.tenant, call.token)
 
@@ -225,10 +241,17 @@ class Reports:
                 else:
                     session.answer(request, calls.HeartbeatTaskResult(cancel_requested=True), live)
                 return
-            session.pulse(live).beats[task_id] = moment(session.clock.now())
+            pulse = session.pulse(live)
+            (pulse.beats if call.progress else pulse.leases)[task_id] = moment(session.clock.now())
+            if call.details != NULL:
+                pulse.details[task_id] = Raw(bytes(call.details))
             request.answer(calls.HeartbeatTaskResult(cancel_requested=False))
 
         session.when_live(opened.task.run, act, request.refuse)
+
+    def _said(self, live: LiveRun, task_id: int) -> Said:
+        """What the task's last heartbeat said, for the event that ends it."""
+        return self._session.pulses.get(live.run.ref.run_id, self._session.quiet).said(task_id)
 
     async def complete_many(self, request: Request, call: calls.CompleteTasks) -> None:
         """Each by itself, all in one answer."""
@@ -243,7 +266,8 @@ class Reports:
                     raise Refused(ErrorStatus.NOT_FOUND, "the task's execution is not there")
                 live.waiters -= 1
                 lives.append(live)
-                session.act(live, _completion(completion, opened), request.caller.subject)
+                said = self._said(live, opened.task.event_id)
+                session.act(live, _completion(completion, opened, said), request.caller.subject)
             except Refused as refused:
                 reason = refused.data.get("reason")
                 results.append(
@@ -258,7 +282,7 @@ class Reports:
         session.answer(request, calls.CompleteTasksResult(results=results), *lives)
 
 
-def _completion(completion: calls.TaskCompletion, opened: tokens.OpenedToken) -> Command:
+def _completion(completion: calls.TaskCompletion, opened: tokens.OpenedToken, said: Said) -> Command:
     task, returns = opened.task.event_id, opened.returns
     if completion.error is not None:
         return FailTask(
@@ -267,6 +291,7 @@ def _completion(completion: calls.TaskCompletion, opened: tokens.OpenedToken) ->
             error=completion.error,
             cause=completion.cause,
             retry_after_seconds=completion.retry_after_seconds,
+            details=said,
         )
     return CompleteTask(task=task, returns=returns, output=completion.output)
 

@@ -162,6 +162,8 @@ class NodeView(Result, frozen=True, kw_only=True, omit_defaults=True):
     next_retry_at: datetime | None = None
     deadline: datetime | None = None
     last_error: str | None = None
+    heartbeat_at: datetime | None = None
+    heartbeat_details: Raw | UnsetType = UNSET
     done: int | None = None
     total: int | None = None
 
@@ -272,7 +274,8 @@ class PollTask(Call, frozen=True, kw_only=True):
 
 
 class WorkerTask(Result, frozen=True, kw_only=True):
-    """One attempt, handed to a worker. `lease_seconds`: a heartbeat at least this often, or it goes to another."""
+    """One attempt, handed to a worker. `lease_seconds`: a heartbeat at least this often, or it goes to another.
+    `heartbeat_details`: what the last heartbeat said before this attempt, or before it was given back."""
 
     token: str
     workflow_id: str
@@ -285,6 +288,7 @@ class WorkerTask(Result, frozen=True, kw_only=True):
     idempotency_key: str
     lease_seconds: float
     heartbeat_seconds: float | None = None
+    heartbeat_details: Raw = NULL
 
 
 class PollTaskResult(Result, frozen=True, kw_only=True):
@@ -310,9 +314,17 @@ class ReturnTask(Call, frozen=True, kw_only=True):
     reason: Reason = ""
 
 
+HEARTBEAT_BYTES = 4096
+"""The longest `details` of a heartbeat: they are kept in memory for every task that runs."""
+
+
 class HeartbeatTask(Call, frozen=True, kw_only=True):
+    """Renews the lease and, unless `progress` is false, starts `HeartbeatSeconds` anew. `details` (at most
+    HEARTBEAT_BYTES; null: as before) are handed to the next attempt."""
+
     token: Token
     details: Raw = NULL
+    progress: bool = True
 
 
 class HeartbeatTaskResult(Result, frozen=True, kw_only=True):

@@ -129,6 +129,7 @@ class WorkflowFailed(Event, frozen=True, kw_only=True):
 class WorkflowTimedOut(Event, frozen=True, kw_only=True):
     error: str
     cause: str = ""
+    waited_seconds: float = 0.0
 
 
 class WorkflowCancelRequested(Event, frozen=True, kw_only=True):
@@ -226,11 +227,13 @@ class TaskCompleted(TaskEnded, frozen=True, kw_only=True):
 
 
 class TaskFailed(TaskEnded, frozen=True, kw_only=True):
-    """`retry_after_seconds`: the next attempt begins no sooner."""
+    """`retry_after_seconds`: the next attempt begins no sooner. `details`, here and below: what the last heartbeat
+    said, where that has not been recorded before."""
 
     error: str
     cause: str = ""
     retry_after_seconds: float | None = None
+    details: Payload = UNSET
 
 
 class TaskTimedOut(NodeEvent, frozen=True, kw_only=True):
@@ -239,6 +242,7 @@ class TaskTimedOut(NodeEvent, frozen=True, kw_only=True):
     waited_seconds: float
     error: str
     cause: str = ""
+    details: Payload = UNSET
 
 
 class TaskCanceled(NodeEvent, frozen=True, kw_only=True):
@@ -252,6 +256,7 @@ class TaskReturned(NodeEvent, frozen=True, kw_only=True):
     task: int
     reason: str
     times: int
+    details: Payload = UNSET
 
 
 class TaskRetryScheduled(NodeEvent, frozen=True, kw_only=True):
