@@ -89,6 +89,13 @@ class Client(Caller):
             )
         )
 
+    async def signal(
+        self, workflow_id: str, name: str, input: JSON | msgspec.Raw = None, *, run_id: str | None = None
+    ) -> None:
+        """Send a signal: a state `signal:NAME` of the execution takes it, now or when it comes to it. On disk when this
+        returns. Raises as `call` does."""
+        await self.call(calls.SignalWorkflow(workflow_id=workflow_id, run_id=run_id, name=name, input=_payload(input)))
+
     async def wait(self, workflow_id: str, run_id: str | None = None) -> calls.DescribeWorkflowResult:
         """The execution once it has closed; without `run_id` the run that is current now. Bound it with a cancel
         scope. Raises as `call` does."""
@@ -262,7 +269,7 @@ def _payload(value: JSON | msgspec.Raw) -> msgspec.Raw:
 def _identified(params: Call) -> Call:
     """With a request id, so that the daemon knows a repeat when it sees one."""
     if (
-        isinstance(params, calls.StartWorkflow | calls.CancelWorkflow | calls.TerminateWorkflow)
+        isinstance(params, calls.StartWorkflow | calls.SignalWorkflow | calls.CancelWorkflow | calls.TerminateWorkflow)
         and params.request_id is None
     ):
         return msgspec.structs.replace(params, request_id=uuid.uuid4().hex)

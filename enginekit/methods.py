@@ -24,6 +24,7 @@ RESULTS: dict[type[Call], type[Result]] = {
     calls.WaitWorkflow: calls.DescribeWorkflowResult,
     calls.ListWorkflows: calls.ListWorkflowsResult,
     calls.GetHistory: calls.GetHistoryResult,
+    calls.SignalWorkflow: calls.Acknowledged,
     calls.CancelWorkflow: calls.Acknowledged,
     calls.TerminateWorkflow: calls.Acknowledged,
     calls.PollTask: calls.PollTaskResult,
@@ -43,6 +44,7 @@ DECODERS: dict[type[Call], msgspec.json.Decoder[Result]] = {
 
 _SMALL_ANSWERS = (
     calls.StartWorkflow,
+    calls.SignalWorkflow,
     calls.CancelWorkflow,
     calls.TerminateWorkflow,
     calls.CompleteTask,
@@ -105,7 +107,12 @@ class Caller(ABC):
     @overload
     async def call(
         self,
-        params: calls.CancelWorkflow | calls.TerminateWorkflow | calls.CompleteTask | calls.FailTask | calls.ReturnTask,
+        params: calls.SignalWorkflow
+        | calls.CancelWorkflow
+        | calls.TerminateWorkflow
+        | calls.CompleteTask
+        | calls.FailTask
+        | calls.ReturnTask,
         *,
         timeout_seconds: float | None = None,
     ) -> calls.Acknowledged: ...

@@ -4,7 +4,7 @@ that may take.
 A token's `scope` claim is a space-separated string of these scopes; none implies another:
 
 - `read`: definitions, executions, histories, queues
-- `write`: register definitions; start, cancel and terminate executions
+- `write`: register definitions; start, signal, cancel and terminate executions
 - `work`: poll for tasks and report on them
 - `admin`: look into the daemon itself
 
@@ -99,6 +99,7 @@ METHODS: Final[dict[str, Method]] = {
         _history(calls.WaitWorkflow, calls.DescribeWorkflowResult, Scope.READ),
         _history(calls.ListWorkflows, calls.ListWorkflowsResult, Scope.READ),
         _history(calls.GetHistory, calls.GetHistoryResult, Scope.READ),
+        _history(calls.SignalWorkflow, calls.Acknowledged, Scope.WRITE, new_work=True),
         _history(calls.CancelWorkflow, calls.Acknowledged, Scope.WRITE),
         _history(calls.TerminateWorkflow, calls.Acknowledged, Scope.WRITE),
         Method(

@@ -39,6 +39,9 @@ _PATTERN = re.compile(r"Expected `str` matching regex (.*)")
 _PATTERNS: Final[dict[str, str]] = {
     repr(r"^[A-Za-z0-9._:@/-]+\Z"): "must be 1 to 255 characters of A-Z a-z 0-9 . _ : @ / -",
     repr(r"^~?[A-Za-z0-9._:@/-]+\Z"): "must be 1 to 255 characters of A-Z a-z 0-9 . _ : @ / -",
+    repr(
+        r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]*\Z"
+    ): "must be 1 to 255 characters of A-Z a-z 0-9 _ . : / -, as `signal:NAME` has",
     repr(r"^[^=]+="): "must be `key=value`",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from daemon.cli.output import compact, document, json_option, line, moment, table
+from daemon.cli.reading import read_input
 from daemon.cli.session import talk
 from enginekit.client import Client
 from enginekit.messages.calls import (
@@ -14,8 +15,10 @@ from enginekit.messages.calls import (
     ExecutionSummary,
     ListWorkflows,
     NodeView,
+    SignalWorkflow,
     TerminateWorkflow,
 )
+from enginekit.messages.json import NULL
 from enginekit.messages.status import ExecutionStatus
 
 PAGE = 1000
@@ -108,6 +111,21 @@ def _summary_row(execution: ExecutionSummary) -> tuple[str, ...]:
         moment(execution.closed_at),
         execution.error or "",
     )
+
+
+@click.command()
+@click.argument("workflow_id", metavar="ID")
+@click.argument("name")
+@click.option("--input", "input_", metavar="JSON|@FILE", help="What the signal carries; @- reads stdin. Default: null")
+@click.option("--run-id", help="A run of it; the latest without it.")
+@click.option("--request-id", help="The same request again changes nothing.")
+def signal(workflow_id: str, name: str, input_: str | None, run_id: str | None, request_id: str | None) -> None:
+    """Send a signal NAME: a state with the Resource `signal:NAME` takes it, now or when the execution comes to it."""
+    call = SignalWorkflow(
+        workflow_id=workflow_id, run_id=run_id, request_id=request_id, name=name, input=read_input(input_) or NULL
+    )
+    talk(lambda client: client.call(call))
+    line(f"{workflow_id}: signal {name} sent")
 
 
 @click.command()

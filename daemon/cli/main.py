@@ -15,6 +15,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "describe": ("executions:describe", "Show an execution and what runs in it now."),
     "list": ("executions:list_", "List executions, newest first."),
     "history": ("history:history", "Show an execution's events."),
+    "signal": ("executions:signal", "Send a signal to an execution."),
     "cancel": ("executions:cancel", "Ask an execution to end; its tasks are cancelled."),
     "terminate": ("executions:terminate", "End an execution at once."),
     "validate": ("validate:validate", "Check a definition and report every fault in it."),

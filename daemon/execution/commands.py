@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from enum import Enum
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -17,6 +18,7 @@ from daemon.language import Machine
 from enginekit.messages.events import Parent, ParentTask, PartStatus, TimeoutKind, Usage
 from enginekit.messages.json import JSON
 from enginekit.messages.links import RunRef
+from enginekit.messages.status import ExecutionStatus
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +37,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     open_branches: int = 1000
     distributed_concurrency: int = 1000
     step_children: int = 50
+    signals: int = 1000
+    """Signals that may wait in a run, and the bytes that they may have in all."""
+    signal_bytes: int = 4 * 1024 * 1024
 
 
 class TaskDefaults(msgspec.Struct, frozen=True, kw_only=True):
@@ -221,6 +226,51 @@ class ExpireTask(Command, frozen=True, kw_only=True):
 
     task: int
     waited_seconds: float
+
+
+class Signal(Command, frozen=True, kw_only=True):
+    name: str
+    input: Raw
+    request_id: str | None
+
+
+class ChildStarted(Command, frozen=True, kw_only=True):
+    """The child of this task is there."""
+
+    task: int
+    workflow_id: str
+    run_id: str
+    started_at: datetime
+
+
+class ChildFault(Enum):
+    """Why a child was not started."""
+
+    NO_SUCH_WORKFLOW = "no such workflow"
+    NAME_IN_USE = "name in use"
+
+
+class ChildNotStarted(Command, frozen=True, kw_only=True):
+    """It will not be there."""
+
+    task: int
+    fault: ChildFault
+    cause: str
+
+
+class ChildClosed(Command, frozen=True, kw_only=True):
+    task: int
+    workflow_id: str
+    run_id: str
+    workflow: str | None
+    status: ExecutionStatus
+    input: Raw
+    output: Raw
+    error: str | None
+    cause: str | None
+    usage: Usage | None
+    started_at: datetime
+    closed_at: datetime
 
 
 class Cancel(Command, frozen=True, kw_only=True):

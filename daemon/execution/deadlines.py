@@ -60,6 +60,8 @@ def node_deadline(node: Node, pulse: Pulse) -> tuple[datetime, Due] | None:
 def _task_deadline(task: Task, pulse: Pulse) -> tuple[datetime, Due]:
     if task.submitted_at is not None:
         return _callback_deadline(task, pulse)
+    if not task.kind.queued:
+        return after(task.queued_at, task.timeout_seconds), Due.START_TO_CLOSE
     if task.kind is TaskKind.NODE:
         if task.id not in pulse.probed:
             return after(task.queued_at, task.schedule_to_start_seconds), Due.PROBE

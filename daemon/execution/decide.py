@@ -7,9 +7,12 @@ asks for a `Proceed`.
 
 from __future__ import annotations
 
-from daemon.execution import deadlines, distributed, fanout, nodes, tasks
+from daemon.execution import children, deadlines, distributed, fanout, nodes, signals, tasks
 from daemon.execution.commands import (
     Cancel,
+    ChildClosed,
+    ChildNotStarted,
+    ChildStarted,
     Command,
     CompleteTask,
     Environment,
@@ -22,6 +25,7 @@ from daemon.execution.commands import (
     RecordOutcome,
     ResultsWritten,
     ReturnTask,
+    Signal,
     Start,
     StartTask,
     Terminate,
@@ -95,6 +99,14 @@ def decide(run: Run, command: Command, env: Environment) -> Decision:
             found = tasks.running(run, command.task)
             if found is not None and found[1].started_at is None:
                 tasks.time_out(step, *found, TimeoutKind.SCHEDULE_TO_START, command.waited_seconds)
+        case Signal():
+            signals.receive(step, command)
+        case ChildStarted():
+            children.started(step, command)
+        case ChildNotStarted():
+            children.not_started(step, command)
+        case ChildClosed():
+            children.closed(step, command)
         case Cancel():
             _cancel(step, command)
         case Terminate():

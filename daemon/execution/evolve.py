@@ -7,7 +7,7 @@ needs the old one replays it. An event that does not fit the state is a broken h
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -23,7 +23,17 @@ from daemon.execution.evolve_parts import (
     part_ended,
 )
 from daemon.execution.history import BrokenHistory, inline, payload_of
-from daemon.execution.state import REMEMBERED_TASKS, ROOT, Branch, Node, Payload, Run, Task
+from daemon.execution.state import (
+    REMEMBERED_SIGNALS,
+    REMEMBERED_TASKS,
+    ROOT,
+    Branch,
+    ChildRef,
+    Node,
+    Payload,
+    Run,
+    Task,
+)
 from enginekit.messages import events as ev
 from enginekit.messages.links import RunRef, TaskKind
 from enginekit.messages.status import ExecutionStatus, ReportRefusal
@@ -200,11 +210,17 @@ def _task_scheduled(run: Run, event: ev.TaskScheduled) -> None:
         heartbeat_seconds=event.heartbeat_seconds,
         callback_seconds=event.callback_seconds,
         destination=event.destination,
+        child_start=event.child,
     )
     run.tasks[event.id] = event.entry
 
 
-def _task(run: Run, event: ev.TaskStarted | ev.TaskReturned | ev.TaskSubmitted) -> Task:
+_AboutTask: TypeAlias = (
+    ev.TaskStarted | ev.TaskReturned | ev.TaskSubmitted | ev.ChildWorkflowStarted | ev.ChildWorkflowClosed
+)
+
+
+def _task(run: Run, event: _AboutTask) -> Task:
     task = run.nodes[event.entry].task
     if task is None or task.id != event.task:
         raise BrokenHistory(f"{type(event).__name__} {event.id} is about task {event.task}, which is not running")
@@ -223,9 +239,38 @@ def _use(run: Run, event: ev.TaskEnded) -> None:
         run.usage = event.usage if run.usage is None else run.usage.plus(event.usage)
 
 
+def _signal_received(run: Run, event: ev.SignalReceived) -> None:
+    run.signals.setdefault(event.name, []).append(Payload(event.id, inline(event.input).copy()))
+    if event.request_id is not None:
+        run.signal_requests.append(event.request_id)
+        del run.signal_requests[:-REMEMBERED_SIGNALS]
+
+
+def _taken(run: Run, task: Task | None, ref: int) -> Payload | None:
+    """The signal that the task has taken, where it waited for one: it is not kept any more."""
+    kept = run.signals.get(task.queue) if task is not None and task.kind is TaskKind.SIGNAL else None
+    if task is None or not kept or kept[0].event_id != ref:
+        return None
+    payload = kept.pop(0)
+    if not kept:
+        del run.signals[task.queue]
+    return payload
+
+
+def _child_started(run: Run, event: ev.ChildWorkflowStarted) -> None:
+    task = _task(run, event)
+    task.started_at = event.time
+    task.child = ChildRef(workflow_id=event.workflow_id, run_id=event.run_id)
+
+
+def _child_closed(run: Run, event: ev.ChildWorkflowClosed) -> None:
+    _task(run, event)
+
+
 def _task_submitted(run: Run, event: ev.TaskSubmitted) -> None:
     _use(run, event)
     task = _task(run, event)
+    _taken(run, task, event.output_ref)
     task.submitted_at = event.time
     task.worker = None
     task.lease_seconds = None
@@ -258,8 +303,9 @@ def _end_task(run: Run, entry: int, task_id: int, how: ReportRefusal) -> Node:
 def _task_completed(run: Run, event: ev.TaskCompleted) -> None:
     _use(run, event)
     task = run.nodes[event.entry].task
+    taken = _taken(run, task, event.output_ref)
     node = _end_task(run, event.entry, event.task, ReportRefusal.ALREADY_RECORDED)
-    node.result = payload_of(event.id, event.output, event.output_ref, task.input if task else None, node.input)
+    node.result = payload_of(event.id, event.output, event.output_ref, taken, task.input if task else None, node.input)
 
 
 def _task_failed(run: Run, event: ev.TaskFailed) -> None:
@@ -324,6 +370,9 @@ _APPLY: dict[type[ev.Event], Callable[[Run, Any], None]] = {
     ev.TaskFailed: _task_failed,
     ev.TaskTimedOut: _task_timed_out,
     ev.TaskCanceled: _task_canceled,
+    ev.SignalReceived: _signal_received,
+    ev.ChildWorkflowStarted: _child_started,
+    ev.ChildWorkflowClosed: _child_closed,
     ev.TaskReturned: _task_returned,
     ev.TaskRetryScheduled: _retry_scheduled,
     ev.TimerStarted: _timer_started,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
+from daemon.execution import tasks
 from daemon.execution.state import Branch, Fan, Node, child_key
 from daemon.execution.step import Step
 from daemon.language import Map, Parallel, arguments, map_concurrency, map_item_input, map_items
@@ -127,5 +128,4 @@ def _cancel_task(step: Step, node: Node, reason: str) -> None:
             reason=reason,
         )
     )
-    step.decision.canceled.append(task.id)
-    step.decision.removed.append(task.id)
+    tasks.abandon(step, task)

@@ -16,13 +16,16 @@ import msgspec
 from msgspec import Raw
 
 from daemon.language import Plan
-from enginekit.messages.events import Parent, ParentTask, Usage
+from enginekit.messages.events import ChildStart, Parent, ParentTask, Usage
 from enginekit.messages.json import JSON, decode
 from enginekit.messages.links import RunRef, TaskKind
 from enginekit.messages.status import ExecutionStatus, ReportRefusal
 
 ROOT = ""
 """The key of the root branch."""
+
+REMEMBERED_SIGNALS = 256
+"""How many signals' request ids a run remembers."""
 
 REMEMBERED_TASKS = 256
 """How many ended tasks of other processes' workers a run remembers, to tell a late worker why it was late."""
@@ -53,6 +56,13 @@ class Payload:
         return f"Payload({self.event_id}, {bytes(self.raw)!r})"
 
 
+class ChildRef(msgspec.Struct, frozen=True, kw_only=True):
+    """A child execution."""
+
+    workflow_id: str
+    run_id: str
+
+
 class Task(msgspec.Struct, kw_only=True):
     """One attempt that is scheduled or running. `id` is the id of its TaskScheduled. With `callback_seconds` it waits
     for its token after it was run (`submitted_at`)."""
@@ -76,6 +86,9 @@ class Task(msgspec.Struct, kw_only=True):
     callback_seconds: float | None = None
     submitted_at: datetime | None = None
     destination: str | None = None
+    child_start: ChildStart | None = None
+    child: ChildRef | None = None
+    """The child execution, once it is there."""
 
 
 class Fan(msgspec.Struct, kw_only=True):
@@ -214,6 +227,10 @@ class Run(msgspec.Struct, kw_only=True):
     """Map nodes with room for another iteration, in order."""
     mappings: dict[int, int] = {}
     """Entry of the node, by the id of its distributed Map's MapRunStarted."""
+    signals: dict[str, list[Payload]] = {}
+    """Signals that no task has taken yet, by name, oldest first."""
+    signal_requests: list[str] = []
+    """The request ids of the last signals: a repeat changes nothing."""
     ended_tasks: dict[int, ReportRefusal] = {}
     """Tasks of other processes' workers that ended lately, and what a later report is told."""
 

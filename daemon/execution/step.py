@@ -66,7 +66,8 @@ class Decision(msgspec.Struct, kw_only=True):
     again; `removed` ones are over, those in `canceled` without their worker knowing; `probes` have waited too long
     unless the daemon's Worker has them. `unfinished`: the step was cut short, Proceed. Of distributed Maps: `children`
     are runs to start, `stopped` runs to cancel (each by its Map, index and run_id), `results` are kept as rows, `files`
-    are to be read or written, and asked for again by every Proceed until that is reported.
+    are to be read or written, and asked for again by every Proceed until that is reported. `children_due`: tasks whose
+    child execution is to be started, or ended by this policy.
     """
 
     first_event_id: int
@@ -82,6 +83,7 @@ class Decision(msgspec.Struct, kw_only=True):
     stopped: list[tuple[int, int, str]] = []
     results: list[ItemResult] = []
     files: list[ReadItems | WriteResults] = []
+    children_due: dict[int, str] = {}
 
 
 class About(TypedDict):

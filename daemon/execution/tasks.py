@@ -11,18 +11,30 @@ from typing import NamedTuple
 
 from msgspec import UNSET, Raw, UnsetType
 
-from daemon.execution import nodes
+from daemon.execution import children, nodes, signals
 from daemon.execution.commands import CompleteTask, FailTask, RecordOutcome, ReturnTask, StartTask
 from daemon.execution.destination import destination_of
-from daemon.execution.state import Node, Run
+from daemon.execution.state import Node, Payload, Run
 from daemon.execution.state import Task as Attempt
 from daemon.execution.step import Step
 from daemon.execution.timeouts import timeout_cause
 from daemon.execution.tokens import CALLBACK
 from daemon.execution.transient import is_transient
-from daemon.language import ResourceKind, StateError, Task, arguments, task_result, task_target, task_times
+from daemon.language import (
+    ClosePolicy,
+    ExecutionMode,
+    ResourceKind,
+    StateError,
+    Task,
+    arguments,
+    child_call,
+    task_result,
+    task_target,
+    task_times,
+)
 from enginekit.messages import events as ev
 from enginekit.messages.events import TaskKind, TimeoutKind, Usage
+from enginekit.messages.json import JSON
 from enginekit.messages.status import ErrorStatus, Refused, ReportRefusal
 
 REFERENCE_TIMEOUT_SECONDS = 99_999_999.0
@@ -48,11 +60,18 @@ def schedule(step: Step, node: Node, state: Task) -> None:
     awaited = resource.wait_for_token
     scope = step.scope(node, task_id if awaited else None)
     raw = step.value(node.input)
-    queue, value = task_target(state, arguments(state, raw, scope))
+    kind = _KINDS[resource.kind]
+    child: ev.ChildStart | None = None
+    if kind is TaskKind.WORKFLOW:
+        queue = ""
+        child, value = _child(step, state, arguments(state, raw, scope))
+    else:
+        queue, value = task_target(state, arguments(state, raw, scope))
     times = task_times(state, raw, scope)
     inline, ref = step.place(value, node.arguments, node.input)
     timeout, to_start = env.defaults.timeout_seconds, env.defaults.schedule_to_start_seconds
-    if resource.arn:
+    if resource.arn or not kind.queued:
+        # A person who is to send a signal, and a whole execution, are not to be measured by what a call may take.
         timeout = to_start = REFERENCE_TIMEOUT_SECONDS
     step.emit(
         ev.TaskScheduled(
@@ -61,7 +80,7 @@ def schedule(step: Step, node: Node, state: Task) -> None:
             node=node.name,
             path=node.path,
             entry=node.entry,
-            kind=TaskKind.NODE if resource.kind is ResourceKind.NODE else TaskKind.ACTIVITY,
+            kind=kind,
             resource=resource.name,
             queue=queue,
             attempt=node.attempt,
@@ -72,10 +91,44 @@ def schedule(step: Step, node: Node, state: Task) -> None:
             schedule_to_start_seconds=_seconds(times.schedule_to_start_seconds, to_start),
             heartbeat_seconds=None if times.heartbeat_seconds is None else float(times.heartbeat_seconds),
             callback_seconds=_seconds(times.timeout_seconds, REFERENCE_TIMEOUT_SECONDS) if awaited else None,
-            destination=destination_of(resource.name, value) if resource.kind is ResourceKind.NODE else None,
+            destination=destination_of(resource.name, value) if kind is TaskKind.NODE else None,
+            child=child,
         )
     )
-    step.decision.scheduled.append(task_id)
+    if kind is TaskKind.WORKFLOW:
+        assert child is not None
+        step.decision.children_due[task_id] = child.policy
+    elif kind is TaskKind.SIGNAL:
+        assert node.task is not None
+        signals.take(step, node, node.task)
+    else:
+        step.decision.scheduled.append(task_id)
+
+
+_KINDS = {
+    ResourceKind.NODE: TaskKind.NODE,
+    ResourceKind.ACTIVITY: TaskKind.ACTIVITY,
+    ResourceKind.WORKFLOW: TaskKind.WORKFLOW,
+    ResourceKind.SIGNAL: TaskKind.SIGNAL,
+}
+
+
+def _child(step: Step, state: Task, args: JSON) -> tuple[ev.ChildStart, JSON]:
+    """What to start, and its input. Raises StateError."""
+    above = step.run.parent_task
+    if above is not None and above.depth >= children.DEPTH:
+        raise StateError(
+            children.TOO_DEEP, f"{state.where}: {above.depth} executions above this one are each the child of the next"
+        )
+    call = child_call(state, args)
+    waited = state.resource.execution is not ExecutionMode.START
+    return ev.ChildStart(
+        workflow=call.workflow,
+        version=call.version,
+        workflow_id=call.workflow_id,
+        waited=waited,
+        policy=(state.close_policy if waited else ClosePolicy.ABANDON).value,
+    ), call.input
 
 
 def _seconds(given: float | None, default: float) -> float:
@@ -186,7 +239,7 @@ def record_outcome(step: Step, command: RecordOutcome) -> None:
         fail_task(step, node, task, command.error, command.cause, command.retry_after_seconds, kept)
     else:
         assert isinstance(command.output, Raw)
-        _was_run(step, node, task, command.output, kept)
+        was_run(step, node, task, command.output, kept)
 
 
 def complete(step: Step, command: CompleteTask) -> None:
@@ -195,7 +248,7 @@ def complete(step: Step, command: CompleteTask) -> None:
     if command.returns == CALLBACK:
         _complete(step, node, task, command.output)
     else:
-        _was_run(step, node, task, command.output)
+        was_run(step, node, task, command.output)
 
 
 def report_failure(step: Step, command: FailTask) -> None:
@@ -214,25 +267,36 @@ def report_return(step: Step, command: ReturnTask) -> None:
     give_back(step, node, task, command.reason or "its worker gave it back", command.details)
 
 
-def _was_run(step: Step, node: Node, task: Attempt, output: Raw, kept: Kept = NOTHING_KEPT) -> None:
+def was_run(step: Step, node: Node, task: Attempt, output: Raw, kept: Kept = NOTHING_KEPT) -> None:
     """Its worker has done its part: that is the result, or else the wait for the token begins."""
     if task.callback_seconds is None:
         _complete(step, node, task, output, kept)
-        return
-    if _too_large(step, node, task, output, kept):
-        return
-    same = task.input.raw == output
+    elif not _too_large(step, node, task, output, kept):
+        same = task.input.raw == output
+        _submit(step, node, task, UNSET if same else output, task.input.event_id if same else 0, kept)
+
+
+def was_run_as(step: Step, node: Node, task: Attempt, held: Payload) -> None:
+    """The same, with a payload that an earlier event holds."""
+    if task.callback_seconds is None:
+        _end(step, node, task, UNSET, held.event_id, NOTHING_KEPT)
+    else:
+        _submit(step, node, task, UNSET, held.event_id, NOTHING_KEPT)
+
+
+def _submit(step: Step, node: Node, task: Attempt, output: Raw | UnsetType, ref: int, kept: Kept) -> None:
     step.emit(
         ev.TaskSubmitted(
             **step.about(node),
             task=task.id,
             log=kept.log,
             usage=kept.usage,
-            output=UNSET if same else output,
-            output_ref=task.input.event_id if same else 0,
+            output=output,
+            output_ref=ref,
         )
     )
-    step.decision.removed.append(task.id)
+    if task.kind.queued:
+        step.decision.removed.append(task.id)
 
 
 def _too_large(step: Step, node: Node, task: Attempt, output: Raw, kept: Kept) -> bool:
@@ -246,11 +310,14 @@ def _too_large(step: Step, node: Node, task: Attempt, output: Raw, kept: Kept) -
 
 
 def _complete(step: Step, node: Node, task: Attempt, output: Raw, kept: Kept = NOTHING_KEPT) -> None:
+    if not _too_large(step, node, task, output, kept):
+        same = task.input.raw == output
+        _end(step, node, task, UNSET if same else output, task.input.event_id if same else 0, kept)
+
+
+def _end(step: Step, node: Node, task: Attempt, output: Raw | UnsetType, ref: int, kept: Kept) -> None:
     state = step.state(node)
     assert isinstance(state, Task)
-    if _too_large(step, node, task, output, kept):
-        return
-    same = task.input.raw == output
     step.emit(
         ev.TaskCompleted(
             id=step.next_id,
@@ -261,8 +328,8 @@ def _complete(step: Step, node: Node, task: Attempt, output: Raw, kept: Kept = N
             task=task.id,
             log=kept.log,
             usage=kept.usage,
-            output=UNSET if same else output,
-            output_ref=task.input.event_id if same else 0,
+            output=output,
+            output_ref=ref,
         )
     )
     _retire(step, task)
@@ -272,9 +339,20 @@ def _complete(step: Step, node: Node, task: Attempt, output: Raw, kept: Kept = N
 
 def _retire(step: Step, task: Attempt) -> None:
     """It has ended: it waits in no queue any more, and a worker that still runs it while its token came is told."""
+    if not task.kind.queued:
+        return
     step.decision.removed.append(task.id)
     if task.callback_seconds is not None and task.submitted_at is None:
         step.decision.canceled.append(task.id)
+
+
+def abandon(step: Step, task: Attempt) -> None:
+    """It was given up: whoever runs it is told, a child execution by its policy."""
+    if task.kind.queued:
+        step.decision.removed.append(task.id)
+        step.decision.canceled.append(task.id)
+    elif task.child_start is not None and task.submitted_at is None:
+        step.decision.children_due[task.id] = task.child_start.policy
 
 
 def fail_task(
@@ -322,8 +400,7 @@ def time_out(
             details=_news(node, said),
         )
     )
-    step.decision.removed.append(task.id)
-    step.decision.canceled.append(task.id)
+    abandon(step, task)
     nodes.fail(step, node, state, error, cause)
 
 

@@ -50,7 +50,7 @@ def _node(node: Node, pulse: Pulse) -> NodeView:
         state=_doing(node),
         entered_at=node.entered_at,
         attempt=node.attempt,
-        queue=None if task is None else task.queue,
+        queue=None if task is None else task.queue or None,
         worker=None if task is None else task.worker,
         next_retry_at=node.retry_at,
         deadline=None if deadline is None else deadline[0],
@@ -59,17 +59,22 @@ def _node(node: Node, pulse: Pulse) -> NodeView:
         heartbeat_details=UNSET if said is None else Raw(said),
         done=None if fan is None else len(fan.results),
         total=None if fan is None else fan.total,
+        child_workflow_id=None if task is None or task.child is None else task.child.workflow_id,
+        child_run_id=None if task is None or task.child is None else task.child.run_id,
     )
 
 
 def _doing(node: Node) -> str:
-    """`waiting` (a timer), `backing_off` (a retry), `queued`, `awaiting_token` or `running` (a task or branches)."""
+    """`waiting` (a timer), `backing_off` (a retry), `queued`, `awaiting_token`, `awaiting_signal` (`queue` is
+    its name) or `running` (a task, a child execution or branches)."""
     if node.timer is not None:
         return "waiting"
     if node.retry_at is not None:
         return "backing_off"
     if node.task is not None and node.task.submitted_at is not None:
         return "awaiting_token"
+    if node.task is not None and node.task.kind is TaskKind.SIGNAL:
+        return "awaiting_signal"
     if node.task is not None and node.task.kind is TaskKind.ACTIVITY and node.task.started_at is None:
         return "queued"
     return "running"

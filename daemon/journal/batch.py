@@ -151,6 +151,8 @@ class Gathering:
         self.unfinished: list[LiveRun] = []
         self.stopped: list[tuple[LiveRun, int, bytes]] = []
         """Runs with a Map that is over, the Map, and what is to be canceled of it."""
+        self.obliged: list[tuple[RunRef, int]] = []
+        """Runs, and their effects about a child or a parent that are to be delivered."""
         self.held: list[tuple[str, str]] = []
         """Names that other starts wait for."""
 

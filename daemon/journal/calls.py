@@ -8,7 +8,7 @@ import trio
 from msgspec import Raw
 
 from daemon.clock import millis, moment
-from daemon.execution.commands import Cancel, Command, Terminate
+from daemon.execution.commands import Cancel, Command, Signal, Terminate
 from daemon.execution.view import describe
 from daemon.journal.definitions import definition_text
 from daemon.journal.live import LiveRun
@@ -145,6 +145,14 @@ class ExecutionCalls:
         )
 
     # --- changing -----------------------------------------------------------------------------------------------
+
+    def signal(self, request: Request, call: calls.SignalWorkflow) -> None:
+        self._change(
+            request,
+            call.workflow_id,
+            call.run_id,
+            Signal(name=call.name, input=call.input, request_id=call.request_id),
+        )
 
     def cancel(self, request: Request, call: calls.CancelWorkflow) -> None:
         self._change(request, call.workflow_id, call.run_id, Cancel(reason=call.reason, request_id=call.request_id))

@@ -23,6 +23,7 @@ from daemon.execution.state import Run
 from daemon.execution.step import Child, Decision
 from daemon.execution.tasks import seconds_since
 from daemon.journal.batch import PROCEED, Answer, Gathering, PendingWrite
+from daemon.journal.children import CHILD_EFFECT, NOTICE_EFFECT, Children
 from daemon.journal.committer import Committer
 from daemon.journal.definitions import Definitions
 from daemon.journal.finding import Finder
@@ -34,7 +35,7 @@ from daemon.journal.outbox import Outbox
 from daemon.journal.starting import Starts
 from daemon.journal.stepping import Stepper
 from daemon.journal.waiting import Waiters
-from daemon.language import Machine, processor_of
+from daemon.language import ClosePolicy, Machine, processor_of
 from daemon.links.interface import Request
 from daemon.links.table import Links
 from daemon.metrics import Metrics
@@ -106,6 +107,7 @@ class Session:
         self.held: dict[tuple[str, str], trio.Event] = {}
         """Names that a start or a registration is under way for."""
         self.starts = Starts(self)
+        self.children = Children(self)
         self.finder = Finder(store, definitions, self.runs, len(self.epochs), nursery)
         self.when_live = self.finder.when_live
         self.matching: Outbox[ToMatching] = Outbox(links.matching, RefillQueues())
@@ -134,6 +136,7 @@ class Session:
         self.nursery.start_soon(self.committer.run)
         self.nursery.start_soon(self.waiters.run)
         self.nursery.start_soon(self.stepper.run)
+        self.nursery.start_soon(self.children.run)
         for outbox in (self.matching, self.worker, self.timer):
             self.nursery.start_soon(outbox.run)
         self.worker.put(ReportAgain())
@@ -150,7 +153,12 @@ class Session:
         for effect in proceeding:
             self.when_live(effect.run, self.stepper.add, self._log_lost)
         for effect in found:
-            if effect.effect.kind == STOP:
+            kind, number = effect.effect.kind, effect.effect.event_id
+            if kind in (CHILD_EFFECT, NOTICE_EFFECT):
+                policy = ClosePolicy(effect.effect.data.decode()) if kind == CHILD_EFFECT else None
+                self.children.add(effect.run, number, policy)
+                self.children.due(effect.run, number)
+            elif kind == STOP:
                 self.mappings.stop(effect.run, self.shard(effect.run), -effect.effect.event_id, effect.effect.data)
 
     def end(self) -> None:
@@ -352,8 +360,25 @@ class Session:
             batch.stopped.append((live, mapping, data))
         for child in decision.children:
             self._start_child(live, child)
-        if run.status.closed and live.parent is not None:
-            self.mappings.closed(live)
+        for task_id, policy in decision.children_due.items():
+            self._oblige(live, pending, -task_id, CHILD_EFFECT, ClosePolicy(policy))
+        if run.status.closed and decision.events:
+            if live.parent is not None:
+                self.mappings.closed(live)
+            if run.parent_task is not None:
+                self._oblige(live, pending, run.last_event_id, NOTICE_EFFECT, None)
+
+    def _oblige(self, live: LiveRun, pending: PendingWrite, number: int, kind: str, policy: ClosePolicy | None) -> None:
+        """The commit obliges us to see to a child, or a parent. What was to be looked at before is looked at again."""
+        ref = live.run.ref
+        if not self.children.outstanding(ref, number):
+            self.children.add(ref, number, policy)
+            if number in pending.effects_removed:
+                pending.effects_removed.remove(number)
+            else:
+                data = b"" if policy is None else policy.value.encode()
+                pending.effects_added.append(Effect(event_id=number, kind=kind, data=data))
+        self.committer.gathering.obliged.append((ref, number))
 
     # --- releasing ----------------------------------------------------------------------------------------------
 
@@ -409,6 +434,8 @@ class Session:
                 self.metrics.execution_closed(live.run.status)
         for live in batch.unfinished:
             self.stepper.add(live)
+        for ref, number in batch.obliged:
+            self.children.due(ref, number)
         for live, mapping, data in batch.stopped:
             self.mappings.stop(live.run.ref, live.shard, mapping, data)
         batch.committed.set()

@@ -6,6 +6,7 @@ definition is parsed and compiled once (`parse_definition`) and then only evalua
 
 from __future__ import annotations
 
+from daemon.language.child import NAME_IN_USE, NO_SUCH_MACHINE, ChildCall, child_call
 from daemon.language.definition import (
     Catcher,
     Choice,
@@ -47,15 +48,27 @@ from daemon.language.evaluate import (
 )
 from daemon.language.evaluation import Meter, Scope
 from daemon.language.parse import parse_definition
-from daemon.language.resource import BadResource, Resource, ResourceKind, parse_resource
+from daemon.language.resource import (
+    BadResource,
+    ClosePolicy,
+    ExecutionMode,
+    Resource,
+    ResourceKind,
+    parse_resource,
+)
 from daemon.language.retry import caught_output, caught_variables, matching_catcher, matching_retrier, retry_delay
 
 __all__ = [
+    "NAME_IN_USE",
+    "NO_SUCH_MACHINE",
     "BadResource",
     "Catcher",
+    "ChildCall",
     "Choice",
     "Chosen",
+    "ClosePolicy",
     "Definition",
+    "ExecutionMode",
     "Fail",
     "Fault",
     "InvalidDefinition",
@@ -81,6 +94,7 @@ __all__ = [
     "assigned",
     "caught_output",
     "caught_variables",
+    "child_call",
     "choose",
     "failure",
     "item_input",

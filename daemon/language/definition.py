@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple, TypeAlias
 import msgspec
 
 from daemon.language.evaluation import Evaluation, Expression
-from daemon.language.resource import Resource
+from daemon.language.resource import ClosePolicy, Resource
 from enginekit.messages.json import JSON
 
 
@@ -131,6 +131,7 @@ class Task(_Fallible, frozen=True, kw_only=True):
     schedule_to_start: int | None = None
     priority: int = 0
     task_queue: str | None = None
+    close_policy: ClosePolicy = ClosePolicy.CANCEL
 
 
 class ChoiceRule(msgspec.Struct, frozen=True, kw_only=True):

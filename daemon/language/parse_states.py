@@ -35,7 +35,7 @@ from daemon.language.parse_fields import (
     transition,
 )
 from daemon.language.parse_map import Nested, parse_map
-from daemon.language.parse_task import parse_resource_field
+from daemon.language.parse_task import close_policy, parse_resource_field
 from daemon.language.state_fields import check_names
 from daemon.language.timestamps import parse_timestamp
 from enginekit.messages.json import JSON
@@ -109,6 +109,7 @@ def _task(fields: Fields, name: str, graph: Graph) -> Task | None:
     queue = fields.text("TaskQueue")
     if queue is not None and not 0 < len(queue) <= 255:
         fields.fault("TaskQueue", "the name of a task queue has from 1 to 255 characters")
+    policy = close_policy(fields)
     if fields.object("Credentials") is not None:
         fields.findings.warn(fields.path("Credentials"), "has no meaning here and is not used")
     input_path = selection(fields, "InputPath")
@@ -143,6 +144,7 @@ def _task(fields: Fields, name: str, graph: Graph) -> Task | None:
         schedule_to_start=schedule_to_start,
         priority=priority or 0,
         task_queue=queue,
+        close_policy=policy,
     )
 
 

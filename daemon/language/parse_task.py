@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import msgspec
 
+from daemon.language.child import FIELDS as START_FIELDS
+from daemon.language.child import machine_name
 from daemon.language.fields import Fields
 from daemon.language.query import is_query
-from daemon.language.resource import BadResource, Resource, ResourceKind, function_name, parse_resource
+from daemon.language.resource import (
+    BadResource,
+    ClosePolicy,
+    ExecutionMode,
+    Resource,
+    ResourceKind,
+    function_name,
+    parse_resource,
+)
 
 
 def parse_resource_field(fields: Fields) -> Resource | None:
@@ -21,12 +31,9 @@ def parse_resource_field(fields: Fields) -> Resource | None:
     except BadResource as error:
         fields.fault("Resource", str(error))
         return None
-    if resource.kind is ResourceKind.WORKFLOW:
-        fields.fault("Resource", "child workflows are not available in this version")
-        return None
-    if resource.kind is ResourceKind.SIGNAL:
-        fields.fault("Resource", "signals are not available in this version")
-        return None
+    _check_beside(fields, resource)
+    if resource.execution is not None and resource.arn:
+        return _started(fields, resource)
     if resource.lambda_invoke:
         return _invoked(fields, resource)
     if resource.integration:
@@ -39,6 +46,60 @@ def parse_resource_field(fields: Fields) -> Resource | None:
         hint = fields.findings.suggest(resource.name, [*sorted(installed), "activity:NAME"])
         fields.fault("Resource", f'no node type "{resource.name}" is installed{hint}')
         return None
+    return resource
+
+
+def _check_beside(fields: Fields, resource: Resource) -> None:
+    """Fields that go with some resources only."""
+    if resource.kind in (ResourceKind.WORKFLOW, ResourceKind.SIGNAL):
+        for name in ("TaskQueue", "Priority", "ScheduleToStartSeconds"):
+            if name in fields:
+                fields.fault(name, "has no meaning here: no worker runs this task")
+        if not resource.wait_for_token and not resource.arn:
+            for name in ("HeartbeatSeconds", "HeartbeatSecondsPath"):
+                if name in fields:
+                    fields.fault(name, "has no meaning here: nobody sends heartbeats for this task; use TimeoutSeconds")
+    if "ParentClosePolicy" in fields and (
+        resource.execution in (None, ExecutionMode.START) or resource.kind is not ResourceKind.WORKFLOW
+    ):
+        fields.fault("ParentClosePolicy", "goes with a child execution that is waited for")
+
+
+def close_policy(fields: Fields) -> ClosePolicy:
+    """ParentClosePolicy: what becomes of the child when nobody waits for it any more."""
+    text = fields.text("ParentClosePolicy")
+    if text is None:
+        return ClosePolicy.CANCEL
+    try:
+        return ClosePolicy(text)
+    except ValueError:
+        known = [policy.value for policy in ClosePolicy]
+        fields.fault("ParentClosePolicy", f"must be one of {', '.join(known)}{fields.findings.suggest(text, known)}")
+        return ClosePolicy.CANCEL
+
+
+def _started(fields: Fields, resource: Resource) -> Resource | None:
+    """What can be known of startExecution's arguments before it runs."""
+    field = "Arguments" if fields.jsonata else "Parameters"
+    given = fields.values.get(field)
+    if fields.jsonata and isinstance(given, str):
+        return resource
+    if not isinstance(given, dict) or not ("StateMachineArn" in given or "StateMachineArn.$" in given):
+        if field not in fields or isinstance(given, dict) or fields.jsonata:
+            fields.fault(field, "startExecution needs StateMachineArn, the workflow to start")
+        return None
+    for name in given:
+        if name.removesuffix(".$") not in START_FIELDS:
+            fields.fault(
+                f"{field}.{name}", f"startExecution has no such field{fields.findings.suggest(name, START_FIELDS)}"
+            )
+    written = given.get("StateMachineArn", "")
+    if "StateMachineArn" in given and not (fields.jsonata and isinstance(written, str) and is_query(written)):
+        machine = machine_name(written) if isinstance(written, str) else None
+        if machine is None:
+            fields.fault(f"{field}.StateMachineArn", "does not name a workflow")
+            return None
+        return msgspec.structs.replace(resource, name=machine[0])
     return resource
 
 

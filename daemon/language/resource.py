@@ -35,6 +35,27 @@ class ResourceKind(str, Enum):
     """A signal that arrives."""
 
 
+class ExecutionMode(str, Enum):
+    """How a task goes about a child execution."""
+
+    RUN = "RUN"
+    """`workflow:NAME`: its arguments are the child's input, the child's output is its result."""
+    START = "START"
+    """startExecution: starts it and goes on; nobody's child."""
+    SYNC = "SYNC"
+    """startExecution.sync: waits for it; tells of it as DescribeExecution does, with its output as a text."""
+    SYNC_JSON = "SYNC_JSON"
+    """startExecution.sync:2: the same, with its output as JSON."""
+
+
+class ClosePolicy(str, Enum):
+    """What becomes of a child execution that nobody waits for any more."""
+
+    CANCEL = "CANCEL"
+    TERMINATE = "TERMINATE"
+    ABANDON = "ABANDON"
+
+
 class Resource(msgspec.Struct, frozen=True, kw_only=True):
     """A parsed `Resource`.
 
@@ -52,6 +73,7 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     arn: bool = False
     lambda_invoke: bool = False
     integration: bool = False
+    execution: ExecutionMode | None = None
 
 
 class BadResource(ValueError):
@@ -68,7 +90,8 @@ def parse_resource(text: str) -> Resource:
     if colon and prefix in _PREFIXES:
         if not _QUEUE.fullmatch(rest):
             raise BadResource(f'"{text}" needs a name after "{prefix}:" (letters, digits and _ . : / -)')
-        return Resource(text=text, name=rest, kind=_PREFIXES[prefix], queue=rest, wait_for_token=token)
+        mode = ExecutionMode.RUN if prefix == "workflow" else None
+        return Resource(text=text, name=rest, kind=_PREFIXES[prefix], queue=rest, wait_for_token=token, execution=mode)
     if not _NAME.fullmatch(name):
         raise BadResource(f'"{text}" is neither an ARN nor a name like "http", "activity:NAME" or "ai:openai"')
     return Resource(text=text, name=name, kind=ResourceKind.NODE, queue=name, wait_for_token=token)
@@ -78,6 +101,13 @@ _PREFIXES: Final = {
     "activity": ResourceKind.ACTIVITY,
     "workflow": ResourceKind.WORKFLOW,
     "signal": ResourceKind.SIGNAL,
+}
+
+
+_EXECUTIONS: Final = {
+    "states:startExecution": ExecutionMode.START,
+    "states:startExecution.sync": ExecutionMode.SYNC,
+    "states:startExecution.sync:2": ExecutionMode.SYNC_JSON,
 }
 
 
@@ -124,8 +154,13 @@ def _integration(text: str, what: str, token: bool) -> Resource:
         return Resource(
             text=text, name="", kind=ResourceKind.ACTIVITY, queue="", wait_for_token=token, arn=True, lambda_invoke=True
         )
-    if what in ("states:startExecution", "states:startExecution.sync", "states:startExecution.sync:2"):
-        return Resource(text=text, name="", kind=ResourceKind.WORKFLOW, queue="", wait_for_token=token, arn=True)
+    if what in _EXECUTIONS:
+        mode = _EXECUTIONS[what]
+        if token and mode is not ExecutionMode.START:
+            raise BadResource(f'"{text}" waits for the execution; it cannot wait for a task token as well')
+        return Resource(
+            text=text, name="", kind=ResourceKind.WORKFLOW, queue="", wait_for_token=token, arn=True, execution=mode
+        )
     if not _INTEGRATION.fullmatch(what):
         raise BadResource(f'"{text}" is not of the form arn:aws:states:::SERVICE:ACTION')
     return Resource(

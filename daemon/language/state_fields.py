@@ -17,6 +17,7 @@ _TASK = (
     "TaskQueue",
     "ScheduleToStartSeconds",
     "Priority",
+    "ParentClosePolicy",
 )
 _MAP = (
     "ItemSelector",

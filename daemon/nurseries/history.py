@@ -166,6 +166,7 @@ def _table(session: Session) -> dict[type[Call], Answer]:
         calls.WaitWorkflow: executions.wait,
         calls.GetHistory: executions.history,
         calls.ListWorkflows: executions.list,
+        calls.SignalWorkflow: executions.signal,
         calls.CancelWorkflow: executions.cancel,
         calls.TerminateWorkflow: executions.terminate,
         calls.RegisterWorkflow: definitions.register,

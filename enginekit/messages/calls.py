@@ -166,6 +166,8 @@ class NodeView(Result, frozen=True, kw_only=True, omit_defaults=True):
     heartbeat_details: Raw | UnsetType = UNSET
     done: int | None = None
     total: int | None = None
+    child_workflow_id: str | None = None
+    child_run_id: str | None = None
 
 
 class DescribeWorkflowResult(Result, frozen=True, kw_only=True):
@@ -243,6 +245,16 @@ class GetHistoryResult(Result, frozen=True, kw_only=True):
     events: list[Raw]
     next_after_id: int
     closed: bool
+
+
+class SignalWorkflow(Call, frozen=True, kw_only=True):
+    """Kept until a state `signal:NAME` takes it. The same `request_id` again changes nothing."""
+
+    workflow_id: RunName
+    run_id: Id | None = None
+    request_id: Id | None = None
+    name: Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]*\Z")]
+    input: Raw = NULL
 
 
 class CancelWorkflow(Call, frozen=True, kw_only=True):

@@ -18,6 +18,8 @@ from typing import TypeAlias
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from enginekit.messages.status import ExecutionStatus
+
 Payload: TypeAlias = Raw | UnsetType
 
 
@@ -30,10 +32,18 @@ class TimeoutKind(str, Enum):
 
 
 class TaskKind(str, Enum):
-    """Who runs it: the daemon's own Worker, or whoever polls its queue from another process."""
+    """Who completes it: the daemon's own Worker, whoever polls its queue from another process, a child execution, or a
+    signal (whose name is the task's `queue`)."""
 
     NODE = "node"
     ACTIVITY = "activity"
+    WORKFLOW = "workflow"
+    SIGNAL = "signal"
+
+    @property
+    def queued(self) -> bool:
+        """Whether its tasks wait in a task queue for a worker."""
+        return self is TaskKind.NODE or self is TaskKind.ACTIVITY
 
 
 class PartStatus(str, Enum):
@@ -77,6 +87,17 @@ class ParentTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     run_id: str
     task: int
     depth: int
+
+
+class ChildStart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Which workflow a task is to start. `workflow_id`: the definition's own name for it; `waited`: the task ends with
+    it; `policy` is what becomes of it when nobody waits for it any more (CANCEL, TERMINATE, ABANDON)."""
+
+    workflow: str
+    version: int | None = None
+    workflow_id: str | None = None
+    waited: bool = True
+    policy: str = "CANCEL"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=True, omit_defaults=True, gc=False):
@@ -130,6 +151,14 @@ class WorkflowTimedOut(Event, frozen=True, kw_only=True):
     error: str
     cause: str = ""
     waited_seconds: float = 0.0
+
+
+class SignalReceived(Event, frozen=True, kw_only=True):
+    """Kept until a task that waits for a signal of this name takes it: its end refers to this event."""
+
+    name: str
+    input: Payload
+    request_id: str | None = None
 
 
 class WorkflowCancelRequested(Event, frozen=True, kw_only=True):
@@ -195,6 +224,7 @@ class TaskScheduled(NodeEvent, frozen=True, kw_only=True):
     heartbeat_seconds: float | None = None
     callback_seconds: float | None = None
     destination: str | None = None
+    child: ChildStart | None = None
 
 
 class TaskEnded(NodeEvent, frozen=True, kw_only=True, tag=True):
@@ -243,6 +273,23 @@ class TaskTimedOut(NodeEvent, frozen=True, kw_only=True):
     error: str
     cause: str = ""
     details: Payload = UNSET
+
+
+class ChildWorkflowStarted(NodeEvent, frozen=True, kw_only=True):
+    """The execution that the task asked for is there."""
+
+    task: int
+    workflow_id: str
+    run_id: str
+
+
+class ChildWorkflowClosed(NodeEvent, frozen=True, kw_only=True):
+    """It has closed; the task's own end follows."""
+
+    task: int
+    workflow_id: str
+    run_id: str
+    status: ExecutionStatus
 
 
 class TaskCanceled(NodeEvent, frozen=True, kw_only=True):
@@ -371,6 +418,7 @@ AnyEvent: TypeAlias = (
     | WorkflowSucceeded
     | WorkflowFailed
     | WorkflowTimedOut
+    | SignalReceived
     | WorkflowCancelRequested
     | WorkflowCanceled
     | WorkflowTerminated
@@ -383,6 +431,8 @@ AnyEvent: TypeAlias = (
     | TaskCompleted
     | TaskFailed
     | TaskTimedOut
+    | ChildWorkflowStarted
+    | ChildWorkflowClosed
     | TaskCanceled
     | TaskReturned
     | TaskRetryScheduled

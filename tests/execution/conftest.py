@@ -29,6 +29,7 @@ from daemon.execution.state import Node, Run, Task
 from daemon.execution.step import Decision
 from daemon.language import parse_definition
 from enginekit.messages import events as ev
+from enginekit.messages.events import ParentTask
 from enginekit.messages.json import JSON, decode, encode
 from enginekit.messages.links import RunRef
 
@@ -48,7 +49,14 @@ DEFAULTS = TaskDefaults(
 class Drive:
     """One run of a definition. After every decision the stored bytes are replayed and must give the live state."""
 
-    def __init__(self, definition: dict[str, JSON], data: JSON = None, limits: Limits | None = None, seed: int = 0):
+    def __init__(
+        self,
+        definition: dict[str, JSON],
+        data: JSON = None,
+        limits: Limits | None = None,
+        seed: int = 0,
+        parent_task: ParentTask | None = None,
+    ):
         self.definition = parse_definition(json.dumps(definition))
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.chance = random.Random(seed)
@@ -57,6 +65,7 @@ class Drive:
         self.pulse = Pulse(since=self.now)
         self.steps = 0
         self.offered: list[int] = []
+        self.decisions: list[Decision] = []
         self.run, decision = start(
             Start(
                 run=RunRef("acme", "order-1", "run-1"),
@@ -67,6 +76,7 @@ class Drive:
                 labels={},
                 request_id=None,
                 timeout_seconds=None,
+                parent_task=parent_task,
             ),
             self.environment(),
         )
@@ -94,6 +104,7 @@ class Drive:
         assert decision.first_event_id == len(self.stored) + 1
         self.stored += decision.events
         self.offered += decision.scheduled
+        self.decisions.append(decision)
         self.steps += 1
         decoded = [(ev.decode_event(data), len(data)) for data in self.stored]
         assert [event.id for event, _ in decoded] == list(range(1, len(decoded) + 1))

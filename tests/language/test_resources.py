@@ -30,7 +30,7 @@ NODE, ACTIVITY, WORKFLOW, SIGNAL = ResourceKind
         ("arn:aws:states:::sqs:sendMessage", ACTIVITY, "sqs:sendMessage", "sqs:sendMessage", True),
         ("arn:aws:states:::batch:submitJob.sync", ACTIVITY, "batch:submitJob.sync", "batch:submitJob.sync", True),
         ("arn:aws:states:::aws-sdk:s3:getObject", ACTIVITY, "aws-sdk:s3:getObject", "aws-sdk:s3:getObject", True),
-        ("arn:aws:states:::states:startExecution.sync:2", WORKFLOW, "", "", True),
+        ("arn:aws:states:::states:startExecution", WORKFLOW, "", "", True),
         ("arn:aws:states:::lambda:invoke", ACTIVITY, "", "", True),
     ],
 )
