@@ -181,7 +181,14 @@ class Daemon:
 
     def _make_history(self) -> Service:
         self._history = History(
-            self.links, self._store, self._settings, self._clock, self._entropy, self._nodes.names(), self.metrics
+            self.links,
+            self._store,
+            self._settings,
+            self._clock,
+            self._entropy,
+            self._nodes.names(),
+            self._nodes.check,
+            self.metrics,
         )
         return self._history
 

@@ -7,12 +7,16 @@ entry-point group `engine.nodes`:
     "pdf:render" = "acme_nodes.pdf:RenderNode"
 
 and is then a `Resource` (`"Resource": "pdf:render"`) of any definition.
+
+A node type may have a method `check` as well (see `Checking`): what is wrong with the arguments as far as a definition
+has them literally is then told when the definition is registered, and not by a task years later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -80,6 +84,39 @@ class NodeFailure(Exception):
         self.unhealthy = unhealthy
         self.log = log
         self.usage = usage
+
+
+class Computed(Enum):
+    """What stands in arguments for a value that only an execution can tell."""
+
+    COMPUTED = "COMPUTED"
+
+
+COMPUTED = Computed.COMPUTED
+
+Argument: TypeAlias = "bool | int | float | str | list[Argument] | dict[str, Argument] | Computed | None"
+"""Arguments, or a part of them, as a definition has them: JSON, with COMPUTED where there is an expression."""
+
+
+class ArgumentFault(msgspec.Struct, frozen=True):
+    """What is wrong with arguments: where in them (`Headers.X-A`, `Tools[0].Name`; empty: as a whole), and a sentence
+    that goes on from there (`must be one of GET, POST`)."""
+
+    path: str
+    message: str
+
+
+@runtime_checkable
+class Checking(Protocol):
+    """A node type that can tell wrong arguments beforehand has this as well."""
+
+    def check(self, arguments: Argument, tenant: str | None) -> Iterable[ArgumentFault]:
+        """Every fault in what is not COMPUTED. `tenant`: whose definition it is, None where nobody knows, as under
+        `engine validate`, where settings (connections, say) are not those of the daemon either.
+
+        Quick, without I/O, and from any thread: large definitions are checked in one. What it raises is logged and
+        counts as no fault.
+        """
 
 
 class Node(Protocol):

@@ -1,4 +1,5 @@
-"""`engine validate`: the language's own judgement on a file, without a daemon."""
+"""`engine validate`: the judgement on a file of the language, and of the node types that are installed here, without a
+daemon (which may have others, and knows its connections)."""
 
 from __future__ import annotations
 
@@ -7,7 +8,10 @@ import click
 from daemon.cli.output import document, json_option, line
 from daemon.cli.reading import read_definition
 from daemon.cli.session import Failed
-from daemon.language import InvalidDefinition, parse_definition
+from daemon.language import ArgumentCheck, InvalidDefinition, parse_definition
+from daemon.logs import configure_logs
+from daemon.nodes.registry import NodeTypeError, NodeTypes
+from daemon.settings import LogSettings, Settings
 
 
 @click.command()
@@ -18,7 +22,7 @@ def validate(ctx: click.Context, file: str, as_json: bool) -> None:
     """Check the definition in FILE (JSON or YAML). Every fault stands on a line of its own; exit 1 if there is one."""
     faults: list[dict[str, str]] = []
     try:
-        parse_definition(read_definition(file))
+        parse_definition(read_definition(file), check=_check())
     except InvalidDefinition as invalid:
         faults = [{"path": fault.path, "message": fault.message} for fault in invalid.faults]
     if as_json:
@@ -30,3 +34,12 @@ def validate(ctx: click.Context, file: str, as_json: bool) -> None:
             line(f"{fault['path']}: {fault['message']}" if fault["path"] else fault["message"])
     if faults:
         ctx.exit(Failed.exit_code)
+
+
+def _check() -> ArgumentCheck | None:
+    configure_logs(LogSettings(level="warning"))  # What node types log belongs on stderr.
+    try:
+        nodes = NodeTypes(Settings())
+    except NodeTypeError:
+        return None  # The installation's fault, not the file's; the daemon will not start with it.
+    return lambda name, arguments: nodes.check(name, arguments, None) if name in nodes.names() else ()

@@ -206,7 +206,7 @@ class ExecutionCalls:
                     ErrorStatus.INVALID_ARGUMENT, "params: give either `workflow` (and `version`) or `definition`"
                 )
             text = definition_text(call.definition)
-            key, definition = await session.definitions.parse(text)
+            key, definition = await session.definitions.parse(tenant, text)
             return text, key, definition, None
         if call.workflow is None:
             raise Refused(ErrorStatus.INVALID_ARGUMENT, "params: `workflow` or `definition` is missing")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeAlias
 
 import structlog
 import trio
 from msgspec import Raw
 
-from daemon.language import Definition, InvalidDefinition, Machine, parse_definition, processor_of
+from daemon.language import ArgumentCheck, Definition, InvalidDefinition, Machine, parse_definition, processor_of
 from daemon.stores.interface import Store
 from daemon.stores.rows import Definition as Row
 from daemon.stores.rows import DefinitionWrite
 from enginekit.messages.json import JSON, decode
 from enginekit.messages.status import ErrorStatus, Refused
+from enginekit.node import Argument, ArgumentFault
 
 log = structlog.get_logger("history")
 
@@ -25,12 +27,18 @@ LARGE = 64 * 1024
 """Texts longer than this are parsed in a thread: that takes longer, and the loop goes on meanwhile."""
 
 
-async def _parse(text: str, node_types: frozenset[str] | None, threads: bool) -> Definition:
+NodeCheck: TypeAlias = Callable[[str, Argument, str | None], Iterable[ArgumentFault]]
+"""What a node type (its name) has against arguments in a definition of a tenant's."""
+
+
+async def _parse(
+    text: str, node_types: frozenset[str] | None, check: ArgumentCheck | None, threads: bool
+) -> Definition:
     """Raises InvalidDefinition. Cancelled while a thread parses, it waits for that to end (about a second a MiB)."""
     try:
         if len(text) <= LARGE or not threads:
-            return parse_definition(text, node_types)
-        return await trio.to_thread.run_sync(parse_definition, text, node_types)
+            return parse_definition(text, node_types, check)
+        return await trio.to_thread.run_sync(parse_definition, text, node_types, check)
     except InvalidDefinition:
         raise
     except Exception as error:
@@ -60,26 +68,33 @@ class Definitions:
     """Parsed definitions by the hash of their text, least recently used first. `threads`: large ones are parsed in
     one."""
 
-    def __init__(self, store: Store, node_types: frozenset[str], *, threads: bool) -> None:
+    def __init__(self, store: Store, node_types: frozenset[str], check: NodeCheck, *, threads: bool) -> None:
         self._store = store
         self._threads = threads
         self._node_types = node_types
+        self._check = check
         self._parsed: OrderedDict[str, Definition] = OrderedDict()
-        self._checked: OrderedDict[str, None] = OrderedDict()
-        """Those whose node types are installed; one that is only read back need not have that."""
+        self._checked: OrderedDict[tuple[str, str], None] = OrderedDict()
+        """Those whose node types are installed and find nothing wrong, by tenant. One that is only read back need not
+        have that."""
         self._rows: OrderedDict[tuple[str, str, int | None], Row] = OrderedDict()
         self._registrations = 0
         self._stored: OrderedDict[tuple[str, str], None] = OrderedDict()
 
-    async def parse(self, text: str) -> tuple[str, Definition]:
+    async def parse(self, tenant: str, text: str) -> tuple[str, Definition]:
         """Its hash and meaning. Raises Refused INVALID_ARGUMENT with every fault."""
         key = hash_of(text)
-        known = self._parsed.get(key) if key in self._checked else None
+        known = self._parsed.get(key) if (tenant, key) in self._checked else None
         if known is not None:
             self._parsed.move_to_end(key)
             return key, known
         try:
-            definition = await _parse(text, self._node_types, self._threads)
+            definition = await _parse(
+                text,
+                self._node_types,
+                lambda name, arguments: self._check(name, arguments, tenant),
+                self._threads,
+            )
         except InvalidDefinition as invalid:
             faults: list[JSON] = [{"path": fault.path, "message": fault.message} for fault in invalid.faults]
             raise Refused(
@@ -87,7 +102,7 @@ class Definitions:
                 "the definition is not valid:\n" + "\n".join(str(fault) for fault in invalid.faults),
                 {"faults": faults},
             ) from invalid
-        self._checked[key] = None
+        self._checked[tenant, key] = None
         if len(self._checked) > CACHED_DEFINITIONS:
             self._checked.popitem(last=False)
         return key, self._keep(key, definition)
@@ -164,8 +179,8 @@ class Definitions:
             self._parsed.move_to_end(key)
             return known
         try:
-            # Whatever node types there are today: it was valid when it was written.
-            return self._keep(key, await _parse(text, None, self._threads))
+            # Whatever node types and connections there are today: it was valid when it was written.
+            return self._keep(key, await _parse(text, None, None, self._threads))
         except InvalidDefinition as invalid:
             raise LookupError(f"definition {key} cannot be read: {invalid}") from invalid
 

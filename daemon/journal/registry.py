@@ -25,7 +25,7 @@ class DefinitionCalls:
         """The newest version's text again is that version; another text is the next one."""
         session, tenant = self._session, request.caller.tenant
         text = definition_text(call.definition)
-        key, _ = await session.definitions.parse(text)
+        key, _ = await session.definitions.parse(tenant, text)
         name = (tenant, f"definition {call.name}")
         while name in session.held:
             await session.held[name].wait()

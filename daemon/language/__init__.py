@@ -47,6 +47,7 @@ from daemon.language.evaluate import (
     wait_until,
 )
 from daemon.language.evaluation import Meter, Scope
+from daemon.language.fields import ArgumentCheck
 from daemon.language.parse import parse_definition
 from daemon.language.resource import (
     BadResource,
@@ -61,6 +62,7 @@ from daemon.language.retry import caught_output, caught_variables, matching_catc
 __all__ = [
     "NAME_IN_USE",
     "NO_SUCH_MACHINE",
+    "ArgumentCheck",
     "BadResource",
     "Catcher",
     "ChildCall",

@@ -5,14 +5,18 @@ Every reader reports what it finds and answers something harmless, so that one p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from typing import Final
+from typing import Final, TypeAlias
 
 from daemon.language.definition import Fault
 from daemon.language.values import kind
 from daemon.language.variables import VariableScope
 from enginekit.messages.json import JSON
+from enginekit.node import Argument, ArgumentFault
+
+ArgumentCheck: TypeAlias = Callable[[str, Argument], Iterable[ArgumentFault]]
+"""What a node type (its name) has against arguments."""
 
 MAX_FAULTS: Final = 1_000
 _MAX_SUGGESTIONS: Final = 25
@@ -27,11 +31,12 @@ class Findings:
     """What is wrong with a definition, and what is only worth a warning; the names used in it so far, and the
     variables of the machine being read."""
 
-    def __init__(self, node_types: frozenset[str] | None) -> None:
+    def __init__(self, node_types: frozenset[str] | None, check: ArgumentCheck | None = None) -> None:
         self.faults: list[Fault] = []
         self.warnings: list[Fault] = []
         self.names: dict[str, str] = {}
         self.node_types = node_types
+        self.check = check
         self.variables = VariableScope()
         self._untold = 0
         self._suggestions = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from daemon.language.definition import Definition, InvalidDefinition, Machine, State, StateKind
-from daemon.language.fields import LONGEST_SECONDS, Fields, Findings
+from daemon.language.fields import LONGEST_SECONDS, ArgumentCheck, Fields, Findings
 from daemon.language.graph import Graph
 from daemon.language.parse_states import parse_state
 from daemon.language.source import load
@@ -17,13 +17,16 @@ _TOP: Final = ("Comment", "StartAt", "States", "Version", "TimeoutSeconds", "Que
 _BRANCH: Final = ("Comment", "StartAt", "States", "QueryLanguage")
 
 
-def parse_definition(text: str | bytes, node_types: frozenset[str] | None = None) -> Definition:
-    """Read a definition, in JSON or YAML. `node_types` are those installed; None leaves them unchecked.
+def parse_definition(
+    text: str | bytes, node_types: frozenset[str] | None = None, check: ArgumentCheck | None = None
+) -> Definition:
+    """Read a definition, in JSON or YAML. `node_types` are those installed, `check` asks one of them about the
+    arguments of a task; None leaves them unchecked.
 
     Raises InvalidDefinition with every fault found.
     """
     value = load(text)
-    findings = Findings(node_types)
+    findings = Findings(node_types, check)
     if not isinstance(value, dict):
         findings.fault("", f"a definition is an object with StartAt and States, not {kind(value)}")
         raise InvalidDefinition(findings.all_faults())

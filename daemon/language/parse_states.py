@@ -35,7 +35,7 @@ from daemon.language.parse_fields import (
     transition,
 )
 from daemon.language.parse_map import Nested, parse_map
-from daemon.language.parse_task import close_policy, parse_resource_field
+from daemon.language.parse_task import check_arguments, close_policy, parse_resource_field
 from daemon.language.state_fields import check_names
 from daemon.language.timestamps import parse_timestamp
 from enginekit.messages.json import JSON
@@ -123,6 +123,7 @@ def _task(fields: Fields, name: str, graph: Graph) -> Task | None:
     output_path = selection(fields, "OutputPath")
     if resource is None:
         return None
+    check_arguments(fields, resource)
     return Task(
         name=name,
         where=fields.where,

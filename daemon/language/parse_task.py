@@ -1,4 +1,5 @@
-"""Reading what is a Task's alone: its resource, and the function that a lambda:invoke names."""
+"""Reading what is a Task's alone: its resource, the function that a lambda:invoke names, and what a node type has to
+say of its arguments."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import msgspec
 from daemon.language.child import FIELDS as START_FIELDS
 from daemon.language.child import machine_name
 from daemon.language.fields import Fields
+from daemon.language.literal import literal_part
 from daemon.language.query import is_query
 from daemon.language.resource import (
     BadResource,
@@ -101,6 +103,18 @@ def _started(fields: Fields, resource: Resource) -> Resource | None:
             return None
         return msgspec.structs.replace(resource, name=machine[0])
     return resource
+
+
+def check_arguments(fields: Fields, resource: Resource) -> None:
+    """Report what the node type has against its arguments, as far as they are in the definition."""
+    check = fields.findings.check
+    field = "Arguments" if fields.jsonata else "Parameters"
+    if check is None or resource.kind is not ResourceKind.NODE or field not in fields:
+        return
+    given = fields.values[field]
+    if isinstance(given, dict) or fields.jsonata:
+        for fault in check(resource.name, literal_part(given, fields.jsonata)):
+            fields.fault(f"{field}.{fault.path}" if fault.path else field, fault.message)
 
 
 def _invoked(fields: Fields, resource: Resource) -> Resource | None:

@@ -34,37 +34,19 @@ from collections.abc import Iterator
 from contextlib import aclosing
 from enum import Enum
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import httpx2
 import msgspec
 
+from daemon.nodes.web.arguments import SCHEMES, faults_in
 from daemon.settings import HttpSettings, Settings
 from enginekit.messages.json import JSON, NotJSON, decode, encode
-from enginekit.node import NodeCall, NodeFailure
+from enginekit.node import Argument, ArgumentFault, NodeCall, NodeFailure
 
-METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD")
-FIELDS = ("Method", "ApiEndpoint", "Headers", "QueryParameters", "RequestBody")
-SCHEMES = ("http", "https")
 CAUSE_BYTES = 1024
 """How much of a refusing answer's body goes into the cause."""
 
-# What frames the message is the client's; and it undoes only the encodings that it asks for.
-_CLIENTS_HEADERS = frozenset(
-    {
-        "accept-encoding",
-        "connection",
-        "content-length",
-        "expect",
-        "host",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*\Z")
 _JSON_TYPE = re.compile(r"[\w.+-]+/(?:[\w.+-]+\+)?json\s*(?:;|\Z)", re.IGNORECASE)
 
 
@@ -141,6 +123,10 @@ class HttpNode:
             "ResponseBody": _value(body, content_type, response.charset_encoding),
         }
 
+    def check(self, arguments: Argument, tenant: str | None) -> Iterator[ArgumentFault]:
+        """As far as a definition has them."""
+        return faults_in(arguments)
+
     async def aclose(self) -> None:
         """Close the idle connections. Calls are over by then."""
         await self._client.aclose()
@@ -185,19 +171,15 @@ class HttpNode:
         return bytes(body)
 
     def _request(self, call: NodeCall) -> httpx2.Request:
+        for fault in faults_in(cast(Argument, call.input)):
+            _refuse(fault.path or "the input", fault.message)
         arguments = call.input
-        if not isinstance(arguments, dict):
-            _refuse("the input", "must be an object with Method and ApiEndpoint")
-        for field in arguments:
-            if field not in FIELDS:
-                _refuse(field, f"is not a field of http (there are {', '.join(FIELDS)})")
-        method = arguments.get("Method")
-        if method not in METHODS:
-            _refuse("Method", f"must be one of {', '.join(METHODS)}")
+        assert isinstance(arguments, dict)
+        method = arguments["Method"]
         assert isinstance(method, str)
         headers = _headers(arguments.get("Headers"))
         headers.setdefault("Idempotency-Key", call.idempotency_key)
-        url = _url(arguments.get("ApiEndpoint"), arguments.get("QueryParameters"))
+        url = _url(arguments["ApiEndpoint"], arguments.get("QueryParameters"))
         content: bytes | None = None
         if "RequestBody" in arguments:
             content = _content(arguments["RequestBody"], headers)
@@ -216,55 +198,29 @@ def _refuse(field: str, problem: str) -> NoReturn:
 
 
 def _url(endpoint: JSON, query: JSON) -> httpx2.URL:
-    if not isinstance(endpoint, str):
-        _refuse("ApiEndpoint", "must be a URL")
-    try:
-        url = httpx2.URL(endpoint)
-    except httpx2.InvalidURL as error:
-        _refuse("ApiEndpoint", f"is not a URL: {error}")
-    if url.scheme not in SCHEMES or not url.host:
-        _refuse("ApiEndpoint", "must start with http:// or https:// and a host")
-    if query is None:
-        return url
+    assert isinstance(endpoint, str)
+    url = httpx2.URL(endpoint)
     if not isinstance(query, dict):
-        _refuse("QueryParameters", "must be an object")
-    pairs: list[tuple[str, str]] = []
-    for name, given in query.items():
-        for value in given if isinstance(given, list) else [given]:
-            pairs.append((name, _text(f"QueryParameters.{name}", value)))
+        return url
     try:
-        return url.copy_with(params=list(url.params.multi_items()) + pairs)
+        return url.copy_with(params=list(url.params.multi_items()) + _pairs(query))
     except httpx2.InvalidURL as error:
         _refuse("QueryParameters", f"do not fit into a URL: {error}")
 
 
 def _headers(given: JSON) -> httpx2.Headers:
-    if given is None:
-        return httpx2.Headers()
-    if not isinstance(given, dict):
-        _refuse("Headers", "must be an object")
+    return httpx2.Headers(_pairs(given) if isinstance(given, dict) else None)
+
+
+def _pairs(fields: dict[str, JSON]) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
-    for name, values in given.items():
-        if not _HEADER_NAME.match(name):
-            _refuse(f"Headers.{name[:100]}", "is not the name of a header")
-        if name.lower() in _CLIENTS_HEADERS:
-            _refuse(f"Headers.{name}", "is set by the engine; leave it out")
-        for value in values if isinstance(values, list) else [values]:
-            text = _text(f"Headers.{name}", value)
-            if not _HEADER_VALUE.match(text):
-                _refuse(f"Headers.{name}", "must be printable ASCII on one line")
-            pairs.append((name, text))
-    return httpx2.Headers(pairs)
+    for name, given in fields.items():
+        pairs += [(name, _text(value)) for value in (given if isinstance(given, list) else [given])]
+    return pairs
 
 
-def _text(field: str, value: JSON) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return bytes(encode(value)).decode()
-    if not isinstance(value, str):
-        _refuse(field, "must be a string, a number or a boolean, or a list of them")
-    return value
+def _text(value: JSON) -> str:
+    return value if isinstance(value, str) else bytes(encode(value)).decode()
 
 
 def _content(body: JSON, headers: httpx2.Headers) -> bytes:

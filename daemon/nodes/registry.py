@@ -3,7 +3,8 @@
 A file of ours is named like its resource, `_` standing for `:` (`ai_openai.py` runs `ai:openai`), and has one public
 function `create(settings: Settings) -> Node`. What several of them share has a folder in this one. An entry point of
 the group `engine.nodes` has the resource's name and points at something that, called without arguments, gives a Node.
-Names are known from the start; a node type is imported when its first task runs.
+Names are known from the start; a node type is imported when its first task runs, or the first definition that names it
+is checked.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ import importlib
 import inspect
 import pkgutil
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, runtime_checkable
 
+import structlog
+
 import daemon.nodes
 from daemon.settings import Settings
-from enginekit.node import Node
+from enginekit.node import Argument, ArgumentFault, Checking, Node
 
 ENTRY_POINT_GROUP = "engine.nodes"
 RESERVED = ("arn:", "activity:", "workflow:", "signal:")
@@ -26,6 +30,9 @@ RESERVED = ("arn:", "activity:", "workflow:", "signal:")
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*(:[A-Za-z0-9][A-Za-z0-9_-]*)*\Z")
 _NOT_NODES = frozenset({"registry", "attempt"})
+
+
+_log = structlog.get_logger("nodes")
 
 
 class NodeTypeError(Exception):
@@ -57,6 +64,8 @@ class NodeTypes:
         self._nodes: dict[str, Node] = dict(made or {})
         self._makers: dict[str, Callable[[], Node]] = {}
         self._origins: dict[str, str] = {}
+        # Large definitions are checked in a thread, and that may be what makes a node type.
+        self._making = threading.Lock()
         for module in pkgutil.iter_modules(daemon.nodes.__path__):
             if not module.ispkg and module.name not in _NOT_NODES:
                 self._add_own(module.name)
@@ -77,8 +86,23 @@ class NodeTypes:
         """
         node = self._nodes.get(name)
         if node is None:
-            node = self._nodes[name] = self._make(name)
+            with self._making:
+                node = self._nodes.get(name)
+                if node is None:
+                    node = self._nodes[name] = self._make(name)
         return node
+
+    def check(self, name: str, arguments: Argument, tenant: str | None) -> list[ArgumentFault]:
+        """What the node type of that name has against arguments of a definition. Nothing where it has no opinion, or is
+        broken: its tasks will tell."""
+        try:
+            node = self.get(name)
+            return list(node.check(arguments, tenant)) if isinstance(node, Checking) else []
+        except NodeTypeError as error:
+            _log.warning("arguments not checked", resource=name, reason=str(error))
+        except Exception:  # noqa: BLE001 - a defect in it keeps nobody from registering
+            _log.exception("a node type failed to check arguments", resource=name)
+        return []
 
     async def aclose(self) -> None:
         """Close what node types keep open. They can not be used afterwards. Cancelled: the rest is left to the

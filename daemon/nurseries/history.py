@@ -14,7 +14,7 @@ import trio
 
 from daemon.clock import Clock
 from daemon.journal.calls import ExecutionCalls
-from daemon.journal.definitions import Definitions
+from daemon.journal.definitions import Definitions, NodeCheck
 from daemon.journal.identity import RunIds
 from daemon.journal.registry import DefinitionCalls
 from daemon.journal.reports import Reports
@@ -43,7 +43,8 @@ Answer = Callable[[Request, Call], Coroutine[None, None, None] | None]
 
 
 class History:
-    """The service. `entropy` is where its ids, tokens' chance and jitter come from."""
+    """The service. `entropy` is where its ids, tokens' chance and jitter come from; `node_types` are those installed,
+    and `check` asks one of them about arguments."""
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class History:
         clock: Clock,
         entropy: random.Random,
         node_types: frozenset[str],
+        check: NodeCheck,
         metrics: Metrics,
     ) -> None:
         self._links = links
@@ -61,7 +63,7 @@ class History:
         self._clock = clock
         self._entropy = entropy
         self._metrics = metrics
-        self._definitions = Definitions(store, node_types, threads=clock.real)
+        self._definitions = Definitions(store, node_types, check, threads=clock.real)
         self._run_ids = RunIds(entropy)
         self._session: Session | None = None
 

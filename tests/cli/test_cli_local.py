@@ -79,6 +79,16 @@ def test_every_fault_of_a_file_stands_on_its_line(run: Run, tmp_path: Path) -> N
     assert [f"{fault['path']}: {fault['message']}" for fault in found["faults"]] == lines
 
 
+def test_arguments_are_judged_as_far_as_they_are_known(run: Run, tmp_path: Path) -> None:
+    call = {"Type": "Task", "Resource": "http", "Parameters": {"Method": "get", "ApiEndpoint.$": "$.url"}, "End": True}
+    file = tmp_path / "flow.json"
+    file.write_text(json.dumps({"StartAt": "Call", "States": {"Call": call}}))
+    found = json.loads(run("validate", str(file), "--json").stdout)
+    assert [fault["path"] for fault in found["faults"]] == ["States.Call.Parameters.Method"]
+    file.write_text(file.read_text().replace('"http"', '"not:installed-here"'))
+    assert run("validate", str(file)).exit_code == 0
+
+
 def test_a_file_that_is_no_document_is_not_valid(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "flow.json"
     file.write_text('{"StartAt": ')

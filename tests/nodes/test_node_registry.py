@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from daemon.nodes.registry import NodeTypeError, NodeTypes
 from daemon.settings import Settings
 from enginekit.messages.json import JSON
-from enginekit.node import NodeCall
+from enginekit.node import Argument, ArgumentFault, NodeCall
 
 CALL = NodeCall(
     tenant="t",
@@ -124,3 +125,23 @@ def test_two_of_one_name_are_refused() -> None:
 def test_a_name_that_no_resource_can_have_is_refused(name: str) -> None:
     with pytest.raises(NodeTypeError, match="cannot be a resource"):
         types(installed(name, "acme:Node"))
+
+
+class PickyNode(UpperNode):
+    def check(self, arguments: Argument, tenant: str | None) -> Iterator[ArgumentFault]:
+        if arguments == "crash":
+            raise RuntimeError("a defect")
+        yield ArgumentFault("a", f"must be no {arguments} of {tenant}")
+
+
+def test_a_node_type_is_asked_about_arguments_if_it_has_an_opinion() -> None:
+    nodes = types(
+        installed("acme:picky", f"{__name__}:PickyNode"),
+        installed("acme:upper", f"{__name__}:UpperNode"),
+        installed("acme:broken", f"{__name__}:broken"),
+    )
+    assert nodes.check("acme:picky", "x", "t") == [ArgumentFault("a", "must be no x of t")]
+    assert nodes.check("acme:upper", "x", "t") == []
+    assert nodes.check("acme:broken", "x", "t") == []
+    assert nodes.check("acme:picky", "crash", "t") == []
+    assert nodes.check("not-there", "x", "t") == []

@@ -1,0 +1,1 @@
+"""What node types that speak HTTP are made of."""
