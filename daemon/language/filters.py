@@ -59,7 +59,7 @@ def _comparison(condition: Compare, operand: Callable[[PathTree], Operand]) -> P
 
     def holds(value: JSON, root: JSON, evaluation: Evaluation) -> bool:
         one, other = left(value, root, evaluation), right(value, root, evaluation)
-        evaluation.spend(1)
+        evaluation.spend(2)
         return compare(one, other, evaluation)
 
     return holds

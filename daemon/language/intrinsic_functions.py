@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 
 from daemon.language.errors import DATA_LIMIT_EXCEEDED, Failed
 from daemon.language.evaluation import Evaluation, seeded
-from daemon.language.values import MAX_BYTES, encodable, kind, same
+from daemon.language.values import MAX_BYTES, encodable, identity, kind, same
 from enginekit.messages.json import JSON, NotJSON, decode, encode
 
 Function: TypeAlias = Callable[[list[JSON], Evaluation], JSON]
@@ -48,7 +48,7 @@ def _shown(value: JSON, evaluation: Evaluation, depth: int = 0) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, (list, dict)):
-        evaluation.spend(len(value) + 1)
+        evaluation.spend(2 * len(value) + 2)
         if depth == MAX_SHOWN_DEPTH:
             raise Failed(f"a value for the template is nested more than {MAX_SHOWN_DEPTH} levels deep")
     if isinstance(value, list):
@@ -135,25 +135,19 @@ def _array_range(values: list[JSON], evaluation: Evaluation) -> JSON:
 
 def _array_unique(values: list[JSON], evaluation: Evaluation) -> JSON:
     items = _array_of(values[0])
-    evaluation.spend(len(items))
+    evaluation.spend(2 * len(items))
     evaluation.weigh(items)
-    unique: list[JSON] = []
-    plain: set[tuple[str, JSON]] = set()
-    others: dict[tuple[str, int], list[JSON]] = {}
+    unique: dict[bytes, JSON] = {}
     for item in items:
-        if isinstance(item, (list, dict)):
-            alike = others.setdefault((kind(item), len(item)), [])
-            evaluation.spend(4 * len(alike))
-            if any(same(item, each, evaluation.spend) for each in alike):
-                continue
-            alike.append(item)
-        else:
-            key: tuple[str, JSON] = (kind(item), item)
-            if key in plain:
-                continue
-            plain.add(key)
-        unique.append(item)
-    return unique
+        unique.setdefault(_identity(item), item)
+    return list(unique.values())
+
+
+def _identity(value: JSON) -> bytes:
+    try:
+        return identity(value)
+    except (UnicodeEncodeError, RecursionError, OverflowError):
+        raise Failed("a value holds half of a surrogate pair, or nests too deep") from None
 
 
 def _base64_encode(values: list[JSON], evaluation: Evaluation) -> JSON:

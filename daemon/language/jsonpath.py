@@ -28,6 +28,8 @@ Stage: TypeAlias = Callable[[list[JSON], JSON, Evaluation], list[JSON]]
 """(the values found so far, the root, the evaluation) -> the values found next. Raises Failed when over budget."""
 
 
+_BLIND: Final = frozenset({"length", "size", "first", "last", "index"})
+"""The functions whose cost does not grow with what they are applied to."""
 _ROOT: Final = re.compile(r"\$\$|\$\w*")
 _ORIGINS: Final = {"$": "the input", "$$": "the context object"}
 
@@ -198,10 +200,10 @@ def _search(text: str, rest: tuple[Token, ...]) -> Callable[[JSON, JSON, Evaluat
         if gathered:
             answer: JSON = nodes[0] if definite else nodes
             for call in calls:
-                answer = call(answer)
+                answer = call(answer, evaluation)
             return answer
         for call in calls:
-            nodes = [call(node) for node in nodes]
+            nodes = [call(node, evaluation) for node in nodes]
         return nodes
 
     return search
@@ -217,11 +219,13 @@ def _check_first(text: str, token: Token | None, value: JSON) -> None:
         raise Failed(f'"{text}" finds nothing: a filter applies to an array or an object, and there is {kind(value)}')
 
 
-def _call(text: str, function: Function) -> Callable[[JSON], JSON]:
+def _call(text: str, function: Function) -> Callable[[JSON, Evaluation], JSON]:
     apply = FUNCTIONS[function.name]
     arguments = function.arguments
+    looks = function.name not in _BLIND
 
-    def call(value: JSON) -> JSON:
+    def call(value: JSON, evaluation: Evaluation) -> JSON:
+        evaluation.spend(len(value) + 1 if looks and isinstance(value, (list, dict)) else 1)
         try:
             return apply(value, arguments)
         except Failed as failed:

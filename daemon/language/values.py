@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from daemon.language.errors import DATA_LIMIT_EXCEEDED, Failed
 from enginekit.messages.json import JSON
 
@@ -58,6 +60,29 @@ def same(left: JSON, right: JSON, spend: Callable[[int], None] | None = None) ->
         elif isinstance(right, (dict, list)) or left != right or isinstance(left, bool) != isinstance(right, bool):
             return False
     return True
+
+
+def identity(value: JSON) -> bytes:
+    """Bytes that are the same for values that are equal as JSON values, and for no others.
+
+    Bytes, because their hashes cannot be foreseen: no input can be made to collide in a set.
+    """
+    made = _ORDERED.encode(value)
+    # A whole number may be written with a fraction or an exponent, which then is no difference.
+    return _ORDERED.encode(_whole_numbers(value)) if b".0" in made or b"e" in made else made
+
+
+_ORDERED: Final = msgspec.json.Encoder(order="sorted")
+
+
+def _whole_numbers(value: JSON) -> JSON:
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < 1e18 else value
+    if isinstance(value, list):
+        return [_whole_numbers(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _whole_numbers(item) for name, item in value.items()}
+    return value
 
 
 def weigh(value: JSON, limit: int = MAX_BYTES) -> int:

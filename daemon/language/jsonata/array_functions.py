@@ -17,10 +17,10 @@ from daemon.language.jsonata.values import (
     as_list,
     is_number,
     joined,
-    kind,
-    same,
+    plain,
     truth,
 )
+from daemon.language.values import identity
 
 
 def _count(run: Run, items: Value) -> Value:
@@ -54,24 +54,27 @@ def _shuffle(run: Run, items: Value) -> Value:
 def _distinct(run: Run, items: Value) -> Value:
     if items is UNDEFINED or not isinstance(items, list) or len(items) <= 1:
         return items
-    spend = run.spend
-    spend(len(items))
-    plain: set[tuple[str, Any]] = set()
-    others: list[Value] = []
-    made: list[Value] = []
+    run.spend(2 * len(items))
+    made: dict[bytes, Value] = {}
+    functions: list[Value] = []
     for item in items:
-        if isinstance(item, (dict, list)):
-            spend(len(others) + 1)
-            if any(same(item, each, spend) for each in others):
-                continue
-            others.append(item)
+        if isinstance(item, Function):
+            functions.append(item)
         else:
-            key = (kind(item), item)
-            if key in plain:
-                continue
-            plain.add(key)
-        made.append(item)
-    return Sequence(made) if isinstance(items, Sequence) else made
+            made.setdefault(_identity(run, item), item)
+    distinct = [*made.values(), *functions]
+    return Sequence(distinct) if isinstance(items, Sequence) else distinct
+
+
+def _identity(run: Run, value: Value) -> bytes:
+    if isinstance(value, (list, dict)):
+        value = plain(value, run.spend)
+    elif isinstance(value, str):
+        run.spend(len(value) >> 6)
+    try:
+        return identity(value)
+    except UnicodeEncodeError:
+        raise Failed("$distinct: a text holds half of a surrogate pair") from None
 
 
 def _zip(run: Run, *arrays: Value) -> Value:
@@ -108,7 +111,7 @@ def _sort(run: Run, items: Value, comparator: Value) -> Value:
 
     def after(one: Value, other: Value) -> bool:
         spend(3)
-        return truth(comparator.call([one, other], UNDEFINED))
+        return truth(comparator.call([one, other], UNDEFINED), spend)
 
     return [each.value for each in sorted(_Ordered(item, after) for item in items)]
 
@@ -136,7 +139,7 @@ def _filter(run: Run, items: Value, function: Value) -> Value:
     run.spend(4 * len(items))
     made = Sequence()
     for number, item in enumerate(items):
-        if truth(function.call(_given(function, item, number, items), UNDEFINED)):
+        if truth(function.call(_given(function, item, number, items), UNDEFINED), run.spend):
             made.append(item)
     return made
 
@@ -147,7 +150,7 @@ def _single(run: Run, items: Value, function: Value) -> Value:
     run.spend(4 * len(items))
     found: Value = UNDEFINED
     for number, item in enumerate(items):
-        if function is UNDEFINED or truth(function.call(_given(function, item, number, items), UNDEFINED)):
+        if function is UNDEFINED or truth(function.call(_given(function, item, number, items), UNDEFINED), run.spend):
             if found is not UNDEFINED:
                 raise Failed("D3138: $single expected exactly one matching item, and there are more")
             found = item

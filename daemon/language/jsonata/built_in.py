@@ -18,7 +18,7 @@ from daemon.language.jsonata import (
 )
 from daemon.language.jsonata.run import Run
 from daemon.language.jsonata.signatures import read_signature
-from daemon.language.jsonata.values import Function, Value
+from daemon.language.jsonata.values import UNDEFINED, Function, Value
 
 
 class Entry(NamedTuple):
@@ -44,14 +44,35 @@ def _entries() -> dict[str, Entry]:
     return made
 
 
+_LENIENT: Final = frozenset(
+    {
+        "append",
+        "hash",
+        "lookup",
+        "partition",
+        "power",
+        "range",
+        "substring",
+        "substringAfter",
+        "substringBefore",
+        "zip",
+    }
+)
+"""What makes something even of a later argument that has no value."""
+
+
 def _maker(name: str, entry: Entry) -> Callable[[Run], Function]:
     signature = read_signature(entry.signature, f"${name}")
     work = entry.work
+    strict = name not in _LENIENT and signature.several
 
     def make(run: Run) -> Function:
         def call(arguments: list[Value], context: Value) -> Value:
             run.spend(1)
-            return work(run, *signature.checked(arguments, context))
+            checked = signature.checked(arguments, context)
+            if strict and checked and checked[0] is not UNDEFINED:
+                signature.demand(checked)
+            return work(run, *checked)
 
         return Function(name, entry.arity, call)
 

@@ -14,6 +14,8 @@ from daemon.language.jsonata.values import UNDEFINED, Function, Value, kind, set
 
 _LEVELS: Final = 3
 """How many of Python's frames a level of an expression takes, about."""
+_CALL: Final = 4
+"""What calling a function costs beside its body."""
 
 
 class _TailCall:
@@ -39,7 +41,7 @@ class _Lambda(Function):
         def call(arguments: list[Value], at: Value) -> Value:
             value = once(arguments, at)
             while isinstance(value, _TailCall):
-                run.spend(value.size)
+                run.spend(value.size + _CALL)
                 following = value.function
                 work = following.once if isinstance(following, _Lambda) else following.call
                 value = work(value.arguments, value.context)
@@ -130,7 +132,7 @@ def function(names: list[str], body: Code, tree: Tree) -> Code:
     """`function($a, $b) { … }`: a closure over the frame and the context value it is made in."""
     signature = read_signature(tree.signature, "function") if tree.signature else None
     levels = _LEVELS * tree.height + 4
-    size = tree.size
+    size = tree.size + _CALL
     arity = len(names)
 
     def code(context: Value, frame: Frame) -> Value:

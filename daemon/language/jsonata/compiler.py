@@ -148,7 +148,7 @@ class Compiler:
         otherwise = self.compile(tree.otherwise) if tree.otherwise is not None else None
 
         def code(context: Value, frame: Frame) -> Value:
-            if truth(condition(context, frame)):
+            if truth(condition(context, frame), frame.run.spend):
                 return then(context, frame)
             return UNDEFINED if otherwise is None else otherwise(context, frame)
 

@@ -12,7 +12,7 @@ from typing import Final
 from daemon.language.errors import Failed
 from daemon.language.evaluation import seeded
 from daemon.language.jsonata.run import Run
-from daemon.language.jsonata.values import UNDEFINED, Sequence, Value, number
+from daemon.language.jsonata.values import UNDEFINED, Value, number
 from enginekit.messages.json import NotJSON, decode
 
 _ALGORITHMS: Final = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256", "SHA-384": "sha384", "SHA-512": "sha512"}
@@ -40,7 +40,7 @@ def _range(run: Run, first: Value, last: Value, step: Value) -> Value:
     if count > MAX_RANGE:
         raise Failed(f"$range: a range holds {MAX_RANGE:,} numbers at most, and this one has {count:,}")
     run.spend(count)
-    return Sequence(number(begin + by * each) for each in range(count))
+    return [number(begin + by * each) for each in range(count)]
 
 
 def _hash(run: Run, value: Value, algorithm: Value) -> Value:

@@ -56,6 +56,7 @@ def format_time(millis: float, picture: str | None, zone: str | None) -> str:
     """$fromMillis. Raises Failed."""
     if not -62_135_596_800_000 <= millis <= _MILLIS:
         raise Failed(f"D3110: $fromMillis writes times of the years 1 to 9999, and {millis} is beyond them")
+    _check_widths(picture or "", "$fromMillis")
     return _call("$fromMillis", picture or "", lambda: str(DateTimeUtils.format_datetime(int(millis), picture, zone)))
 
 
@@ -65,6 +66,7 @@ def parse_time(text: str, picture: str, now: datetime) -> int | None:
     The library reads the picture; the text is matched by RE2, and `now` stands in for what is missing at the front.
     """
     _check(text, "$toMillis")
+    _check_widths(picture, "$toMillis")
     parts: list[Any] = _call("$toMillis", picture, lambda: _parts(picture))
     pattern = compile_linear("(?i)^" + "".join(f"({regex})" for regex, _ in parts) + "$")
     found = pattern.search(text)
@@ -127,11 +129,15 @@ def _check(text: str, name: str) -> None:
         raise Failed(f"{name}: the text is longer than {MAX_TEXT:,} characters")
 
 
+def _check_widths(picture: str, name: str) -> None:
+    """A part of a time may say how wide it is, as `[Y,4-4]`."""
+    if len(picture) <= MAX_PICTURE and any(int(width) > MAX_WIDTH for width in _WIDTHS.findall(picture)):
+        raise Failed(f"{name}: a width is {MAX_WIDTH} at most")
+
+
 def _call(name: str, picture: str, work: Callable[[], T]) -> T:
     if len(picture) > MAX_PICTURE:
         raise Failed(f"{name}: a picture has {MAX_PICTURE} characters at most")
-    if any(int(width) > MAX_WIDTH for width in _WIDTHS.findall(picture)):
-        raise Failed(f"{name}: a width is {MAX_WIDTH} at most")
     try:
         return work()
     except JException as error:

@@ -15,7 +15,7 @@ from daemon.language.jsonata.formats import format_integer, format_number, parse
 from daemon.language.jsonata.run import Run
 from daemon.language.jsonata.values import UNDEFINED, Value, double, number
 
-_DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[Ee][-+]?[0-9]+)?")
+_DECIMAL: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[Ee][-+]?[0-9]+)?")
 _RADIX: Final = re.compile(r"0(?:[xX][0-9A-Fa-f]+|[oO][0-7]+|[bB][01]+)")
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 MAX_DIGITS: Final = 400

@@ -71,7 +71,7 @@ def _sift(run: Run, value: Value, function: Value) -> Value:
     made = {
         name: item
         for name, item in value.items()
-        if truth(function.call([item, name, value][: max(1, function.arity)], UNDEFINED))
+        if truth(function.call([item, name, value][: max(1, function.arity)], UNDEFINED), run.spend)
     }
     return made or UNDEFINED
 
@@ -81,11 +81,11 @@ def _clone(run: Run, value: Value) -> Value:
 
 
 def _boolean(run: Run, value: Value) -> Value:
-    return UNDEFINED if value is UNDEFINED else truth(value)
+    return UNDEFINED if value is UNDEFINED else truth(value, run.spend)
 
 
 def _not(run: Run, value: Value) -> Value:
-    return UNDEFINED if value is UNDEFINED else not truth(value)
+    return UNDEFINED if value is UNDEFINED else not truth(value, run.spend)
 
 
 def _exists(run: Run, value: Value) -> Value:

@@ -30,11 +30,15 @@ Work = Callable[[Value, Value, Frame], Value]
 def binary(sign: str, left: Code, right: Code) -> Code:
     """An operator with two sides."""
     if sign == "and":
-        return lambda context, frame: truth(left(context, frame)) and truth(right(context, frame))
+        return lambda context, frame: _truth(left, context, frame) and _truth(right, context, frame)
     if sign == "or":
-        return lambda context, frame: truth(left(context, frame)) or truth(right(context, frame))
+        return lambda context, frame: _truth(left, context, frame) or _truth(right, context, frame)
     work = _WORK[sign]
     return lambda context, frame: work(left(context, frame), right(context, frame), frame)
+
+
+def _truth(code: Code, context: Value, frame: Frame) -> bool:
+    return truth(code(context, frame), frame.run.spend)
 
 
 def negated(code: Code) -> Code:

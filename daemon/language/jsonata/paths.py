@@ -141,6 +141,8 @@ def _general(tree: Tree, steps: list[Step], make: Group | None) -> Code:
             streaming = streaming or step.tuples
             if number == 0 and step.made:
                 found = step.code(found, frame)
+                if found is UNDEFINED:
+                    return UNDEFINED
             elif streaming:
                 stream = _over_tuples(step, found, stream, frame)
             else:
@@ -260,11 +262,12 @@ def _order(tree: Tree, compiler: Compiler) -> Callable[[list[Value], Frame, bool
             keyed.append(([code(value, inside) for code, _ in terms], item))
 
         def compare(one: tuple[list[Value], Value], other: tuple[list[Value], Value]) -> int:
-            spend(1)
+            spend(3)
             for left, right, (_, descending) in zip(one[0], other[0], terms, strict=True):
                 order = _compared(left, right)
                 if order:
-                    return -order if descending else order
+                    # What has no value stands last, whichever way the order goes.
+                    return -order if descending and left is not UNDEFINED and right is not UNDEFINED else order
             return 0
 
         return Sequence([item for _, item in sorted(keyed, key=cmp_to_key(compare))], tuples=stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from daemon.language.errors import QUERY_EVALUATION_ERROR, RUNTIME, Failed
 from daemon.language.evaluation import Evaluation
@@ -13,6 +14,9 @@ from daemon.language.jsonata.syntax import parse
 from daemon.language.jsonata.values import UNDEFINED, Undefined, plain, settled
 from daemon.language.values import encodable
 from enginekit.messages.json import JSON
+
+STUMBLED: Final = "the expression could not be evaluated:"
+"""How a cause begins that only a defect of this package brings about."""
 
 
 class Query:
@@ -43,6 +47,9 @@ class Query:
             raise Failed("D1011: the expression nests too deeply", QUERY_EVALUATION_ERROR) from None
         except OverflowError:
             raise Failed("D1001: a number is out of range", QUERY_EVALUATION_ERROR) from None
+        except (TypeError, AttributeError, LookupError, ArithmeticError, ValueError) as error:
+            # A defect of ours, whose price must not be the execution: it fails in the field that has the expression.
+            raise Failed(f"{STUMBLED} {type(error).__name__}: {error}"[:500], QUERY_EVALUATION_ERROR) from error
         except Failed as failed:
             if failed.error in ("", RUNTIME):
                 raise Failed(failed.reason, QUERY_EVALUATION_ERROR) from None

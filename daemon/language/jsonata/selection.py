@@ -142,19 +142,23 @@ def by_condition(code: Code, size: int) -> Filter:
         left = Sequence(tuples=stream)
         for number, item in enumerate(items):
             held = code(item[VALUE], frame.inner(item)) if stream else code(item, frame)
-            if held is True or (held is not False and _holds(held, number, len(items))):
+            if held is True:
                 left.append(item)
+            elif held is not False:
+                left.extend([item] * _times(held, number, len(items), frame.run.spend))
         return left
 
     return apply
 
 
-def _holds(value: Value, number: int, count: int) -> bool:
+def _times(value: Value, number: int, count: int, spend: Callable[[int], None]) -> int:
+    """How often a predicate's value takes the item with this number: numbers are those of items, which may repeat."""
     if is_number(value):
         value = [value]
     if isinstance(value, list) and value and all(map(is_number, value)):
-        return any(math.floor(each) + (count if each < 0 else 0) == number for each in value)
-    return truth(value)
+        spend(len(value))
+        return sum(math.floor(each) + (count if each < 0 else 0) == number for each in value)
+    return int(truth(value, spend))
 
 
 def is_stream(value: Value) -> bool:
@@ -186,8 +190,8 @@ def group(pairs: list[tuple[Code, Code]], size: int) -> Group:
     size += _GROUPED
 
     def apply(found: Value, frame: Frame) -> Value:
-        stream = is_stream(found)
         items: list[Value] = as_list(found) if found is not UNDEFINED else []
+        stream = is_stream(found) and bool(items)
         frame.run.spend(size * len(items))
         gathered: dict[str, tuple[int, Value]] = {}
         for item in items or [UNDEFINED]:

@@ -91,6 +91,19 @@ class Signature:
             raise Failed(f"T0410: {self._name} takes no argument {position + 1} like that")
         return made
 
+    @property
+    def several(self) -> bool:
+        """Whether it needs more than one argument."""
+        return sum(not each.optional for each in self._parameters) > 1
+
+    def demand(self, checked: list[Value]) -> None:
+        """Raises Failed T0410 where an argument after the first is there and has no value."""
+        for number, (parameter, argument) in enumerate(zip(self._parameters, checked, strict=False)):
+            if argument is UNDEFINED and number and not parameter.optional:
+                raise Failed(
+                    f"T0410: argument {number + 1} of {self._name} must be {_wanted(parameter)}, and it has no value"
+                )
+
     def _as_wanted(self, parameter: Parameter, argument: Value, position: int) -> Value:
         if not parameter.array or argument is UNDEFINED:
             return argument
@@ -141,6 +154,8 @@ def read_signature(text: str, name: str) -> Signature:
             end = _closing(inner, position)
             last = parameters[-1]
             if last.array:
+                if inner[position + 1 : position + 2] not in _NAMES:
+                    raise Malformed("S0401: the items of an array in a signature have no such type", position + 2)
                 parameters[-1] = last._replace(item=inner[position + 1 : end])
             elif last.types != "f":
                 raise Malformed("S0401: only functions and arrays have type parameters in a signature", position + 1)

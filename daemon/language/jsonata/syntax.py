@@ -100,9 +100,9 @@ def parse(text: str) -> Tree:
         raise Malformed(str(error), max(text.find(f"/{error.pattern}/"), 0) + 1) from None
     except RecursionError:
         raise _too_deep(1) from None
-    except (AttributeError, IndexError, TypeError, ValueError, KeyError) as error:
+    except (AttributeError, IndexError, TypeError, ValueError, KeyError, RuntimeError, re.error) as error:
         # The library stumbles over some malformed texts instead of telling what is wrong.
-        raise Malformed("S0201: syntax error", 1) from error
+        raise Malformed("S0201: syntax error", _place(getattr(parser.lexer, "position", 1), text)) from error
     tree = _tree(symbol, 0)
     _local.parser = parser
     return tree

@@ -98,12 +98,15 @@ def _contains(run: Run, value: Value, wanted: Value) -> Value:
     return next(_matches(run, value, wanted), None) is not None
 
 
+_MOST: Final = 2**31
+
+
 def _limit(limit: Value, code: str, what: str) -> int | None:
     if limit is UNDEFINED:
         return None
     if limit < 0:
         raise Failed(f"{code}: the limit of {what} must not be negative")
-    return int(limit)
+    return int(min(limit, _MOST))
 
 
 def _match(run: Run, value: Value, pattern: Value, limit: Value) -> Value:

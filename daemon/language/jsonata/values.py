@@ -110,16 +110,23 @@ def joined(one: Value, other: Value) -> Value:
     return [*as_list(one), *as_list(other)]
 
 
-def truth(value: Value) -> bool:
-    """The effective boolean value. Source: docs.jsonata.org/boolean-functions, $boolean."""
+def truth(value: Value, spend: Callable[[int], None]) -> bool:
+    """The effective boolean value. `spend` is told how many items of arrays are looked at.
+
+    Source: docs.jsonata.org/boolean-functions, $boolean.
+    """
+    if value is True or value is False:
+        return value
     if isinstance(value, list):
-        pending = list(value)
+        pending = [value]
         while pending:
-            item = pending.pop()
-            if isinstance(item, list):
-                pending.extend(item)
-            elif truth(item):
-                return True
+            items = pending.pop()
+            spend(len(items) + 1)
+            for item in items:
+                if isinstance(item, list):
+                    pending.append(item)
+                elif truth(item, spend):
+                    return True
         return False
     if value is UNDEFINED or value is None or isinstance(value, Function):
         return False
@@ -180,7 +187,7 @@ def plain(value: Value, spend: Callable[[int], None]) -> JSON:
     if isinstance(value, float):
         return number(value)
     if isinstance(value, dict):
-        spend(len(value) + 1)
+        spend(len(value) + 2)
         return {
             name: item if type(item) in _LEAVES else plain(item, spend)
             for name, item in value.items()
@@ -217,7 +224,7 @@ def _printed(value: Value, spend: Callable[[int], None], indent: int | None, lev
         spend((len(value) >> 4) + 1)
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, (dict, list)):
-        spend(len(value) + 1)
+        spend(2 * len(value) + 4)
         inner = level + 1
         if isinstance(value, dict):
             colon = ":" if indent is None else ": "
@@ -230,6 +237,8 @@ def _printed(value: Value, spend: Callable[[int], None], indent: int | None, lev
         else:
             parts = [_printed(item, spend, indent, inner) for item in value]
             opening, closing = "[", "]"
+        # What is built is copied once a level.
+        spend(sum(map(len, parts)) >> 5)
         if indent is None or not parts:
             return f"{opening}{','.join(parts)}{closing}"
         pad = "\n" + " " * (indent * inner)

@@ -10,6 +10,7 @@ from jsonata_oracle import NOW, SCOPE, ours
 from daemon.language.errors import Failed, Malformed
 from daemon.language.evaluation import Evaluation
 from daemon.language.jsonata import UNDEFINED, compile_query
+from daemon.language.jsonata.patterns import _shape
 from enginekit.messages.json import JSON
 
 
@@ -40,7 +41,14 @@ BUDGET = "it looks at more than 250,000 values"
         ("$sort([1..200000], function($a, $b) { $a < $b })", BUDGET),
         ("$sort([1..200000])", BUDGET),
         ("$shuffle([1..200000])", BUDGET),
-        ("$distinct([1..3000].{'n': $})", BUDGET),
+        ("$boolean($reduce([1..40], function($t, $n) { [[$t], [$t]] }, 0))", BUDGET),
+        ("[1..9][$reduce([1..40], function($t, $n) { [[$t], [$t]] }, 0)]", BUDGET),
+        ("$reduce([1..40], function($t, $n) { [[$t], [$t]] }, 0) and true", BUDGET),
+        ("$string($reduce([1..40], function($t, $n) { {'a': $t, 'b': $t} }, 1))", BUDGET),
+        ("$distinct([$reduce([1..40], function($t, $n) { {'a': $t, 'b': $t} }, 1), 1])", BUDGET),
+        ("$contains($text & $text & $text & $text, /(a{0,50}){0,20}b/)", BUDGET),
+        ("$match($text, /a.*b|a/)", BUDGET),
+        ("$match($text, /[ab]*a[ab]{14}c|a/)", BUDGET),
         ("[1..700]@$a.[1..700]@$b.[$a, $b]", BUDGET),
         ("$join([1..60000].$string())", BUDGET),
         ("$match($text, /a/)", BUDGET),
@@ -71,6 +79,70 @@ def test_a_pattern_is_matched_in_linear_time() -> None:
 
 
 @pytest.mark.parametrize(
+    ("pattern", "parts", "endless"),
+    [
+        ("abc", 3, False),
+        (r"\d{4}-\d{2}", 7, False),
+        (r"(a|b){3}c?", 7, False),
+        (r"[^\]a-z]+,", 2, True),
+        ("[]a]*", 1, True),
+        ("[[:alpha:]]{2,}", 2, True),
+        (r"\*\+\{", 3, False),
+        ("(?:a{0,50}){0,20}b", 1001, False),
+        ("(?i)a(?P<n>b*)", 2, True),
+        ("(?i:ab)c", 3, False),
+    ],
+)
+def test_the_shape_of_a_pattern_says_what_matching_it_costs(pattern: str, parts: int, endless: bool) -> None:
+    assert _shape(pattern) == (parts, endless)
+
+
+def test_a_long_text_may_be_split_by_a_pattern_that_ends() -> None:
+    lines = "one line of some length\r\n" * 4_000
+    assert evaluate(r"$count($split($t, /\r?\n/))", t=lines) == 4_001
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "$pad('a', $nothing)",
+        "$map([1], $nothing)",
+        "$filter([1], $nothing)",
+        "$reduce([1, 2], $nothing)",
+        "$each({'a': 1}, $nothing)",
+        "$formatNumber(1, $nothing)",
+        "$formatInteger(1, $nothing)",
+        "$parseInteger('1', $nothing)",
+        "$contains('a', $nothing)",
+        "$split('a', $nothing)",
+        "$match('a', $nothing)",
+        "$replace('a', /a/, $nothing)",
+        "$replace('a', 'a', $nothing)",
+    ],
+)
+def test_an_argument_without_a_value(expression: str) -> None:
+    with pytest.raises(Failed, match=r"T0410: argument [23] of .* must be .*, and it has no value"):
+        evaluate(expression)
+
+
+def test_without_a_first_argument_there_is_nothing() -> None:
+    for expression in ("$pad($nothing, $nothing)", "$map($nothing, $nothing)", "$reduce($nothing, $nothing)"):
+        assert evaluate(expression) is UNDEFINED
+
+
+@pytest.mark.parametrize(
+    ("expression", "found"),
+    [
+        ("$phones#$i[type='fax']{type: $i}", {}),  # no tuples to group
+        ("$phones.[$nothing]@$p.{'n': $p}", UNDEFINED),
+        ("$match('aaa', /a/, 1e20).match", ["a", "a", "a"]),
+    ],
+)
+def test_what_once_stumbled(expression: str, found: object) -> None:
+    assert evaluate(expression, phones=[{"type": "home"}]) == found
+
+
+@pytest.mark.parametrize(
     ("expression", "reason", "position"),
     [
         ("", "the expression is empty", 1),
@@ -82,6 +154,10 @@ def test_a_pattern_is_matched_in_linear_time() -> None:
         (r"$match(a, /(b)\1/)", r"the pattern /(b)\1/ cannot be used", 11),
         ("$match(a, /(b{1000}){900}/)", "the pattern", 11),
         ("(" * 500 + "1" + ")" * 500, "nested more than 120 levels deep", 481),
+        ("function($x)<n<n>:n>{$x}(1)", "S0201: syntax error", 16),
+        ("function($x)<a<q>:n>{$x}(1)", "S0401: ", 4),
+        ('function($x)<s-"$1-$2-$3":s>{$x}("a")', "S0201: ", 30),
+        ("1 + /* open", "S0201: ", 11),
         ("x" * 70_000, "the expression is longer than 65,536 characters", 1),
     ],
 )
@@ -99,7 +175,9 @@ def test_an_expression_that_cannot_be_read(expression: str, reason: str, positio
         ("$partition([1,2], 5)", [[1, 2]]),
         ("$range(1, 9, 2)", [1, 3, 5, 7, 9]),
         ("$range(5, 1, -2)", [5, 3, 1]),
-        ("$range(0, 0, 1)", 0),
+        ("$range(0, 0, 1)", [0]),
+        ("$range(1, 0, 1)", []),
+        ("$distinct([1..3000].{'n': $ % 2})", [{"n": 1}, {"n": 0}]),
         ('$hash("hello", "SHA-256")', "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"),
         ('$hash("hello", "MD5")', "5d41402abc4b2a76b9719d911017c592"),
         ('$parse("{\\"a\\": [1, 2.5, null]}").a', [1, 2.5, None]),

@@ -101,6 +101,15 @@ DIFFERENT: dict[str, Outcome] = {
     '$replace("abc","","x")': Outcome(None, "D3010"),
     "$string(123456789012345680000)": Outcome("123456789012346000000", None),  # as JavaScript prints it
     '$distinct([1,1,"1",true,1,null,null])': Outcome([1, "1", True, None], None),  # true is not 1
+    r'$split("a1b2",/(\d)/)': Outcome(["a", "b", ""], None),  # what the groups find is not among the parts
+    "$string(1234567890123456)": Outcome("1234567890123456", None),
+    "$string([0.1+0.2])": Outcome("[0.3]", None),
+    '$string(["é😀"])': Outcome('["é😀"]', None),
+    '$replace("aaa",/a/,function($m){$m.match & $m.index})': Outcome("a0a1a2", None),
+    "$v.a.b[-0.5]": Outcome(3, None),  # rounded down
+    '$number("0o17")': Outcome(15, None),
+    '$toMillis("2017-10")': Outcome(1506816000000, None),
+    '/a(b)(c)?/("ab").groups': Outcome(["b", None], None),
     # A function is no JSON value: nothing could be passed on.
     "(function($x){$x})": Outcome(None, "its result is a function, which is no JSON value"),
     "$sum": Outcome(None, "its result is a function, which is no JSON value"),
