@@ -12,6 +12,9 @@ def check_batch(batch: Batch) -> None:
         raise BatchRefused("a run is written twice in one batch")
     for write in batch.runs:
         _check_run(write)
+    schedules = batch.all_schedules()
+    if len({write.schedule for write in schedules}) != len(schedules):
+        raise BatchRefused("a schedule is written twice in one batch")
     for definition in batch.definitions:
         if (definition.name is None) != (definition.version is None):
             raise BatchRefused(f"definition {definition.hash}: a name and a version go together")
@@ -25,6 +28,8 @@ def _check_run(write: RunWrite) -> None:
         raise BatchRefused(f"run {run.run_id}: {write.closing.status.value} is not how a run closes")
     if write.closing is not None and not write.events:
         raise BatchRefused(f"run {run.run_id}: a run closes with its last event")
+    if write.schedule is not None and write.schedule.schedule.tenant != run.tenant:
+        raise BatchRefused(f"run {run.run_id}: its schedule is another tenant's")
     for task in write.tasks_added:
         if task.task.run != run or task.queue.tenant != run.tenant:
             raise BatchRefused(f"run {run.run_id}: task {task.task.event_id} is another run's or another tenant's")

@@ -13,6 +13,7 @@ from daemon.stores.rows import (
     Definition,
     DefinitionEntry,
     DueRun,
+    DueSchedule,
     Execution,
     ExecutionFilter,
     LatestRun,
@@ -22,10 +23,11 @@ from daemon.stores.rows import (
     StartCheck,
     StoredEffect,
     StoredRun,
+    StoredSchedule,
     StoreInfo,
     TaskCursor,
 )
-from enginekit.messages.links import Millis, QueuedTask, QueueKey
+from enginekit.messages.links import Millis, QueuedTask, QueueKey, ScheduleRef
 
 
 class Writer(Protocol):
@@ -73,6 +75,14 @@ class Reader(Protocol):
     def definition_text(self, tenant: str, hash: str) -> str | None: ...
 
     def list_definitions(self, tenant: str, limit: int, after_name: str | None) -> list[DefinitionEntry]: ...
+
+    def schedule(self, tenant: str, schedule_id: str) -> StoredSchedule | None: ...
+
+    def list_schedules(self, tenant: str, limit: int, after_id: str | None, max_bytes: int) -> list[StoredSchedule]: ...
+
+    def due_schedules(self, before: Millis, limit: int, after: DueSchedule | None) -> list[DueSchedule]: ...
+
+    def waiting_schedules(self, limit: int, after: ScheduleRef | None) -> list[ScheduleRef]: ...
 
     def close(self) -> None: ...
 

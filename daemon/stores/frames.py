@@ -13,8 +13,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from daemon.stores.rows import Batch, DueRun, ExecutionFilter, StoredEffect, StoreInfo, TaskCursor
-from enginekit.messages.links import Millis, QueueKey
+from daemon.stores.rows import Batch, DueRun, DueSchedule, ExecutionFilter, StoredEffect, StoreInfo, TaskCursor
+from enginekit.messages.links import Millis, QueueKey, ScheduleRef
 
 HEADER = struct.Struct(">I")
 """The length of what follows, in bytes."""
@@ -135,6 +135,29 @@ class ListDefinitions(Frame, frozen=True):
     after_name: str | None
 
 
+class GetSchedule(Frame, frozen=True):
+    tenant: str
+    schedule_id: str
+
+
+class ListSchedules(Frame, frozen=True):
+    tenant: str
+    limit: int
+    after_id: str | None
+    max_bytes: int
+
+
+class GetDueSchedules(Frame, frozen=True):
+    before: Millis
+    limit: int
+    after: DueSchedule | None
+
+
+class GetWaitingSchedules(Frame, frozen=True):
+    limit: int
+    after: ScheduleRef | None
+
+
 ReadRequest: TypeAlias = (
     GetStartCheck
     | GetLatestRun
@@ -151,6 +174,10 @@ ReadRequest: TypeAlias = (
     | GetDefinition
     | GetDefinitionText
     | ListDefinitions
+    | GetSchedule
+    | ListSchedules
+    | GetDueSchedules
+    | GetWaitingSchedules
 )
 Request: TypeAlias = WriteRequest | ReadRequest
 

@@ -171,6 +171,14 @@ def _read(reader: Reader, request: frames.ReadRequest) -> object:
             return reader.definition_text(request.tenant, request.hash)
         case frames.ListDefinitions():
             return reader.list_definitions(request.tenant, request.limit, request.after_name)
+        case frames.GetSchedule():
+            return reader.schedule(request.tenant, request.schedule_id)
+        case frames.ListSchedules():
+            return reader.list_schedules(request.tenant, request.limit, request.after_id, request.max_bytes)
+        case frames.GetDueSchedules():
+            return reader.due_schedules(request.before, request.limit, request.after)
+        case frames.GetWaitingSchedules():
+            return reader.waiting_schedules(request.limit, request.after)
 
 
 def _has_ended(lane: socket.socket) -> bool:

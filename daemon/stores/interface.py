@@ -16,6 +16,7 @@ from daemon.stores.rows import (
     Definition,
     DefinitionEntry,
     DueRun,
+    DueSchedule,
     Execution,
     ExecutionFilter,
     LatestRun,
@@ -25,10 +26,11 @@ from daemon.stores.rows import (
     StartCheck,
     StoredEffect,
     StoredRun,
+    StoredSchedule,
     StoreInfo,
     TaskCursor,
 )
-from enginekit.messages.links import Millis, QueuedTask, QueueKey
+from enginekit.messages.links import Millis, QueuedTask, QueueKey, ScheduleRef
 
 __all__ = ["BatchRefused", "Fenced", "NoSuchEvent", "Store", "StoreUnavailable", "StoreUnusable"]
 
@@ -107,3 +109,16 @@ class Store(Protocol):
 
     async def list_definitions(self, tenant: str, limit: int, after_name: str | None) -> list[DefinitionEntry]:
         """The newest version of each name, in the order of names."""
+
+    async def schedule(self, tenant: str, schedule_id: str) -> StoredSchedule | None: ...
+
+    async def list_schedules(
+        self, tenant: str, limit: int, after_id: str | None, max_bytes: int
+    ) -> list[StoredSchedule]:
+        """In the order of their ids, from behind `after_id`: no more than `max_bytes` of data, but one at least."""
+
+    async def due_schedules(self, before: Millis, limit: int, after: DueSchedule | None = None) -> list[DueSchedule]:
+        """Schedules with `next_at < before`, in the order of (next_at, tenant, id), from behind `after`."""
+
+    async def waiting_schedules(self, limit: int, after: ScheduleRef | None = None) -> list[ScheduleRef]:
+        """Schedules with a firing that waits for an execution to close, in the order of (tenant, id)."""

@@ -14,12 +14,14 @@ import trio
 
 from daemon.stores.batches import check_batch
 from daemon.stores.faults import BatchRefused, Fenced, NoSuchEvent, StoreUnavailable
+from daemon.stores.memory_schedules import MemorySchedules
 from daemon.stores.rows import (
     Batch,
     Definition,
     DefinitionEntry,
     DefinitionWrite,
     DueRun,
+    DueSchedule,
     Effect,
     Execution,
     ExecutionFilter,
@@ -32,10 +34,11 @@ from daemon.stores.rows import (
     StartCheck,
     StoredEffect,
     StoredRun,
+    StoredSchedule,
     StoreInfo,
     TaskCursor,
 )
-from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef
+from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef, ScheduleRef
 from enginekit.messages.status import ExecutionStatus
 
 SCHEMA_VERSION = 2
@@ -75,6 +78,7 @@ class MemoryStore:
         self._effects: list[tuple[str, int]] = []
         self._texts: dict[tuple[str, str], str] = {}
         self._definitions: dict[tuple[str, str], dict[int, Definition]] = {}
+        self._schedules = MemorySchedules()
         self._failure: bool | None = None
 
     def fail_next_commit(self, *, after_write: bool) -> None:
@@ -125,15 +129,20 @@ class MemoryStore:
                 del self._open_runs[workflow]
         for write in batch.runs:
             self._write_run(write)
+        for schedule in batch.all_schedules():
+            self._schedules.write(schedule)
         if failure is True:
             raise StoreUnavailable("the commit was made to fail after it was written")
         await trio.lowlevel.checkpoint()
 
     def _check(self, batch: Batch) -> None:
         check_batch(batch)
-        fenced = {w.shard for w in batch.runs if w.shard >= len(self._epochs) or self._epochs[w.shard] != w.epoch}
+        owned = {(write.shard, write.epoch) for write in [*batch.runs, *batch.all_schedules()]}
+        fenced = {shard for shard, epoch in owned if shard >= len(self._epochs) or self._epochs[shard] != epoch}
         if fenced:
             raise Fenced(sorted(fenced))
+        for schedule in batch.all_schedules():
+            self._schedules.check(schedule)
         registered: set[tuple[str, str, int]] = set()
         for definition in batch.definitions:
             if definition.name is not None and definition.version is not None:
@@ -410,6 +419,24 @@ class MemoryStore:
         start = bisect_right(names, after_name) if after_name is not None else 0
         newest = [max(self._definitions[tenant, name].items())[1] for name in names[start : start + limit]]
         return [DefinitionEntry(name=d.name, version=d.version, registered_at=d.registered_at) for d in newest]
+
+    async def schedule(self, tenant: str, schedule_id: str) -> StoredSchedule | None:
+        await trio.lowlevel.checkpoint()
+        return self._schedules.get(tenant, schedule_id)
+
+    async def list_schedules(
+        self, tenant: str, limit: int, after_id: str | None, max_bytes: int
+    ) -> list[StoredSchedule]:
+        await trio.lowlevel.checkpoint()
+        return self._schedules.list(tenant, limit, after_id, max_bytes)
+
+    async def due_schedules(self, before: Millis, limit: int, after: DueSchedule | None = None) -> list[DueSchedule]:
+        await trio.lowlevel.checkpoint()
+        return self._schedules.due(before, limit, after)
+
+    async def waiting_schedules(self, limit: int, after: ScheduleRef | None = None) -> list[ScheduleRef]:
+        await trio.lowlevel.checkpoint()
+        return self._schedules.waiting(limit, after)
 
     def _run(self, tenant: str, run_id: str) -> _Run | None:
         run = self._runs.get(run_id)

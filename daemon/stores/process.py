@@ -24,6 +24,7 @@ from daemon.stores.rows import (
     Definition,
     DefinitionEntry,
     DueRun,
+    DueSchedule,
     Execution,
     ExecutionFilter,
     LatestRun,
@@ -33,10 +34,11 @@ from daemon.stores.rows import (
     StartCheck,
     StoredEffect,
     StoredRun,
+    StoredSchedule,
     StoreInfo,
     TaskCursor,
 )
-from enginekit.messages.links import Millis, QueuedTask, QueueKey
+from enginekit.messages.links import Millis, QueuedTask, QueueKey, ScheduleRef
 
 T = TypeVar("T")
 
@@ -64,6 +66,10 @@ _map_results = msgspec.msgpack.Decoder(list[MapResult])
 _definition: msgspec.msgpack.Decoder[Definition | None] = msgspec.msgpack.Decoder(Definition | None)
 _text: msgspec.msgpack.Decoder[str | None] = msgspec.msgpack.Decoder(str | None)
 _definitions = msgspec.msgpack.Decoder(list[DefinitionEntry])
+_schedule: msgspec.msgpack.Decoder[StoredSchedule | None] = msgspec.msgpack.Decoder(StoredSchedule | None)
+_schedules = msgspec.msgpack.Decoder(list[StoredSchedule])
+_due_schedules = msgspec.msgpack.Decoder(list[DueSchedule])
+_schedule_refs = msgspec.msgpack.Decoder(list[ScheduleRef])
 _nothing: msgspec.msgpack.Decoder[None] = msgspec.msgpack.Decoder(None)
 
 
@@ -286,6 +292,20 @@ class ProcessStore:
 
     async def list_definitions(self, tenant: str, limit: int, after_name: str | None) -> list[DefinitionEntry]:
         return await self._read(frames.ListDefinitions(tenant, limit, after_name), _definitions)
+
+    async def schedule(self, tenant: str, schedule_id: str) -> StoredSchedule | None:
+        return await self._read(frames.GetSchedule(tenant, schedule_id), _schedule)
+
+    async def list_schedules(
+        self, tenant: str, limit: int, after_id: str | None, max_bytes: int
+    ) -> list[StoredSchedule]:
+        return await self._read(frames.ListSchedules(tenant, limit, after_id, max_bytes), _schedules)
+
+    async def due_schedules(self, before: Millis, limit: int, after: DueSchedule | None = None) -> list[DueSchedule]:
+        return await self._read(frames.GetDueSchedules(before, limit, after), _due_schedules)
+
+    async def waiting_schedules(self, limit: int, after: ScheduleRef | None = None) -> list[ScheduleRef]:
+        return await self._read(frames.GetWaitingSchedules(limit, after), _schedule_refs)
 
 
 async def _spawn() -> tuple[trio.Process, Lane, Lane]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef
+from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef, ScheduleRef
 from enginekit.messages.status import ExecutionStatus
 
 
@@ -66,6 +66,22 @@ class MapResult(Row, frozen=True, kw_only=True):
     data: bytes
 
 
+class ScheduleWrite(Row, frozen=True, kw_only=True):
+    """A schedule as it is from now on; without `data` it is gone.
+
+    `revision` counts its writes from 1: the store refuses one that does not follow the last. `waiting`: it has a
+    firing that waits for an execution to close.
+    """
+
+    shard: int
+    epoch: int
+    schedule: ScheduleRef
+    revision: int
+    next_at: Millis | None = None
+    waiting: bool = False
+    data: bytes | None = None
+
+
 class RunWrite(Row, frozen=True, kw_only=True):
     """One run's share of a batch.
 
@@ -93,6 +109,8 @@ class RunWrite(Row, frozen=True, kw_only=True):
     results_added: list[MapResult] = []
     results_removed: list[int] = []
     """Maps whose results are not wanted any more."""
+    schedule: ScheduleWrite | None = None
+    """The schedule that this run was started (or canceled) by, written with it or not at all."""
 
 
 class DefinitionWrite(Row, frozen=True, kw_only=True):
@@ -108,10 +126,15 @@ class DefinitionWrite(Row, frozen=True, kw_only=True):
 
 
 class Batch(Row, frozen=True, kw_only=True):
-    """Written in one transaction, all or nothing. At most one RunWrite a run."""
+    """Written in one transaction, all or nothing. At most one RunWrite a run, and one write a schedule."""
 
     runs: list[RunWrite] = []
     definitions: list[DefinitionWrite] = []
+    schedules: list[ScheduleWrite] = []
+
+    def all_schedules(self) -> list[ScheduleWrite]:
+        """Those of its runs, too."""
+        return [*self.schedules, *(write.schedule for write in self.runs if write.schedule is not None)]
 
 
 # --- read --------------------------------------------------------------------------------------------------------
@@ -170,6 +193,19 @@ class StoredRun(Row, frozen=True, kw_only=True):
 class DueRun(Row, frozen=True, kw_only=True):
     run: RunRef
     wake_at: Millis
+
+
+class StoredSchedule(Row, frozen=True, kw_only=True):
+    schedule: ScheduleRef
+    revision: int
+    next_at: Millis | None
+    waiting: bool
+    data: bytes
+
+
+class DueSchedule(Row, frozen=True, kw_only=True):
+    schedule: ScheduleRef
+    next_at: Millis
 
 
 class StoredEffect(Row, frozen=True, kw_only=True):

@@ -35,6 +35,11 @@ class TaskRef(msgspec.Struct, frozen=True, gc=False):
     event_id: int
 
 
+class ScheduleRef(msgspec.Struct, frozen=True, gc=False):
+    tenant: str
+    schedule_id: str
+
+
 class QueueKey(msgspec.Struct, frozen=True, gc=False):
     """A task queue. Activities' queues have the names their workers poll; nodes' queues the resource's."""
 
@@ -92,6 +97,12 @@ class WakeRuns(Message, frozen=True):
     runs: list[RunRef]
 
 
+class WakeSchedules(Message, frozen=True):
+    """These schedules' `next_at` has come."""
+
+    schedules: list[ScheduleRef]
+
+
 class TaskExpired(Message, frozen=True):
     """Nobody took it within its ScheduleToStart."""
 
@@ -99,7 +110,7 @@ class TaskExpired(Message, frozen=True):
     waited_seconds: float
 
 
-ToHistory: TypeAlias = TaskOutcome | WakeRuns | TaskExpired
+ToHistory: TypeAlias = TaskOutcome | WakeRuns | WakeSchedules | TaskExpired
 
 
 class LoadTask(Call, frozen=True, kw_only=True):
@@ -234,9 +245,16 @@ class ArmTimer(Message, frozen=True):
     wake_at: Millis
 
 
+class ArmSchedule(Message, frozen=True):
+    """The schedule's `next_at` is now this."""
+
+    schedule: ScheduleRef
+    next_at: Millis
+
+
 class RescanTimers(Message, frozen=True):
-    """Hints or wake-ups may have been lost (History has started, or an ArmTimer found no room): look into the store
+    """Hints or wake-ups may have been lost (History has started, or a hint found no room): look into the store
     now, and fire again what is overdue there."""
 
 
-ToTimer: TypeAlias = ArmTimer | RescanTimers
+ToTimer: TypeAlias = ArmTimer | ArmSchedule | RescanTimers

@@ -17,6 +17,7 @@ from daemon.stores.rows import (
     Definition,
     DefinitionEntry,
     DueRun,
+    DueSchedule,
     Effect,
     Execution,
     ExecutionFilter,
@@ -27,11 +28,12 @@ from daemon.stores.rows import (
     StartCheck,
     StoredEffect,
     StoredRun,
+    StoredSchedule,
     TaskCursor,
 )
 from daemon.stores.sqlite.failures import explain
 from enginekit.messages.events import TaskKind
-from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef, TaskRef
+from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef, ScheduleRef, TaskRef
 from enginekit.messages.status import ExecutionStatus
 
 _EXECUTION = """
@@ -39,6 +41,7 @@ e.tenant, e.workflow_id, e.run_id, e.shard, e.workflow, e.version, e.definition_
 e.error, e.started_at, e.closed_at, o.wake_at, coalesce(o.last_event_id, e.last_event_id), e.parent
 """
 _EXECUTIONS = "executions e LEFT JOIN open_runs o ON o.run_id = e.run_id AND o.tenant = e.tenant"
+_SCHEDULES = "SELECT tenant, schedule_id, revision, next_at, waiting, data FROM schedules WHERE tenant = ?"
 
 
 class SqliteReader:
@@ -266,6 +269,50 @@ class SqliteReader:
             )
             return [DefinitionEntry(name=name, version=version, registered_at=at) for name, version, at in rows]
 
+    def schedule(self, tenant: str, schedule_id: str) -> StoredSchedule | None:
+        with self._one_moment():
+            row = self._row(f"{_SCHEDULES} AND schedule_id = ?", tenant, schedule_id)
+            return _to_schedule(row) if row is not None else None
+
+    def list_schedules(self, tenant: str, limit: int, after_id: str | None, max_bytes: int) -> list[StoredSchedule]:
+        with self._one_moment():
+            page: list[StoredSchedule] = []
+            taken = 0
+            for row in self._rows(
+                f"{_SCHEDULES} AND schedule_id > ? ORDER BY schedule_id LIMIT ?", tenant, after_id or "", limit
+            ):
+                schedule = _to_schedule(row)
+                taken += len(schedule.data)
+                if page and taken > max_bytes:
+                    break
+                page.append(schedule)
+            return page
+
+    def due_schedules(self, before: Millis, limit: int, after: DueSchedule | None) -> list[DueSchedule]:
+        place: tuple[int, str, str] = (-(2**63), "", "")
+        if after is not None:
+            place = (after.next_at, after.schedule.tenant, after.schedule.schedule_id)
+        with self._one_moment():
+            rows = self._rows(
+                "SELECT tenant, schedule_id, next_at FROM schedules WHERE next_at IS NOT NULL AND next_at < ? "
+                "AND (next_at, tenant, schedule_id) > (?, ?, ?) ORDER BY next_at, tenant, schedule_id LIMIT ?",
+                before,
+                *place,
+                limit,
+            )
+            return [DueSchedule(schedule=ScheduleRef(tenant, name), next_at=at) for tenant, name, at in rows]
+
+    def waiting_schedules(self, limit: int, after: ScheduleRef | None) -> list[ScheduleRef]:
+        place = (after.tenant, after.schedule_id) if after is not None else ("", "")
+        with self._one_moment():
+            rows = self._rows(
+                "SELECT tenant, schedule_id FROM schedules WHERE waiting = 1 AND (tenant, schedule_id) > (?, ?) "
+                "ORDER BY tenant, schedule_id LIMIT ?",
+                *place,
+                limit,
+            )
+            return [ScheduleRef(tenant, schedule_id) for tenant, schedule_id in rows]
+
     # --- rows --------------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -340,3 +387,14 @@ class SqliteReader:
             last_event_id=last_event_id,
             parent=parent,
         )
+
+
+def _to_schedule(row: tuple[Any, ...]) -> StoredSchedule:
+    tenant, schedule_id, revision, next_at, waiting, data = row
+    return StoredSchedule(
+        schedule=ScheduleRef(tenant, schedule_id),
+        revision=revision,
+        next_at=next_at,
+        waiting=bool(waiting),
+        data=data,
+    )

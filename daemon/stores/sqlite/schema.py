@@ -155,6 +155,19 @@ CREATE TABLE map_results (
 
 _VERSION_2 = """
 ALTER TABLE tasks ADD COLUMN destination TEXT;
+
+CREATE TABLE schedules (
+    tenant TEXT NOT NULL,
+    schedule_id TEXT NOT NULL,
+    shard INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    next_at INTEGER,
+    waiting INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    PRIMARY KEY (tenant, schedule_id)
+);
+CREATE INDEX schedules_due ON schedules (next_at, tenant, schedule_id) WHERE next_at IS NOT NULL;
+CREATE INDEX schedules_waiting ON schedules (tenant, schedule_id) WHERE waiting = 1;
 """
 
 MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2)

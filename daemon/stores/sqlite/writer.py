@@ -17,7 +17,7 @@ import msgspec
 
 from daemon.stores.batches import check_batch
 from daemon.stores.faults import BatchRefused, Fenced
-from daemon.stores.rows import Batch, DefinitionWrite, RunWrite, ShardEpochs
+from daemon.stores.rows import Batch, DefinitionWrite, RunWrite, ScheduleWrite, ShardEpochs
 from daemon.stores.sqlite.failures import explain
 
 _Value: TypeAlias = str | int | bytes | None
@@ -33,6 +33,7 @@ _REFUSALS = {
     "tasks.run_id, tasks.event_id": "a task of this batch is there already",
     "map_results.run_id, map_results.map_id, map_results.status, map_results.number": "a result is there already",
     "effects.run_id, effects.event_id": "an effect of this batch is there already",
+    "schedules.tenant, schedules.schedule_id": "a schedule of this id is there already",
 }
 
 _CREATE_RUN = """
@@ -69,6 +70,14 @@ _ADD_RESULT = "INSERT INTO map_results (run_id, map_id, status, number, tenant, 
 _REMOVE_RESULTS = "DELETE FROM map_results WHERE run_id = ? AND map_id = ? AND tenant = ?"
 _DEFINITION = "INSERT INTO definitions (tenant, hash, text) VALUES (?, ?, ?) ON CONFLICT (tenant, hash) DO NOTHING"
 _REGISTRATION = "INSERT INTO registrations (tenant, name, version, hash, registered_at) VALUES (?, ?, ?, ?, ?)"
+_ADD_SCHEDULE = """
+INSERT INTO schedules (next_at, waiting, data, shard, tenant, schedule_id, revision) VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
+_CHANGE_SCHEDULE = """
+UPDATE schedules SET next_at = ?, waiting = ?, data = ?, revision = revision + 1
+WHERE tenant = ? AND schedule_id = ? AND revision = ?
+"""
+_REMOVE_SCHEDULE = "DELETE FROM schedules WHERE tenant = ? AND schedule_id = ? AND revision = ?"
 
 
 class SqliteWriter:
@@ -103,6 +112,8 @@ class SqliteWriter:
                 self._check_fence(batch)
                 self._write_runs(batch.runs)
                 self._write_definitions(batch.definitions)
+                for schedule in batch.all_schedules():
+                    self._write_schedule(schedule)
         except sqlite3.IntegrityError as error:
             raise _refusal(error) from error
         except (sqlite3.DataError, OverflowError) as error:
@@ -114,10 +125,11 @@ class SqliteWriter:
         self._connection.close()
 
     def _check_fence(self, batch: Batch) -> None:
-        if not batch.runs:
+        owned = {(write.shard, write.epoch) for write in [*batch.runs, *batch.all_schedules()]}
+        if not owned:
             return
         epochs: dict[int, int] = dict(self._connection.execute("SELECT shard, epoch FROM shards"))
-        fenced = {write.shard for write in batch.runs if epochs.get(write.shard) != write.epoch}
+        fenced = {shard for shard, epoch in owned if epochs.get(shard) != epoch}
         if fenced:
             raise Fenced(sorted(fenced))
 
@@ -256,6 +268,20 @@ class SqliteWriter:
             _REGISTRATION,
             [(d.tenant, d.name, d.version, d.hash, d.registered_at) for d in definitions if d.name is not None],
         )
+
+    def _write_schedule(self, write: ScheduleWrite) -> None:
+        tenant, schedule_id = write.schedule.tenant, write.schedule.schedule_id
+        place = (tenant, schedule_id, write.revision - 1)
+        if write.data is None:
+            written = self._connection.execute(_REMOVE_SCHEDULE, place).rowcount
+        elif write.revision == 1:
+            row = (write.next_at, write.waiting, write.data, write.shard, tenant, schedule_id, 1)
+            written = self._connection.execute(_ADD_SCHEDULE, row).rowcount
+        else:
+            row_now = (write.next_at, write.waiting, write.data)
+            written = self._connection.execute(_CHANGE_SCHEDULE, (*row_now, *place)).rowcount
+        if written != 1:
+            raise BatchRefused(f"revision {write.revision} of schedule {schedule_id!r} does not follow the last")
 
     def _many(self, statement: str, rows: list[tuple[_Value, ...]]) -> int:
         return self._connection.executemany(statement, rows).rowcount if rows else 0
