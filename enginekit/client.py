@@ -22,7 +22,7 @@ from msgspec import UNSET
 from enginekit import jsonrpc
 from enginekit.connection import Connection, Lost, TokenSource, Tuning, UrlSource
 from enginekit.errors import ProtocolError, Unreachable, WorkflowFailed
-from enginekit.messages import calls
+from enginekit.messages import calls, schedules
 from enginekit.messages.calls import Call, HelloResult, Result, Reuse
 from enginekit.messages.json import JSON, decode, encode
 from enginekit.messages.status import ErrorStatus, ExecutionStatus, Refused, ReportRefusal
@@ -269,7 +269,15 @@ def _payload(value: JSON | msgspec.Raw) -> msgspec.Raw:
 def _identified(params: Call) -> Call:
     """With a request id, so that the daemon knows a repeat when it sees one."""
     if (
-        isinstance(params, calls.StartWorkflow | calls.SignalWorkflow | calls.CancelWorkflow | calls.TerminateWorkflow)
+        isinstance(
+            params,
+            calls.StartWorkflow
+            | calls.SignalWorkflow
+            | calls.CancelWorkflow
+            | calls.TerminateWorkflow
+            | schedules.CreateSchedule
+            | schedules.TriggerSchedule,
+        )
         and params.request_id is None
     ):
         return msgspec.structs.replace(params, request_id=uuid.uuid4().hex)
@@ -285,6 +293,9 @@ def _decoded(params: Call | type[Call], reply: jsonrpc.Reply) -> Result:
 
 
 def _already_recorded(params: Call, refused: Refused) -> bool:
+    """Whether a call that was repeated is refused for having been carried out."""
+    if isinstance(params, schedules.DeleteSchedule):
+        return refused.status is ErrorStatus.NOT_FOUND
     return (
         isinstance(params, calls.CompleteTask | calls.FailTask | calls.ReturnTask)
         and refused.status is ErrorStatus.FAILED_PRECONDITION

@@ -10,7 +10,7 @@ from typing import overload
 
 import msgspec
 
-from enginekit.messages import calls
+from enginekit.messages import calls, schedules
 from enginekit.messages.calls import Call, Result
 
 RESULTS: dict[type[Call], type[Result]] = {
@@ -33,6 +33,13 @@ RESULTS: dict[type[Call], type[Result]] = {
     calls.ReturnTask: calls.Acknowledged,
     calls.HeartbeatTask: calls.HeartbeatTaskResult,
     calls.CompleteTasks: calls.CompleteTasksResult,
+    schedules.CreateSchedule: schedules.CreateScheduleResult,
+    schedules.ListSchedules: schedules.ListSchedulesResult,
+    schedules.DescribeSchedule: schedules.DescribeScheduleResult,
+    schedules.PauseSchedule: calls.Acknowledged,
+    schedules.ResumeSchedule: calls.Acknowledged,
+    schedules.TriggerSchedule: schedules.TriggerScheduleResult,
+    schedules.DeleteSchedule: calls.Acknowledged,
     calls.ListQueues: calls.ListQueuesResult,
     calls.DescribeDaemon: calls.DescribeDaemonResult,
 }
@@ -124,6 +131,29 @@ class Caller(ABC):
     async def call(
         self, params: calls.CompleteTasks, *, timeout_seconds: float | None = None
     ) -> calls.CompleteTasksResult: ...
+    @overload
+    async def call(
+        self, params: schedules.CreateSchedule, *, timeout_seconds: float | None = None
+    ) -> schedules.CreateScheduleResult: ...
+    @overload
+    async def call(
+        self, params: schedules.ListSchedules, *, timeout_seconds: float | None = None
+    ) -> schedules.ListSchedulesResult: ...
+    @overload
+    async def call(
+        self, params: schedules.DescribeSchedule, *, timeout_seconds: float | None = None
+    ) -> schedules.DescribeScheduleResult: ...
+    @overload
+    async def call(
+        self, params: schedules.TriggerSchedule, *, timeout_seconds: float | None = None
+    ) -> schedules.TriggerScheduleResult: ...
+    @overload
+    async def call(
+        self,
+        params: schedules.PauseSchedule | schedules.ResumeSchedule | schedules.DeleteSchedule,
+        *,
+        timeout_seconds: float | None = None,
+    ) -> calls.Acknowledged: ...
     @overload
     async def call(
         self, params: calls.ListQueues, *, timeout_seconds: float | None = None

@@ -3,8 +3,8 @@ that may take.
 
 A token's `scope` claim is a space-separated string of these scopes; none implies another:
 
-- `read`: definitions, executions, histories, queues
-- `write`: register definitions; start, signal, cancel and terminate executions
+- `read`: definitions, executions, histories, queues, schedules
+- `write`: register definitions; start, signal, cancel and terminate executions; make, change and delete schedules
 - `work`: poll for tasks and report on them
 - `admin`: look into the daemon itself
 
@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from enginekit.messages import calls
+from enginekit.messages import calls, schedules
 
 
 class Scope(str, Enum):
@@ -48,6 +48,8 @@ _READS = (
     calls.ListDefinitions,
     calls.ListQueues,
     calls.DescribeDaemon,
+    schedules.ListSchedules,
+    schedules.DescribeSchedule,
 )
 _WAITING = (calls.WaitWorkflow, calls.GetHistory, calls.PollTask)
 
@@ -114,6 +116,13 @@ METHODS: Final[dict[str, Method]] = {
         _history(calls.ReturnTask, calls.Acknowledged, Scope.WORK),
         _history(calls.HeartbeatTask, calls.HeartbeatTaskResult, Scope.WORK),
         _history(calls.CompleteTasks, calls.CompleteTasksResult, Scope.WORK),
+        _history(schedules.CreateSchedule, schedules.CreateScheduleResult, Scope.WRITE),
+        _history(schedules.ListSchedules, schedules.ListSchedulesResult, Scope.READ),
+        _history(schedules.DescribeSchedule, schedules.DescribeScheduleResult, Scope.READ),
+        _history(schedules.PauseSchedule, calls.Acknowledged, Scope.WRITE),
+        _history(schedules.ResumeSchedule, calls.Acknowledged, Scope.WRITE),
+        _history(schedules.TriggerSchedule, schedules.TriggerScheduleResult, Scope.WRITE, new_work=True),
+        _history(schedules.DeleteSchedule, calls.Acknowledged, Scope.WRITE),
         Method(params=calls.ListQueues, result=calls.ListQueuesResult, scope=Scope.READ, answerer=Answerer.MATCHING),
         Method(
             params=calls.DescribeDaemon,

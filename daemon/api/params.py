@@ -42,6 +42,7 @@ _PATTERNS: Final[dict[str, str]] = {
     repr(
         r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]*\Z"
     ): "must be 1 to 255 characters of A-Z a-z 0-9 _ . : / -, as `signal:NAME` has",
+    repr(r"^[A-Za-z0-9._:@/-]{1,200}\Z"): "must be 1 to 200 characters of A-Z a-z 0-9 . _ : @ / -",
     repr(r"^[^=]+="): "must be `key=value`",
 }
 

@@ -21,6 +21,10 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "validate": ("validate:validate", "Check a definition and report every fault in it."),
     "register": ("definitions:register", "Store a definition under a name."),
     "definitions": ("definitions:definitions", "List the registered definitions."),
+    "schedule": (
+        "schedules:schedule",
+        "Start executions by the clock: create, pause, trigger … schedules.",
+    ),
     "queues": ("operations:queues", "Show the task queues."),
     "status": ("operations:status", "Show the daemon's services, shards and store."),
     "token": ("token:token", "Sign a token with the local daemon's key."),

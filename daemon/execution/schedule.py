@@ -214,6 +214,11 @@ def failed(schedule: Schedule, firing: Firing, why: str, now: datetime) -> Sched
     )
 
 
+def rest(schedule: Schedule, why: str, now: datetime) -> Schedule:
+    """It cannot be read any more, and does nothing until it is resumed."""
+    return _changed(schedule, next_at=None, paused=True, buffered=None, last_error=why, last_error_at=now)
+
+
 def workflow_id(schedule_id: str, firing: Firing) -> str:
     """What the execution is called: the schedule and the nominal time."""
     return f"{schedule_id}-{_stamp(firing)}"

@@ -5,7 +5,9 @@
     live.py         runs in memory, and how they are read back
     batch.py        what one commit writes and releases
     committer.py    one commit after the other
-    calls.py, registry.py, reports.py   what may be asked: executions, definitions, workers' reports
+    calls.py, registry.py, reports.py, schedule_calls.py
+                    what may be asked: executions, definitions, workers' reports, schedules
+    schedules.py    schedules, and what they fire; zones.py their cron texts and time zones
     handout.py      what is told of a task to Matching and to workers
     stepping.py     runs that never rest, in turns
     waiting.py      callers who wait for a run

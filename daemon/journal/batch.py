@@ -17,7 +17,17 @@ from daemon.execution.deadlines import next_wake
 from daemon.execution.step import Decision
 from daemon.journal.live import LiveRun
 from daemon.links.interface import Request
-from daemon.stores.rows import Batch, Closing, DefinitionWrite, Effect, MapResult, NewExecution, RunWrite, Snapshot
+from daemon.stores.rows import (
+    Batch,
+    Closing,
+    DefinitionWrite,
+    Effect,
+    MapResult,
+    NewExecution,
+    RunWrite,
+    ScheduleWrite,
+    Snapshot,
+)
 from enginekit.messages.calls import Result
 from enginekit.messages.links import Millis, OfferTask, QueuedTask, RunRef, TaskRef
 from enginekit.messages.status import Refused
@@ -42,6 +52,7 @@ class PendingWrite:
         "live",
         "results_added",
         "results_removed",
+        "schedule",
         "tasks_added",
         "tasks_removed",
         "tasks_returned",
@@ -62,6 +73,8 @@ class PendingWrite:
         self.effects_removed: list[int] = []
         self.results_added: list[MapResult] = []
         self.results_removed: list[int] = []
+        self.schedule: ScheduleWrite | None = None
+        """The schedule that has started or canceled it."""
 
     def add(self, decision: Decision) -> None:
         self.events += decision.events
@@ -104,6 +117,7 @@ class PendingWrite:
                 effects_removed=self.effects_removed,
                 results_added=self.results_added,
                 results_removed=self.results_removed,
+                schedule=self.schedule,
             ),
             wake_at,
         )
@@ -141,8 +155,10 @@ class Gathering:
         self.committed = trio.Event()
         self.writes: dict[str, PendingWrite] = {}
         self.definitions: list[DefinitionWrite] = []
+        self.schedules: list[ScheduleWrite] = []
+        """Those that go with no run."""
         self.bytes = 0
-        """Of the events and definitions in it."""
+        """Of the events, definitions and schedules in it."""
         self.answers: list[Answer] = []
         self.offers: list[tuple[LiveRun, int, OfferTask]] = []
         self.retired: list[TaskRef] = []
@@ -158,7 +174,11 @@ class Gathering:
 
     @property
     def empty(self) -> bool:
-        return not self.writes and not self.definitions
+        return not self.writes and not self.definitions and not self.schedules
+
+    def all_schedules(self) -> list[ScheduleWrite]:
+        """Those of its runs, too."""
+        return [*self.schedules, *(each.schedule for each in self.writes.values() if each.schedule is not None)]
 
     def write_of(self, live: LiveRun, epoch: int, first_event_id: int) -> PendingWrite:
         """The run's share, begun if need be."""
@@ -191,4 +211,4 @@ class Gathering:
             runs.append(row)
             if wake_at is not None:
                 wakes.append((pending.live, wake_at))
-        return Batch(runs=runs, definitions=self.definitions), wakes
+        return Batch(runs=runs, definitions=self.definitions, schedules=self.schedules), wakes

@@ -109,13 +109,14 @@ class Committer:
 
 
 def _split(batch: Batch) -> list[Batch]:
-    """The batch in two, definitions with the first; a batch of one run as it is.
+    """The batch in two, definitions and schedules with the first; a batch of one run as it is.
 
-    Raises AssertionError for definitions alone: those are checked before they are written.
+    Raises AssertionError for those alone: they are checked before they are written.
     """
     runs: list[RunWrite] = batch.runs
-    assert runs, "the store refuses a definition"
-    if len(runs) == 1 and not batch.definitions:
+    assert runs, "the store refuses a definition or a schedule"
+    if len(runs) == 1 and not batch.definitions and not batch.schedules:
         return [batch]
     middle = len(runs) // 2
-    return [Batch(runs=runs[:middle], definitions=batch.definitions), Batch(runs=runs[middle:])]
+    first = Batch(runs=runs[:middle], definitions=batch.definitions, schedules=batch.schedules)
+    return [first, Batch(runs=runs[middle:])]

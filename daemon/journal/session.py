@@ -32,6 +32,7 @@ from daemon.journal.identity import RunIds, child_id, shard_of
 from daemon.journal.live import LiveRun, LiveRuns
 from daemon.journal.mapping import STOP, Mappings
 from daemon.journal.outbox import Outbox
+from daemon.journal.schedules import Schedules
 from daemon.journal.starting import Starts
 from daemon.journal.stepping import Stepper
 from daemon.journal.waiting import Waiters
@@ -46,6 +47,7 @@ from enginekit.messages.calls import Result
 from enginekit.messages.events import Parent
 from enginekit.messages.json import NotJSON
 from enginekit.messages.links import (
+    ArmSchedule,
     ArmTimer,
     ExpireTask,
     Millis,
@@ -108,6 +110,7 @@ class Session:
         """Names that a start or a registration is under way for."""
         self.starts = Starts(self)
         self.children = Children(self)
+        self.schedules = Schedules(self)
         self.finder = Finder(store, definitions, self.runs, len(self.epochs), nursery)
         self.when_live = self.finder.when_live
         self.matching: Outbox[ToMatching] = Outbox(links.matching, RefillQueues())
@@ -160,6 +163,7 @@ class Session:
                 self.children.due(effect.run, number)
             elif kind == STOP:
                 self.mappings.stop(effect.run, self.shard(effect.run), -effect.effect.event_id, effect.effect.data)
+        await self.schedules.begin()
 
     def end(self) -> None:
         """Nobody knows what is on disk: whoever waits here is told to ask again."""
@@ -423,6 +427,9 @@ class Session:
             self.worker.put(OutcomesRecorded(batch.recorded))
         for live, wake_at in wakes:
             self.timer.put(ArmTimer(live.run.ref, wake_at))
+        for schedule in batch.all_schedules():
+            if schedule.next_at is not None:
+                self.timer.put(ArmSchedule(schedule.schedule, schedule.next_at))
         for pending in batch.writes.values():
             live = pending.live
             if live.waiters:
@@ -432,6 +439,7 @@ class Session:
             if live.closed and pending.events:
                 self.pulses.pop(live.run.ref.run_id, None)
                 self.metrics.execution_closed(live.run.status)
+                self.schedules.closed(live.run)
         for live in batch.unfinished:
             self.stepper.add(live)
         for ref, number in batch.obliged:

@@ -18,15 +18,16 @@ from daemon.journal.definitions import Definitions, NodeCheck
 from daemon.journal.identity import RunIds
 from daemon.journal.registry import DefinitionCalls
 from daemon.journal.reports import Reports
+from daemon.journal.schedule_calls import ScheduleCalls
 from daemon.journal.session import Session
 from daemon.links.interface import Request
 from daemon.links.table import Links
 from daemon.metrics import Metrics
 from daemon.settings import Settings
 from daemon.stores.interface import Fenced, Store, StoreUnavailable
-from enginekit.messages import calls
+from enginekit.messages import calls, schedules
 from enginekit.messages.calls import Call, ShardView
-from enginekit.messages.links import LoadTask, StartTasks, TaskExpired, TaskOutcome, ToHistory, WakeRuns
+from enginekit.messages.links import LoadTask, StartTasks, TaskExpired, TaskOutcome, ToHistory, WakeRuns, WakeSchedules
 from enginekit.messages.status import ErrorStatus, Refused
 
 log = structlog.get_logger("history")
@@ -141,6 +142,9 @@ class History:
             case WakeRuns():
                 for ref in message.runs:
                     session.when_live(ref, session.wake, _nobody)
+            case WakeSchedules():
+                for schedule in message.schedules:
+                    session.schedules.wake(schedule)
             case TaskExpired():
                 reports.expired(message)
 
@@ -162,6 +166,7 @@ class History:
 def _table(session: Session) -> dict[type[Call], Answer]:
     """Who answers which call. Keyed by the call's type, which is therefore that of each answer's argument."""
     executions, definitions, reports = ExecutionCalls(session), DefinitionCalls(session), Reports(session)
+    scheduled = ScheduleCalls(session)
     table: dict[type[Call], Callable[..., Coroutine[None, None, None] | None]] = {
         calls.StartWorkflow: executions.start,
         calls.DescribeWorkflow: executions.describe,
@@ -179,6 +184,13 @@ def _table(session: Session) -> dict[type[Call], Answer]:
         calls.ReturnTask: reports.give_back,
         calls.HeartbeatTask: reports.heartbeat,
         calls.CompleteTasks: reports.complete_many,
+        schedules.CreateSchedule: scheduled.create,
+        schedules.ListSchedules: scheduled.list,
+        schedules.DescribeSchedule: scheduled.describe,
+        schedules.PauseSchedule: scheduled.pause,
+        schedules.ResumeSchedule: scheduled.resume,
+        schedules.TriggerSchedule: scheduled.trigger,
+        schedules.DeleteSchedule: scheduled.delete,
         LoadTask: reports.load,
         StartTasks: reports.start,
     }

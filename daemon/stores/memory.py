@@ -137,8 +137,7 @@ class MemoryStore:
 
     def _check(self, batch: Batch) -> None:
         check_batch(batch)
-        owned = {(write.shard, write.epoch) for write in [*batch.runs, *batch.all_schedules()]}
-        fenced = {shard for shard, epoch in owned if shard >= len(self._epochs) or self._epochs[shard] != epoch}
+        fenced = {shard for shard, epoch in batch.owned() if shard >= len(self._epochs) or self._epochs[shard] != epoch}
         if fenced:
             raise Fenced(sorted(fenced))
         for schedule in batch.all_schedules():
@@ -428,7 +427,7 @@ class MemoryStore:
         self, tenant: str, limit: int, after_id: str | None, max_bytes: int
     ) -> list[StoredSchedule]:
         await trio.lowlevel.checkpoint()
-        return self._schedules.list(tenant, limit, after_id, max_bytes)
+        return self._schedules.page(tenant, limit, after_id, max_bytes)
 
     async def due_schedules(self, before: Millis, limit: int, after: DueSchedule | None = None) -> list[DueSchedule]:
         await trio.lowlevel.checkpoint()

@@ -44,7 +44,7 @@ class MemorySchedules:
     def get(self, tenant: str, schedule_id: str) -> StoredSchedule | None:
         return self._rows.get(ScheduleRef(tenant, schedule_id))
 
-    def list(self, tenant: str, limit: int, after_id: str | None, max_bytes: int) -> list[StoredSchedule]:
+    def page(self, tenant: str, limit: int, after_id: str | None, max_bytes: int) -> list[StoredSchedule]:
         ids = sorted(ref.schedule_id for ref in self._rows if ref.tenant == tenant)
         page: list[StoredSchedule] = []
         taken = 0

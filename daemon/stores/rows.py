@@ -136,6 +136,11 @@ class Batch(Row, frozen=True, kw_only=True):
         """Those of its runs, too."""
         return [*self.schedules, *(write.schedule for write in self.runs if write.schedule is not None)]
 
+    def owned(self) -> set[tuple[int, int]]:
+        """Shards, and the epochs at which whoever commits it owns them."""
+        runs = {(write.shard, write.epoch) for write in self.runs}
+        return runs | {(write.shard, write.epoch) for write in self.all_schedules()}
+
 
 # --- read --------------------------------------------------------------------------------------------------------
 

@@ -125,7 +125,7 @@ class SqliteWriter:
         self._connection.close()
 
     def _check_fence(self, batch: Batch) -> None:
-        owned = {(write.shard, write.epoch) for write in [*batch.runs, *batch.all_schedules()]}
+        owned = batch.owned()
         if not owned:
             return
         epochs: dict[int, int] = dict(self._connection.execute("SELECT shard, epoch FROM shards"))
