@@ -15,6 +15,9 @@ def check_batch(batch: Batch) -> None:
     schedules = batch.all_schedules()
     if len({write.schedule for write in schedules}) != len(schedules):
         raise BatchRefused("a schedule is written twice in one batch")
+    for schedule in schedules:
+        if schedule.data is None and schedule.revision == 1:
+            raise BatchRefused(f"schedule {schedule.schedule.schedule_id!r}: it is not there to be removed")
     for definition in batch.definitions:
         if (definition.name is None) != (definition.version is None):
             raise BatchRefused(f"definition {definition.hash}: a name and a version go together")

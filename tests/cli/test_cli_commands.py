@@ -13,8 +13,9 @@ import pytest
 from click.testing import Result
 from scripted_engine import Handler, ScriptedEngine, answers, unavailable
 
-from enginekit.messages import calls
+from enginekit.messages import calls, schedules
 from enginekit.messages.json import encode
+from enginekit.messages.schedules import Overlap, TriggerOutcome
 from enginekit.messages.status import ErrorStatus, ExecutionStatus, Refused
 
 Run = Callable[..., Result]
@@ -86,7 +87,58 @@ DAEMON = calls.DescribeDaemonResult(
 DEFINITIONS = calls.ListDefinitionsResult(
     definitions=[calls.DefinitionSummary(name="order", version=2, registered_at=NOW)]
 )
+NIGHTLY = schedules.DescribeScheduleResult(
+    schedule_id="nightly",
+    cron="30 2 * * *",
+    time_zone="Europe/Berlin",
+    workflow="order",
+    version=2,
+    input=encode({"total": 3}),
+    labels={"team": "a"},
+    overlap=Overlap.BUFFER_ONE,
+    catch_up_seconds=3600,
+    paused=False,
+    note="as agreed",
+    created_at=NOW,
+    created_by="ada",
+    next_at=NOW,
+    upcoming=[NOW, NOW],
+    buffered_at=None,
+    last_run=schedules.ScheduledRun(at=NOW, workflow_id="nightly-1", run_id="r1"),
+    started=7,
+    skipped=1,
+    missed=0,
+    failed=2,
+    last_error="no workflow",
+    last_error_at=NOW,
+)
+SCHEDULES = schedules.ListSchedulesResult(
+    schedules=[
+        schedules.ScheduleSummary(
+            schedule_id="nightly",
+            cron="30 2 * * *",
+            time_zone="Europe/Berlin",
+            workflow="order",
+            version=None,
+            overlap=Overlap.SKIP,
+            paused=True,
+            note="",
+            next_at=None,
+            last_at=NOW,
+            last_error=None,
+        )
+    ]
+)
+TRIGGERED = schedules.TriggerScheduleResult(outcome=TriggerOutcome.STARTED, workflow_id="nightly-2", run_id="r2")
+CREATE = ["schedule", "create", "nightly", "order", "30 2 * * *"]
 ANSWERS: dict[str, Handler] = {
+    "CreateSchedule": answers(schedules.CreateScheduleResult(schedule_id="nightly", next_at=NOW)),
+    "ListSchedules": answers(SCHEDULES),
+    "DescribeSchedule": answers(NIGHTLY),
+    "PauseSchedule": answers(calls.Acknowledged()),
+    "ResumeSchedule": answers(calls.Acknowledged()),
+    "TriggerSchedule": answers(TRIGGERED),
+    "DeleteSchedule": answers(calls.Acknowledged()),
     "StartWorkflow": answers(STARTED),
     "DescribeWorkflow": answers(described()),
     "ListWorkflows": answers(calls.ListWorkflowsResult(executions=[SUMMARY])),
@@ -109,6 +161,10 @@ ANSWERS: dict[str, Handler] = {
         (["queues"], [{"queue": "resize", "depth": 3}]),
         (["status"], {"pid": 77, "engine": "0.1.0"}),
         (["definitions"], [{"name": "order", "version": 2}]),
+        (CREATE, {"schedule_id": "nightly"}),
+        (["schedule", "list"], [{"schedule_id": "nightly", "paused": True}]),
+        (["schedule", "show", "nightly"], {"schedule_id": "nightly", "started": 7}),
+        (["schedule", "trigger", "nightly"], {"outcome": "started", "run_id": "r2"}),
     ],
 )
 def test_json_is_one_document_and_nothing_else(run: Run, serving: Serving, arguments: list[str], shape: Any) -> None:
@@ -131,6 +187,17 @@ def test_json_is_one_document_and_nothing_else(run: Run, serving: Serving, argum
         (["queues"], ["resize", "1.5 s", "0.5/s"]),
         (["status"], ["pid 77", "history", "sqlite", "0 (epoch 4)"]),
         (["definitions"], ["order", "2026-03-04"]),
+        (CREATE, ["nightly: fires at 2026-03-04 05:06:07.089Z"]),
+        (["schedule", "list"], ["SCHEDULE", "nightly", "30 2 * * *", "Europe/Berlin", "skip", "paused"]),
+        (
+            ["schedule", "show", "nightly"],
+            ["order version 2", "(Europe/Berlin)", "buffer_one", "7 started, 1 skipped, 0 missed, 2 failed", "team=a"],
+        ),
+        (["schedule", "next", "nightly"], ["2026-03-04 05:06:07.089Z\n2026-03-04 05:06:07.089Z"]),
+        (["schedule", "pause", "nightly"], ["nightly: paused"]),
+        (["schedule", "resume", "nightly"], ["nightly: fires at 2026-03-04"]),
+        (["schedule", "trigger", "nightly"], ["nightly-2 r2"]),
+        (["schedule", "delete", "nightly"], ["nightly: deleted"]),
     ],
 )
 def test_text_says_the_same_to_people(run: Run, serving: Serving, arguments: list[str], words: list[str]) -> None:
@@ -297,3 +364,48 @@ def test_what_a_terminal_would_obey_is_shown_instead(run: Run, serving: Serving)
     assert "\x1b" not in result.stdout
     assert "\\x1b[2Jgone" in result.stdout
     assert "a\\x07b" in result.stdout
+
+
+def test_schedule_create_sends_what_the_options_say(run: Run, serving: Serving) -> None:
+    engine = serving(**ANSWERS)
+    options = ["--time-zone", "Europe/Berlin", "--version", "2", "--input", '{"a": 1}', "--label", "team=a"]
+    more = ["--overlap", "cancel_other", "--catch-up-seconds", "60", "--paused", "--note", "not yet"]
+    assert run(*CREATE, *options, *more).exit_code == 0
+    (params,) = engine.params("CreateSchedule")
+    assert params.pop("request_id")
+    assert params == {
+        "schedule_id": "nightly",
+        "workflow": "order",
+        "cron": "30 2 * * *",
+        "time_zone": "Europe/Berlin",
+        "version": 2,
+        "input": {"a": 1},
+        "labels": {"team": "a"},
+        "overlap": "cancel_other",
+        "catch_up_seconds": 60,
+        "paused": True,
+        "note": "not yet",
+    }
+
+
+def test_schedule_next_asks_for_as_many_as_are_wanted(run: Run, serving: Serving) -> None:
+    engine = serving(**ANSWERS)
+    assert (
+        json.loads(run("schedule", "next", "nightly", "--count", "2", "--json").stdout)
+        == ["2026-03-04T05:06:07.089000Z"] * 2
+    )
+    assert engine.params("DescribeSchedule") == [{"schedule_id": "nightly", "upcoming": 2}]
+
+
+def test_a_schedule_that_has_to_wait_says_so(run: Run, serving: Serving) -> None:
+    serving(TriggerSchedule=answers(schedules.TriggerScheduleResult(outcome=TriggerOutcome.BUFFERED)))
+    assert "as soon as the execution before has closed" in run("schedule", "trigger", "nightly").stdout
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--overlap", "perhaps"], ["--catch-up-seconds", "1"], ["--label", "x"], ["--input", "{"]]
+)
+def test_schedule_options_that_make_no_sense_exit_2(run: Run, serving: Serving, wrong: list[str]) -> None:
+    engine = serving(**ANSWERS)
+    assert run(*CREATE, *wrong).exit_code == 2
+    assert engine.params("CreateSchedule") == []

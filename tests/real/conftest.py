@@ -22,7 +22,7 @@ CONFIG = """
 rpc_listen = "127.0.0.1:0"
 http_listen = "127.0.0.1:0"
 """
-TABLES = ("executions", "open_runs", "events", "registrations", "definitions", "tasks", "effects")
+TABLES = ("executions", "open_runs", "events", "registrations", "definitions", "tasks", "effects", "schedules")
 ALL = "read write work admin"
 
 

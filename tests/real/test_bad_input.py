@@ -94,6 +94,33 @@ async def test_each_kind_of_unusable_definition_says_why(real, definition, says)
         assert says in error["message"]
 
 
+# --- schedules -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"cron": "every day"}, "cron: 'every day' has 2 fields"),
+        ({"cron": "0 0 31 2 *"}, "cron: '0 0 31 2 *' never fires"),
+        ({"time_zone": "Mars/Olympus"}, "time_zone: there is no time zone 'Mars/Olympus'"),
+        ({"workflow": "nobody"}, 'workflow: no workflow "nobody" is registered'),
+        ({"schedule_id": ""}, "schedule_id: must be 1 to 200 characters"),
+        ({"schedule_id": "ä"}, "schedule_id: must be 1 to 200 characters"),
+        ({"overlap": "maybe"}, "overlap: 'maybe' is not one of skip, buffer_one, allow, cancel_other"),
+        ({"catch_up_seconds": -1}, "catch_up_seconds"),
+        ({"every": 5}, "unknown parameter `every`"),
+    ],
+)
+async def test_a_schedule_that_makes_no_sense_is_refused(real, wrong, says):
+    async with real.connected() as wire:
+        await wire.result("RegisterWorkflow", name="scheduled", definition=ECHO)
+        async with Unwritten(real, wire):
+            params = {"schedule_id": "s", "cron": "* * * * *", "workflow": "scheduled", **wrong}
+            error = await wire.error("CreateSchedule", **params)
+            assert status(error) in ("INVALID_ARGUMENT", "NOT_FOUND")
+            assert says in error["message"]
+
+
 # --- frames, methods, parameters -------------------------------------------------------------------------------------
 
 

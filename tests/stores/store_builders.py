@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from daemon.stores.rows import Batch, Closing, Effect, NewExecution, RunWrite
+from daemon.stores.rows import Batch, Closing, Effect, NewExecution, RunWrite, ScheduleWrite
 from enginekit.messages.events import TaskKind
-from enginekit.messages.links import QueuedTask, QueueKey, RunRef, TaskRef
+from enginekit.messages.links import QueuedTask, QueueKey, RunRef, ScheduleRef, TaskRef
 from enginekit.messages.status import ExecutionStatus
 
 NOW = 1_800_000_000_000
@@ -109,3 +109,25 @@ def effect(event_id: int, kind: str = "child") -> Effect:
 
 def batch(*runs: RunWrite) -> Batch:
     return Batch(runs=list(runs))
+
+
+def schedule(
+    name: str,
+    revision: int = 1,
+    *,
+    next_at: int | None = None,
+    waiting: bool = False,
+    data: bytes | None = b"what to do when",
+    tenant: str = "acme",
+    epoch: int = 1,
+    shard: int = 0,
+) -> ScheduleWrite:
+    return ScheduleWrite(
+        shard=shard,
+        epoch=epoch,
+        schedule=ScheduleRef(tenant, name),
+        revision=revision,
+        next_at=next_at,
+        waiting=waiting,
+        data=data,
+    )

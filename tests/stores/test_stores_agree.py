@@ -9,7 +9,7 @@ import msgspec
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from store_builders import NOW, QUEUE, effect, new, numbered, queued, ref
+from store_builders import NOW, QUEUE, effect, new, numbered, queued, ref, schedule
 
 from daemon.stores.driver import Reader
 from daemon.stores.interface import BatchRefused, Fenced
@@ -22,6 +22,7 @@ from daemon.stores.rows import (
     Execution,
     ExecutionFilter,
     RunWrite,
+    ScheduleWrite,
     Snapshot,
     StoredEffect,
     TaskCursor,
@@ -150,6 +151,20 @@ def definitions() -> st.SearchStrategy[DefinitionWrite]:
     )
 
 
+def schedule_writes() -> st.SearchStrategy[ScheduleWrite]:
+    """Most of them do not follow the last one, and all stores have to say so."""
+    return st.builds(
+        lambda name, revision, next_at, waiting, data: schedule(
+            name, revision, next_at=next_at, waiting=waiting, data=data
+        ),
+        st.sampled_from(["a", "b"]),
+        st.sampled_from([1, 1, 2, 2, 3]),
+        st.none() | st.integers(NOW, NOW + 4),
+        st.booleans(),
+        st.none() | st.sampled_from([b"one", b"two"]),
+    )
+
+
 async def commit_both(memory: MemoryStore, sqlite: SqliteDriver, batch: Batch) -> None:
     outcomes: list[object] = []
     for in_memory in (True, False):
@@ -206,19 +221,24 @@ async def compare(memory: MemoryStore, reader: Reader) -> None:
                     tenant="acme", limit=3, status=status, label=label, workflow=workflow, started_after=NOW
                 )
                 assert await memory.list_executions(wanted) == reader.list_executions(wanted)
+    everything = await memory.list_schedules("acme", 5, None, 1000)
+    assert everything == reader.list_schedules("acme", 5, None, 1000)
+    assert await memory.list_schedules("acme", 5, "a", 1) == reader.list_schedules("acme", 5, "a", 1)
+    assert await memory.due_schedules(NOW + 3, 5) == reader.due_schedules(NOW + 3, 5, None)
+    assert await memory.waiting_schedules(5) == reader.waiting_schedules(5, None)
     assert await memory.list_definitions("acme", 5, None) == reader.list_definitions("acme", 5, None)
     for version in (None, 1, 2, 3):
         assert await memory.definition("acme", "order", version) == reader.definition("acme", "order", version)
 
 
-async def play(history: list[tuple[list[Step], list[DefinitionWrite]]], folder: Path) -> None:
+async def play(history: list[tuple[list[Step], list[DefinitionWrite], list[ScheduleWrite]]], folder: Path) -> None:
     memory = MemoryStore(2, b"key")
     sqlite = open_driver(folder / "engine.db", 2, 1.0)
     try:
         assert (await memory.take_shards()).epochs == sqlite.writer.take_shards().epochs
-        for shares, named in history:
+        for shares, named, scheduled in history:
             writes = [step.play(await memory.execution("acme", step.write.run.run_id)) for step in shares]
-            await commit_both(memory, sqlite, Batch(runs=writes, definitions=named))
+            await commit_both(memory, sqlite, Batch(runs=writes, definitions=named, schedules=scheduled))
         await compare(memory, sqlite.reader)
     finally:
         sqlite.close()
@@ -228,14 +248,16 @@ async def play(history: list[tuple[list[Step], list[DefinitionWrite]]], folder: 
 @given(
     history=st.lists(
         st.tuples(
-            st.lists(steps(), max_size=3, unique_by=lambda step: step.write.run), st.lists(definitions(), max_size=1)
+            st.lists(steps(), max_size=3, unique_by=lambda step: step.write.run),
+            st.lists(definitions(), max_size=1),
+            st.just([]) | st.lists(schedule_writes(), max_size=1),
         ),
         min_size=1,
         max_size=10,
     )
 )
 def test_the_memory_store_and_the_sqlite_store_agree(
-    history: list[tuple[list[Step], list[DefinitionWrite]]],
+    history: list[tuple[list[Step], list[DefinitionWrite], list[ScheduleWrite]]],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trio.run(play, history, Path(folder))

@@ -18,9 +18,18 @@ from daemon.nurseries.timer import Timer
 from daemon.settings import TimerSettings
 from daemon.stores.faults import StoreUnavailable
 from daemon.stores.memory import MemoryStore
-from daemon.stores.rows import Batch, DueRun, NewExecution, RunWrite
+from daemon.stores.rows import Batch, DueRun, NewExecution, RunWrite, ScheduleWrite
 from enginekit.messages.calls import Acknowledged, Hello
-from enginekit.messages.links import ArmTimer, Millis, RescanTimers, RunRef, WakeRuns
+from enginekit.messages.links import (
+    ArmSchedule,
+    ArmTimer,
+    Millis,
+    RescanTimers,
+    RunRef,
+    ScheduleRef,
+    WakeRuns,
+    WakeSchedules,
+)
 from enginekit.messages.status import Refused
 
 
@@ -369,6 +378,56 @@ async def test_a_full_history_link_holds_it_up_and_loses_nothing(
     nursery.start_soon(bench.history)
     await trio.sleep(1)
     assert sorted(name for _, name in bench.fired) == list("abcdef")
+
+
+async def test_schedules_are_fired_as_runs_are(
+    autojump_clock: MockClock, nursery: trio.Nursery, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read from the store, or hinted at; a later hint replaces an earlier one; no more is held than may be."""
+    monkeypatch.setattr(timer_module, "HELD_RUNS", 20)
+    monkeypatch.setattr(timer_module, "PAGE_RUNS", 7)
+    await bench.store.take_shards()
+    await bench.store.commit(
+        Batch(
+            schedules=[
+                ScheduleWrite(
+                    shard=0,
+                    epoch=1,
+                    schedule=ScheduleRef("acme", f"s{number:02}"),
+                    revision=1,
+                    next_at=bench.at(100 + number),
+                    data=b"",
+                )
+                for number in range(40)
+            ]
+        )
+    )
+    fired: list[tuple[float, str]] = []
+
+    async def history() -> None:
+        while True:
+            for message in await bench.links.history.receive():
+                assert isinstance(message, WakeSchedules)
+                at = round(trio.current_time() - bench.begun, 3)
+                for schedule in message.schedules:
+                    fired.append((at, schedule.schedule_id))
+                    write = ScheduleWrite(shard=0, epoch=1, schedule=schedule, revision=2, data=b"")
+                    await bench.store.commit(Batch(schedules=[write]))
+
+    nursery.start_soon(history)
+    await nursery.start(Timer(bench.links, bench.store, TimerSettings(), bench.clock).run)
+    await trio.sleep(10)
+    hinted = ScheduleRef("acme", "hinted")
+    for next_at in (20, 50):
+        bench.links.timer.offer(ArmSchedule(hinted, bench.at(next_at)))
+    await bench.store.commit(
+        Batch(schedules=[ScheduleWrite(shard=0, epoch=1, schedule=hinted, revision=1, next_at=bench.at(50), data=b"")])
+    )
+    await trio.sleep(200)
+    late = [at - (50 if name == "hinted" else 100 + int(name[1:])) for at, name in fired]
+    assert [name for _, name in fired] == ["hinted", *(f"s{number:02}" for number in range(40))]
+    assert min(late) >= 0
+    assert max(late) <= 2 * timer_module.CROWDED_SECONDS
 
 
 async def test_requests_are_refused(autojump_clock: MockClock, nursery: trio.Nursery, bench: Bench) -> None:
