@@ -14,7 +14,7 @@ from scripted_engine import HangUp, Silence, Twice, answers, scripted_engine, un
 from enginekit.client import Client, open_client
 from enginekit.connection import Tuning
 from enginekit.errors import ProtocolError, Unreachable, WorkflowFailed
-from enginekit.messages import calls
+from enginekit.messages import calls, schedules
 from enginekit.messages.events import NodeEntered, WorkflowSucceeded
 from enginekit.messages.json import encode
 from enginekit.messages.status import ErrorStatus, ExecutionStatus, Refused
@@ -150,6 +150,18 @@ async def test_a_report_known_after_a_repeat_of_ours_is_done(params: Any, done: 
         open_client(engine.url, "tok") as client,
     ):
         assert await client.call(params) == done
+
+
+async def test_deleting_what_a_repeat_of_ours_has_deleted_is_done() -> None:
+    gone = Refused(ErrorStatus.NOT_FOUND, "no schedule")
+    params = schedules.DeleteSchedule(schedule_id="s")
+    async with (
+        scripted_engine(DeleteSchedule=answers(HangUp(), gone)) as engine,
+        open_client(engine.url, "tok") as client,
+    ):
+        assert await client.call(params) == calls.Acknowledged()
+        with pytest.raises(Refused):
+            await client.call(params)
 
 
 async def test_a_report_that_was_known_before_is_refused() -> None:

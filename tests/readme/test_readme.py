@@ -18,9 +18,9 @@ README = (ROOT / "README.md").read_text()
 CONFIG = '[frontend]\nrpc_listen = "127.0.0.1:0"\nhttp_listen = "127.0.0.1:0"\n'
 
 
-def blocks(heading: str, language: str) -> list[str]:
+def blocks(heading: str, language: str, text: str = README) -> list[str]:
     """The fenced blocks of that language under a heading."""
-    section = README.split(f"{heading}\n", 1)[1]
+    section = text.split(f"{heading}\n", 1)[1]
     section = re.split(r"^#{2,3} ", section, maxsplit=1, flags=re.MULTILINE)[0]
     return re.findall(rf"^```{language}\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
 
@@ -96,6 +96,15 @@ def test_the_worker_snippet_does_the_work(environ, tmp_path):
     finally:
         worker.kill()
         worker.wait()
+
+
+def test_the_schedule_of_the_documentation(environ, tmp_path):
+    (block,) = blocks("# Schedules", "console", (ROOT / "docs" / "schedules.md").read_text())
+    said = run(["bash", "-euc", shell_script(block)], environ, tmp_path)
+    assert said.count("01:30:00.000Z") + said.count("00:30:00.000Z") >= 10, "the next ten firings"
+    assert "the press is being repaired" in said
+    assert "1 started, 0 skipped, 0 missed, 0 failed" in said
+    assert said.endswith("nightly: deleted\n")
 
 
 def test_the_demo(environ, tmp_path):
