@@ -147,7 +147,7 @@ def test_a_default_that_runs_out_is_named(simulate, resource, clock, cause):
         """Takes the task and keeps its lease, no more."""
         (task,) = (await daemon.call(POLL, calls.PollTaskResult)).tasks
         while True:
-            await trio.sleep(20)
+            await trio.sleep(19)  # not at the very moment of the timeout
             await daemon.call(calls.HeartbeatTask(token=task.token), calls.HeartbeatTaskResult)
 
     async def scenario(daemon):
