@@ -193,7 +193,9 @@ class Daemon:
         return self._history
 
     def _make_matching(self) -> Service:
-        return Matching(self.links, self._store, self._settings.matching, self._clock, self.metrics)
+        return Matching(
+            self.links, self._store, self._settings.matching, self._settings.breakers, self._clock, self.metrics
+        )
 
     def _make_timer(self) -> Service:
         return Timer(self.links, self._store, self._settings.timer, self._clock)

@@ -11,7 +11,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from enginekit.messages.events import TaskKind
-from enginekit.messages.status import ErrorStatus, ExecutionStatus
+from enginekit.messages.status import BreakerState, ErrorStatus, ExecutionStatus
 
 OK: Final = "OK"
 _FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -57,6 +57,12 @@ class Metrics:
         self._commit_transitions = Histogram(
             "engine_commit_transitions", "Transitions in one commit.", buckets=_SIZES, registry=registry
         )
+        self._breakers = Gauge(
+            "engine_breakers", "Circuit breakers that are not closed, by state.", ["state"], registry=registry
+        )
+        self._breaker_changes = Counter(
+            "engine_breaker_changes", "Circuit breakers that came into a state.", ["state"], registry=registry
+        )
         self._events = Counter("engine_events", "Events written.", registry=registry)
         self._dispatched_by_kind = {kind: self._dispatched.labels(kind.value) for kind in TaskKind}
         self._closed_by_status = {
@@ -95,6 +101,14 @@ class Metrics:
 
     def execution_closed(self, status: ExecutionStatus) -> None:
         self._closed_by_status[status].inc()
+
+    def breakers(self, state: BreakerState, breakers: int) -> None:
+        """So many are in this state now, over all tenants."""
+        self._breakers.labels(state.value).set(breakers)
+
+    def breaker_changed(self, state: BreakerState) -> None:
+        """One has come into this state."""
+        self._breaker_changes.labels(state.value).inc()
 
     def committed(self, transitions: int, events: int, seconds: float) -> None:
         """One batch is on disk."""

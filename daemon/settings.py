@@ -75,6 +75,24 @@ class MatchingSettings(Section, frozen=True, kw_only=True):
     """How long a task may be between Matching and a recorded start before it is offered again."""
 
 
+class BreakerSettings(Section, frozen=True, kw_only=True):
+    """Circuit breakers, one for each destination that a tenant's tasks call."""
+
+    enabled: bool = True
+    window_seconds: Positive = 30.0
+    """How far back calls are counted."""
+    minimum_calls: Count = 20
+    """With fewer of them in the window a breaker does not open."""
+    failure_rate: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    """The share of them from which on it opens."""
+    open_seconds: Positive = 30.0
+    """How long it is open before it is tried again."""
+    probes: Annotated[int, Meta(ge=1, le=100)] = 3
+    """Calls that try it at once, and that must go well to close it."""
+    destinations: Count = 1_000
+    """Destinations of one tenant that have a breaker."""
+
+
 class WorkerSettings(Section, frozen=True, kw_only=True):
     slots: Count = 200
     """Tasks the daemon's own Worker runs at once."""
@@ -179,6 +197,7 @@ class Settings(Section, frozen=True, kw_only=True):
     auth: AuthSettings = AuthSettings()
     history: HistorySettings = HistorySettings()
     matching: MatchingSettings = MatchingSettings()
+    breakers: BreakerSettings = BreakerSettings()
     worker: WorkerSettings = WorkerSettings()
     timer: TimerSettings = TimerSettings()
     tasks: TaskSettings = TaskSettings()

@@ -30,12 +30,21 @@ from daemon.metrics import Metrics
 from daemon.settings import Settings
 from enginekit.messages import calls
 from enginekit.messages.events import TaskKind
-from enginekit.messages.links import MatchTasks, MatchTasksResult, QueueKey, StartTasks
+from enginekit.messages.links import (
+    ListBreakers,
+    ListBreakersResult,
+    MatchTasks,
+    MatchTasksResult,
+    QueueKey,
+    StartTasks,
+)
 from enginekit.messages.status import ErrorStatus, Refused
 
 PROTOCOL = "engine.v1"
 DRAIN_RETRY_SECONDS = 2.0
 GIVE_BACK_SECONDS = 2.0
+BREAKERS_SECONDS = 2.0
+"""How long DescribeDaemon waits for Matching, which may be what is not well."""
 
 log = structlog.get_logger(__name__)
 _encoder = msgspec.json.Encoder()
@@ -207,12 +216,22 @@ class Gateway:
         if isinstance(call, calls.PollTask):
             return await self._poll(principal, caller, call)
         if isinstance(call, calls.DescribeDaemon):
-            return self._describe()
+            return await self._describe_daemon(caller)
         if isinstance(call, calls.Hello):
             return self.hello(principal)
         raise Refused(
             ErrorStatus.INVALID_ARGUMENT, f"{row.name} renews the token of a connection, and this call came without one"
         )
+
+    async def _describe_daemon(self, caller: Caller) -> calls.DescribeDaemonResult:
+        """What the daemon says of itself, with the breakers that Matching has. That one is down is told, too."""
+        described = self._describe()
+        try:
+            found = await self._links.matching.request(caller, ListBreakers(), ListBreakersResult, BREAKERS_SECONDS)
+        except Refused as refused:
+            log.info("frontend.breakers_unknown", why=str(refused))
+            return described
+        return msgspec.structs.replace(described, breakers=found.breakers)
 
     async def _poll(self, principal: Principal, caller: Caller, call: calls.PollTask) -> calls.PollTaskResult:
         """Matching chooses, History starts. Tasks that were over meanwhile are left out, so a poll that gets none of

@@ -1,6 +1,6 @@
 """Filling a queue from the store, page by page, while its tasks come and go.
 
-Reads only. When a queue is to be filled, and what happens when the store is away, is Matching's to say.
+Reads only. When a queue is to be filled, and what happens when the store is away, is said in `pulling.py`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ class Pages:
             self._over.add(ref)
 
     async def fill(
-        self, queue: TaskQueue, known: Callable[[TaskRef], bool], admit: Callable[[list[QueuedTask]], None]
+        self, queue: TaskQueue, known: Callable[[TaskRef], bool], admit: Callable[[list[QueuedTask]], bool]
     ) -> bool:
-        """Read the queue from its first task on and `admit` those that are not `known`, while it has room.
+        """Read the queue from its first task on and have those that are not `known` admitted, until `admit` says that
+        not all of them found room. Destinations that have enough tasks parked in memory are passed over.
 
         Whether the end of the queue was reached. Raises StoreUnavailable.
         """
@@ -43,13 +44,11 @@ class Pages:
         while queue.room:
             self._over = set()
             try:
-                page = await self._store.waiting_tasks(queue.key, PAGE_TASKS, after)
+                page = await self._store.waiting_tasks(queue.key, PAGE_TASKS, after, queue.parking.passed_over())
                 wanted = [task for task in page if task.task not in self._over and not known(task.task)]
             finally:
                 self._over = None
-            room = queue.room
-            admit(wanted[:room])
-            if len(wanted) > room:
+            if not admit(wanted):
                 return False
             if len(page) < PAGE_TASKS:
                 return True

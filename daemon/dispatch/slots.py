@@ -6,8 +6,9 @@ the Worker says that it has finished, or when History says that the task is over
 
 from __future__ import annotations
 
-from daemon.dispatch.task_queue import Entry, Overdue, TaskQueue, Whereabouts
-from enginekit.messages.links import AttachWorker, TaskRef, TasksFinished
+from daemon.dispatch.entry import Entry, Overdue, Whereabouts
+from daemon.dispatch.task_queue import TaskQueue
+from enginekit.messages.links import AttachWorker, QueueKey, TaskRef, TasksFinished
 
 CANCEL_SECONDS = 30.0
 """How long a cancelled task may keep its slot without the Worker saying that it has ended."""
@@ -30,6 +31,10 @@ class WorkerSlots:
     def free(self) -> bool:
         """Whether one more task may be handed out."""
         return len(self._taken) < self._slots
+
+    def running(self, key: QueueKey) -> int:
+        """How many tasks of this queue the Worker has."""
+        return sum(entry.task.queue == key for entry in self._taken.values())
 
     def serves(self, queue: TaskQueue) -> bool:
         """Whether the Worker runs the tasks of this queue."""

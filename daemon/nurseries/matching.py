@@ -1,9 +1,10 @@
 """Matching: brings the tasks that wait and the workers that are free together.
 
 Nodes' tasks go to the daemon's Worker, as many as it has slots, round-robin across queues so that no tenant can starve
-another. Activities' tasks go to those who poll, first come first served. Matching holds references, and a spec where
-it came with the offer; everything it knows is in the store too, so that it starts by pulling, heals by pulling, and
-may forget anything. What tasks mean, when they time out and whether they are tried again is History's.
+another; those of a destination whose circuit breaker is open wait. Activities' tasks go to those who poll, first come
+first served. Matching holds references, and a spec where it came with the offer; everything it knows is in the store
+too, so that it starts by pulling, heals by pulling, and may forget anything (breakers learn anew). What tasks mean,
+when they time out and whether they are tried again is History's.
 
 What can be lost on the way, and what makes good for it: an offer that found no room (History says RefillQueues; the
 queue is pulled when it has room), a poll's answer that nobody read and a start or outcome that was never recorded (the
@@ -13,28 +14,33 @@ task stays where it is for too long, is forgotten, and the store tells whether i
 
 from __future__ import annotations
 
-import heapq
 from collections import OrderedDict
-from functools import partial
 
 import structlog
 import trio
 
 from daemon.clock import Clock
-from daemon.dispatch.pages import Pages
+from daemon.dispatch.breakers import Breakers
+from daemon.dispatch.entry import Entry, Overdue, Whereabouts
+from daemon.dispatch.known import KnownTasks
+from daemon.dispatch.polls import Deadlines, Poller
+from daemon.dispatch.pulling import Pulling
 from daemon.dispatch.slots import WorkerSlots
-from daemon.dispatch.task_queue import Entry, Overdue, Poller, TaskQueue, Whereabouts, spec_bytes
+from daemon.dispatch.task_queue import TaskQueue
 from daemon.links.interface import Request
 from daemon.links.table import Links
 from daemon.metrics import Metrics
-from daemon.settings import MatchingSettings
+from daemon.settings import BreakerSettings, MatchingSettings
 from daemon.stores.interface import Store, StoreUnavailable
+from daemon.stores.rows import DestinationBacklog
 from enginekit.messages.calls import ListQueues, ListQueuesResult, QueueView
 from enginekit.messages.links import (
     Announce,
     AttachWorker,
     CancelTasks,
     ExpireTask,
+    ListBreakers,
+    ListBreakersResult,
     MatchTasks,
     MatchTasksResult,
     OfferTask,
@@ -54,36 +60,33 @@ from enginekit.messages.status import ErrorStatus, Refused
 
 log = structlog.get_logger("daemon.matching")
 
-SPEC_BYTES = 64 * 1024 * 1024
-"""Specs of queued tasks held in memory, over all queues. Beyond it a task is handed out without, and the Worker asks
-History for it."""
 POLLERS = 1000
 """Who may wait for one queue at once."""
-QUEUES = 10_000
-"""Queues that are remembered although nothing waits in them or for them."""
 WORKER_RETRY_SECONDS = 0.05
 """When the Worker's link was full, and it says nothing itself."""
 ANSWER_AHEAD_SECONDS = 0.1
 """How long before a request's own deadline an empty answer is given, so that it still arrives."""
-PULL_PAUSE_SECONDS = 0.05
-PULL_PAUSE_LIMIT_SECONDS = 2.0
 
 
 class Matching:
     """One run of the Matching service."""
 
     def __init__(
-        self, links: Links, store: Store, settings: MatchingSettings, clock: Clock, metrics: Metrics | None = None
+        self,
+        links: Links,
+        store: Store,
+        settings: MatchingSettings,
+        breakers: BreakerSettings,
+        clock: Clock,
+        metrics: Metrics | None = None,
     ) -> None:
         self._links = links
         self._metrics = metrics
         self._store = store
-        self._settings = settings
         self._clock = clock
-        self._queues: dict[QueueKey, TaskQueue] = {}
-        self._known: dict[TaskRef, Entry] = {}
-        self._arrivals = 0
-        self._spec_bytes = 0
+        self._tasks = KnownTasks(settings.queue_tasks, breakers.probes)
+        self._pulling = Pulling(store, self._tasks.queue, self._tasks.__contains__, self._pulled)
+        self._breakers = Breakers(breakers, self._tasks, self._queue_up, self._pulling.soon, metrics)
 
         self._slots = WorkerSlots()
         self._announced = False
@@ -91,16 +94,12 @@ class Matching:
         self._worker_full_until: float | None = None
 
         self._matchable: dict[QueueKey, None] = {}
-        self._polls: list[tuple[float, int, Poller]] = []
-        self._polls_limit = 64
+        self._polls = Deadlines()
         self._given = Overdue(Whereabouts.GIVEN, settings.handout_seconds)
         self._finished = Overdue(Whereabouts.FINISHED, settings.handout_seconds)
 
-        self._to_pull: dict[QueueKey, None] = {}
-        self._pull_everything = True
-        self._pull_wake = trio.Event()
-        self._pages = Pages(store)
         self._expired: list[TaskExpired] = []
+        self._looks: list[Request] = []
         self._sleep = trio.CancelScope()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -109,7 +108,7 @@ class Matching:
         Started as soon as it receives; the queues fill from the store meanwhile, whenever it can be read.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._pull)
+            nursery.start_soon(self._pulling.run)
             self._hand_out()
             task_status.started()
             while True:
@@ -124,6 +123,14 @@ class Matching:
                 for expired in self._expired:
                     await self._links.history.send(expired)
                 self._expired.clear()
+                for request in self._looks:
+                    nursery.start_soon(self._look, request)
+                self._looks.clear()
+
+    @property
+    def known(self) -> int:
+        """How many tasks it has in memory."""
+        return len(self._tasks)
 
     def _take(self, message: ToMatching | Request) -> None:
         match message:
@@ -145,36 +152,32 @@ class Matching:
 
     # --- tasks come and go -----------------------------------------------------------------------------------------
 
-    def _queue(self, key: QueueKey) -> TaskQueue:
-        queue = self._queues.get(key)
-        if queue is None:
-            if len(self._queues) >= QUEUES:
-                self._queues = {k: q for k, q in self._queues.items() if not q.idle}
-            queue = self._queues[key] = TaskQueue(key, self._settings.queue_tasks)
-        return queue
-
     def _offered(self, task: QueuedTask, spec: TaskSpec | None) -> None:
-        if task.task in self._known:
+        if task.task in self._tasks:
             return
-        queue = self._queue(task.queue)
+        queue = self._tasks.queue(task.queue)
+        if self._breakers.park(queue, task):
+            return
         if queue.admits(task):
-            self._admit(queue, task, spec)
+            self._queue_up(self._tasks.meet(task, spec))
         else:
             queue.turn_away()
 
-    def _admit(self, queue: TaskQueue, task: QueuedTask, spec: TaskSpec | None) -> None:
-        if spec is not None:
-            taken = spec_bytes(spec)
-            if self._spec_bytes + taken > SPEC_BYTES:
-                spec = None
-            else:
-                self._spec_bytes += taken
-        self._arrivals += 1
-        entry = Entry(task, spec, self._arrivals)
-        self._known[entry.ref] = entry
-        self._queue_up(queue, entry)
+    def _pulled(self, queue: TaskQueue, tasks: list[QueuedTask]) -> bool:
+        """Take in what comes from the store; whether all of it found room."""
+        taken = 0
+        for task in tasks:
+            if not self._breakers.park(queue, task):
+                if not queue.room:
+                    break
+                self._queue_up(self._tasks.meet(task, None))
+            taken += 1
+        queue.unseen = max(queue.unseen - taken, 0)
+        self._hand_out()
+        return taken == len(tasks)
 
-    def _queue_up(self, queue: TaskQueue, entry: Entry) -> None:
+    def _queue_up(self, entry: Entry) -> None:
+        queue = self._tasks.queue(entry.task.queue)
         queue.add(entry, trio.current_time())
         if not queue.is_node:
             self._matchable[queue.key] = None
@@ -182,33 +185,33 @@ class Matching:
             self._ready[queue.key] = None
 
     def _retired(self, ref: TaskRef, cancel: bool) -> None:
-        self._pages.over(ref)
-        entry = self._known.pop(ref, None)
+        self._pulling.over(ref)
+        entry = self._tasks.pop(ref)
         if entry is None:
             return
-        if entry.where is Whereabouts.QUEUED:
-            self._unqueue(entry)
-        else:
-            self._slots.over(entry, cancel=cancel, now=trio.current_time())
-
-    def _unqueue(self, entry: Entry) -> None:
-        queue = self._queue(entry.task.queue)
-        queue.remove(entry)
-        self._release_spec(entry)
-        self._pull_if_wanted(queue)
-
-    def _release_spec(self, entry: Entry) -> TaskSpec | None:
-        spec, entry.spec = entry.spec, None
-        if spec is not None:
-            self._spec_bytes -= spec_bytes(spec)
-        return spec
+        if entry.where in (Whereabouts.QUEUED, Whereabouts.PARKED):
+            queue = self._tasks.queue(entry.task.queue)
+            queue.remove(entry)
+            self._tasks.release_spec(entry)
+            self._breakers.over(entry)
+            self._pulling.if_wanted(queue)
+            return
+        if cancel and entry.where is Whereabouts.RUNNING:
+            self._breakers.abandoned(entry)
+        self._slots.over(entry, cancel=cancel, now=trio.current_time())
 
     def _expire(self, ref: TaskRef, waited_seconds: float) -> None:
-        entry = self._known.get(ref)
+        entry = self._tasks.get(ref)
         if entry is not None and entry.where in (Whereabouts.RUNNING, Whereabouts.FINISHED):
             return
         self._retired(ref, cancel=False)
         self._expired.append(TaskExpired(ref, waited_seconds))
+
+    def _refill(self, queues: list[QueueKey] | None) -> None:
+        if queues is None:
+            self._pulling.everything()
+        for key in queues or []:
+            self._pulling.soon(key)
 
     # --- the daemon's Worker ---------------------------------------------------------------------------------------
 
@@ -217,9 +220,10 @@ class Matching:
         if again is None:
             return
         for entry in again:
-            self._queue_up(self._queue(entry.task.queue), entry)
+            self._queue_up(entry)
+            self._breakers.abandoned(entry)
         self._ready = OrderedDict.fromkeys(
-            queue.key for queue in self._queues.values() if queue.depth and self._slots.serves(queue)
+            queue.key for queue in self._tasks.queues() if queue.depth and self._slots.serves(queue)
         )
         log.info(
             "worker attached",
@@ -231,13 +235,17 @@ class Matching:
 
     def _worker_finished(self, message: TasksFinished) -> None:
         self._worker_full_until = None
-        for entry in self._slots.finished(message, trio.current_time()):
+        now = trio.current_time()
+        for report in message.reports:
+            self._breakers.reported(report, now)
+        for entry in self._slots.finished(message, now):
             self._finished.watch(entry)
+            self._breakers.abandoned(entry)  # unless it was reported on just now
 
     def _hand_out(self) -> None:
         """Give what can be given, to the Worker and to pollers."""
         for key in self._matchable:
-            self._match(self._queue(key))
+            self._match(self._tasks.queue(key))
         self._matchable.clear()
         self._hand_to_worker()
         self._sleep.deadline = min(self._sleep.deadline, self._next_deadline())
@@ -254,19 +262,23 @@ class Matching:
         if slots.to_cancel and link.offer(CancelTasks(slots.to_cancel)):
             slots.to_cancel = []
         full = not self._announced or bool(slots.to_cancel)
+        set_aside = self._breakers.set_aside
         while self._ready and slots.free and not full:
             key = next(iter(self._ready))
-            queue = self._queue(key)
-            entry = queue.take()
+            queue = self._tasks.queue(key)
+            entry = queue.take(set_aside)
             if entry is None:
                 del self._ready[key]
+                self._pulling.if_wanted(queue)
                 continue
             if not link.offer(RunTask(entry.ref, entry.spec)):
                 queue.add(entry, now)
                 full = True
                 break
-            self._release_spec(entry)
+            self._tasks.release_spec(entry)
             slots.take(entry, now)
+            if set_aside is not None:
+                self._breakers.began(entry, now)
             self._count(queue, 1, now)
             if self._metrics is not None:
                 self._metrics.dispatched(TaskKind.NODE, 1)
@@ -277,7 +289,7 @@ class Matching:
     def _count(self, queue: TaskQueue, tasks: int, now: float) -> None:
         queue.dispatched += tasks
         queue.rate.count(now, tasks)
-        self._pull_if_wanted(queue)
+        self._pulling.if_wanted(queue)
 
     # --- pollers ---------------------------------------------------------------------------------------------------
 
@@ -285,8 +297,8 @@ class Matching:
         match request.call:
             case MatchTasks() as call:
                 self._poll(request, call)
-            case ListQueues():
-                request.answer(ListQueuesResult(queues=self._views(request.caller.tenant)))
+            case ListQueues() | ListBreakers():
+                self._looks.append(request)
             case other:
                 request.refuse(
                     Refused(ErrorStatus.INVALID_ARGUMENT, f"Matching does not answer {type(other).__name__}")
@@ -296,7 +308,7 @@ class Matching:
         if call.queue.tenant != request.caller.tenant:
             request.refuse(Refused(ErrorStatus.PERMISSION_DENIED, f"queue {call.queue.name} is another tenant's"))
             return
-        queue = self._queue(call.queue)
+        queue = self._tasks.queue(call.queue)
         if queue.is_node:
             request.refuse(
                 Refused(ErrorStatus.INVALID_ARGUMENT, f"queue {call.queue.name} is served by the daemon's own worker")
@@ -317,12 +329,7 @@ class Matching:
         deadline = min(trio.current_time() + call.wait_seconds, request.deadline - ANSWER_AHEAD_SECONDS)
         poller = Poller(request, call.queue, call.max_tasks, deadline)
         queue.pollers.append(poller)
-        self._arrivals += 1
-        if len(self._polls) >= self._polls_limit:
-            self._polls = [item for item in self._polls if not item[2].ended]
-            heapq.heapify(self._polls)
-            self._polls_limit = 2 * len(self._polls) + 64
-        heapq.heappush(self._polls, (deadline, self._arrivals, poller))
+        self._polls.add(poller)
         self._matchable[queue.key] = None
 
     def _match(self, queue: TaskQueue) -> None:
@@ -331,43 +338,15 @@ class Matching:
         while queue.depth and (poller := queue.next_poller()) is not None:
             refs: list[TaskRef] = []
             while len(refs) < poller.max_tasks and (entry := queue.take()) is not None:
-                self._release_spec(entry)
+                self._tasks.release_spec(entry)
                 entry.move(Whereabouts.GIVEN, now)
                 self._given.watch(entry)
                 refs.append(entry.ref)
             poller.request.answer(MatchTasksResult(tasks=refs))
             self._count(queue, len(refs), now)
 
-    # --- time ------------------------------------------------------------------------------------------------------
-
-    def _next_deadline(self) -> float:
-        while self._polls and self._polls[0][2].ended:
-            heapq.heappop(self._polls)
-        times = (
-            self._polls[0][0] if self._polls else None,
-            self._given.next_at(),
-            self._finished.next_at(),
-            self._slots.next_at(),
-            self._worker_full_until,
-        )
-        return min((at for at in times if at is not None), default=float("inf"))
-
-    def _mind_deadlines(self) -> None:
-        """Let go of what has waited, or stayed somewhere, for too long."""
-        now = trio.current_time()
-        while self._polls and (self._polls[0][2].ended or self._polls[0][0] <= now):
-            poller = heapq.heappop(self._polls)[2]
-            if not poller.ended:
-                self._end_poll(poller)
-        self._slots.mind(now)
-        for entry in (*self._given.take(now), *self._finished.take(now)):
-            # Whether it still waits, the store knows.
-            del self._known[entry.ref]
-            entry.where = Whereabouts.GONE
-            self._pull_soon(entry.task.queue)
-
     def _end_poll(self, poller: Poller) -> None:
-        queue = self._queue(poller.queue)
+        queue = self._tasks.queue(poller.queue)
         if queue.depth and poller.request.awaited:
             # Its time is up in the very moment in which there is something for it.
             self._match(queue)
@@ -376,106 +355,69 @@ class Matching:
             poller.request.answer(MatchTasksResult(tasks=[]))
             queue.trim_pollers()
 
-    # --- pulling from the store ------------------------------------------------------------------------------------
+    # --- time ------------------------------------------------------------------------------------------------------
 
-    def _refill(self, queues: list[QueueKey] | None) -> None:
-        if queues is None:
-            self._pull_everything = True
-            self._pull_wake.set()
-        for key in queues or []:
-            self._pull_soon(key)
+    def _next_deadline(self) -> float:
+        times = (
+            self._polls.next_at(),
+            self._given.next_at(),
+            self._finished.next_at(),
+            self._slots.next_at(),
+            self._breakers.next_at(),
+            self._worker_full_until,
+        )
+        return min((at for at in times if at is not None), default=float("inf"))
 
-    def _pull_if_wanted(self, queue: TaskQueue) -> None:
-        if queue.wants_pull:
-            self._pull_soon(queue.key)
-
-    def _pull_soon(self, key: QueueKey) -> None:
-        queue = self._queue(key)
-        queue.missed = True
-        if not queue.behind:
-            queue.fall_behind()
-        self._to_pull[key] = None
-        self._pull_wake.set()
-
-    async def _pull(self) -> None:
-        """Bring what waits in the store into memory, queue after queue, whenever one asks for it."""
-        pause = PULL_PAUSE_SECONDS
-        while True:
-            if not self._to_pull and not self._pull_everything:
-                self._pull_wake = trio.Event()
-                await self._pull_wake.wait()
-            try:
-                if self._pull_everything:
-                    await self._pull_backlogs()
-                else:
-                    await self._pull_queue(next(iter(self._to_pull)))
-                pause = PULL_PAUSE_SECONDS
-            except StoreUnavailable as error:
-                if pause == PULL_PAUSE_SECONDS:
-                    log.warning("the store cannot be read; queues are pulled when it is back", reason=str(error))
-                await self._store.wait_ready()
-                await trio.sleep(pause)
-                pause = min(2 * pause, PULL_PAUSE_LIMIT_SECONDS)
-
-    async def _pull_backlogs(self) -> None:
-        self._pull_everything = False
-        try:
-            backlogs = await self._store.queue_backlogs()
-        except StoreUnavailable:
-            self._pull_everything = True
-            raise
-        for backlog in backlogs:
-            self._pull_soon(backlog.queue)
-            queue = self._queue(backlog.queue)
-            queue.unseen = max(backlog.depth - queue.depth, 0)
-
-    async def _pull_queue(self, key: QueueKey) -> None:
-        """Fill one queue from its first task on. What memory knows already is passed over."""
-        queue = self._queue(key)
-        del self._to_pull[key]
-        queue.pulling, queue.missed = True, False
-        try:
-            complete = await self._pages.fill(queue, self._known.__contains__, partial(self._pulled, queue))
-        except StoreUnavailable:
-            self._to_pull[key] = None
-            raise
-        finally:
-            queue.pulling = False
-        if complete and not queue.missed:
-            queue.catch_up()
-        else:
-            queue.fall_behind()
-            self._pull_if_wanted(queue)
-
-    def _pulled(self, queue: TaskQueue, tasks: list[QueuedTask]) -> None:
-        for task in tasks:
-            self._admit(queue, task, None)
-        queue.unseen = max(queue.unseen - len(tasks), 0)
-        self._hand_out()
+    def _mind_deadlines(self) -> None:
+        """Let go of what has waited, or stayed somewhere, for too long."""
+        now = trio.current_time()
+        while (poller := self._polls.due(now)) is not None:
+            self._end_poll(poller)
+        self._slots.mind(now)
+        self._breakers.mind(now)
+        for entry in (*self._given.take(now), *self._finished.take(now)):
+            # Whether it still waits, the store knows.
+            self._tasks.forget(entry)
+            self._pulling.soon(entry.task.queue)
 
     # --- what it looks like ----------------------------------------------------------------------------------------
 
-    def _views(self, tenant: str) -> list[QueueView]:
+    async def _look(self, request: Request) -> None:
+        """Answer what queues or breakers look like. Memory has it, but for what is left to the store."""
+        tenant = request.caller.tenant
+        queues = self._tasks.queues_of(tenant)
+        shows_breakers = isinstance(request.call, ListBreakers)
+        left = any(queue.parking.any_left or (shows_breakers and queue.behind) for queue in queues)
+        backlogs: list[DestinationBacklog] | None = None
+        if left and (not shows_breakers or self._breakers.troubled(tenant, trio.current_time())):
+            try:
+                backlogs = await self._store.destination_backlogs(tenant)
+            except StoreUnavailable:
+                log.info("the store cannot be read; the numbers of waiting tasks are those of memory", tenant=tenant)
         now, today = trio.current_time(), self._clock.now()
-        views: list[QueueView] = []
-        for queue in self._queues.values():
-            if queue.key.tenant != tenant:
-                continue
-            if queue.is_node:
-                pollers = int(self._slots.serves(queue))
-            else:
-                queue.drop_ended_pollers()
-                pollers = len(queue.pollers)
-            oldest = queue.oldest()
-            views.append(
-                QueueView(
-                    queue=queue.key.name,
-                    kind=queue.key.kind.value,
-                    depth=queue.depth + queue.unseen,
-                    oldest_seconds=max(today - oldest, 0) / 1000 if oldest is not None else 0.0,
-                    pollers=pollers,
-                    dispatched=queue.dispatched,
-                    rate=queue.rate.per_second(now),
-                )
-            )
-        return sorted(views, key=lambda view: (view.kind, view.queue))
+        if shows_breakers:
+            request.answer(ListBreakersResult(breakers=self._breakers.views(tenant, backlogs, now, today)))
+        else:
+            views = [self._view(queue, backlogs, now) for queue in queues]
+            request.answer(ListQueuesResult(queues=sorted(views, key=lambda view: (view.kind, view.queue))))
+
+    def _view(self, queue: TaskQueue, backlogs: list[DestinationBacklog] | None, now: float) -> QueueView:
+        if queue.is_node:
+            pollers = int(self._slots.serves(queue))
+        else:
+            queue.drop_ended_pollers()
+            pollers = len(queue.pollers)
+        depth = queue.depth + len(queue.parking) + queue.unseen
+        if backlogs is not None and queue.parking.any_left:
+            waiting = sum(backlog.depth for backlog in backlogs if backlog.queue == queue.key)
+            depth = max(waiting - self._slots.running(queue.key), 0)
+        oldest = queue.oldest()
+        return QueueView(
+            queue=queue.key.name,
+            kind=queue.key.kind.value,
+            depth=depth,
+            oldest_seconds=max(self._clock.now() - oldest, 0) / 1000 if oldest is not None else 0.0,
+            pollers=pollers,
+            dispatched=queue.dispatched,
+            rate=queue.rate.per_second(now),
+        )

@@ -6,12 +6,14 @@ reads. Nothing here may import Trio: this process is small and starts fast.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from daemon.stores.rows import (
     Batch,
     Definition,
     DefinitionEntry,
+    DestinationBacklog,
     DueRun,
     DueSchedule,
     Execution,
@@ -62,7 +64,11 @@ class Reader(Protocol):
 
     def queue_backlogs(self) -> list[QueueBacklog]: ...
 
-    def waiting_tasks(self, queue: QueueKey, limit: int, after: TaskCursor | None) -> list[QueuedTask]: ...
+    def destination_backlogs(self, tenant: str) -> list[DestinationBacklog]: ...
+
+    def waiting_tasks(
+        self, queue: QueueKey, limit: int, after: TaskCursor | None, without: Sequence[str]
+    ) -> list[QueuedTask]: ...
 
     def list_executions(self, wanted: ExecutionFilter) -> list[Execution]: ...
 

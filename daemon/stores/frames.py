@@ -99,10 +99,15 @@ class GetQueueBacklogs(Frame, frozen=True):
     pass
 
 
+class GetDestinationBacklogs(Frame, frozen=True):
+    tenant: str
+
+
 class GetWaitingTasks(Frame, frozen=True):
     queue: QueueKey
     limit: int
     after: TaskCursor | None
+    without: list[str]
 
 
 class ListExecutions(Frame, frozen=True):
@@ -168,6 +173,7 @@ ReadRequest: TypeAlias = (
     | GetDueRuns
     | GetEffects
     | GetQueueBacklogs
+    | GetDestinationBacklogs
     | GetWaitingTasks
     | ListExecutions
     | GetMapResults

@@ -158,7 +158,9 @@ def _read(reader: Reader, request: frames.ReadRequest) -> object:
         case frames.GetQueueBacklogs():
             return reader.queue_backlogs()
         case frames.GetWaitingTasks():
-            return reader.waiting_tasks(request.queue, request.limit, request.after)
+            return reader.waiting_tasks(request.queue, request.limit, request.after, request.without)
+        case frames.GetDestinationBacklogs():
+            return reader.destination_backlogs(request.tenant)
         case frames.ListExecutions():
             return reader.list_executions(request.wanted)
         case frames.GetMapResults():

@@ -6,6 +6,7 @@ checked here as the last line of defence, everything else is History's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import trio
@@ -15,6 +16,7 @@ from daemon.stores.rows import (
     Batch,
     Definition,
     DefinitionEntry,
+    DestinationBacklog,
     DueRun,
     DueSchedule,
     Execution,
@@ -91,8 +93,14 @@ class Store(Protocol):
 
     async def queue_backlogs(self) -> list[QueueBacklog]: ...
 
-    async def waiting_tasks(self, queue: QueueKey, limit: int, after: TaskCursor | None = None) -> list[QueuedTask]:
-        """Tasks of a queue that no worker in another process has, in its order, from behind `after`."""
+    async def destination_backlogs(self, tenant: str) -> list[DestinationBacklog]:
+        """The tenant's queue_backlogs, by the destinations of their tasks, in the order of their names."""
+
+    async def waiting_tasks(
+        self, queue: QueueKey, limit: int, after: TaskCursor | None = None, without: Sequence[str] = ()
+    ) -> list[QueuedTask]:
+        """Tasks of a queue that no worker in another process has, in its order, from behind `after`: but for those of
+        the destinations `without`."""
 
     async def list_executions(self, wanted: ExecutionFilter) -> list[Execution]: ...
 

@@ -7,6 +7,8 @@ outlive whoever uses it: restarting History over the same object is a restart ov
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections import Counter
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -20,6 +22,7 @@ from daemon.stores.rows import (
     Definition,
     DefinitionEntry,
     DefinitionWrite,
+    DestinationBacklog,
     DueRun,
     DueSchedule,
     Effect,
@@ -363,13 +366,37 @@ class MemoryStore:
             for queue, places in ((queue, self._waiting[queue]) for queue in queues)
         ]
 
-    async def waiting_tasks(self, queue: QueueKey, limit: int, after: TaskCursor | None = None) -> list[QueuedTask]:
+    async def destination_backlogs(self, tenant: str) -> list[DestinationBacklog]:
+        await trio.lowlevel.checkpoint()
+        found: list[DestinationBacklog] = []
+        for queue in sorted(self._waiting, key=lambda queue: (queue.kind.value, queue.name)):
+            if queue.tenant == tenant:
+                tasks = (self._runs[run_id].tasks[event_id] for _, _, run_id, event_id in self._waiting[queue])
+                counts = Counter(task.destination for task in tasks)
+                found += [
+                    DestinationBacklog(queue=queue, destination=destination, depth=depth)
+                    for destination, depth in sorted(counts.items(), key=lambda item: (item[0] is not None, item[0]))
+                ]
+        return found
+
+    async def waiting_tasks(
+        self, queue: QueueKey, limit: int, after: TaskCursor | None = None, without: Sequence[str] = ()
+    ) -> list[QueuedTask]:
         await trio.lowlevel.checkpoint()
         places = self._waiting.get(queue, [])
         start = 0
         if after is not None:
             start = bisect_right(places, (-after.priority, after.scheduled_at, after.run_id, after.event_id))
-        return [self._runs[run_id].tasks[event_id] for _, _, run_id, event_id in places[start : start + limit]]
+        passed_over = set(without)
+        page: list[QueuedTask] = []
+        for index in range(start, len(places)):
+            if len(page) == limit:
+                break
+            _, _, run_id, event_id = places[index]
+            task = self._runs[run_id].tasks[event_id]
+            if task.destination not in passed_over:
+                page.append(task)
+        return page
 
     async def list_executions(self, wanted: ExecutionFilter) -> list[Execution]:
         await trio.lowlevel.checkpoint()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
@@ -23,6 +24,7 @@ from daemon.stores.rows import (
     Batch,
     Definition,
     DefinitionEntry,
+    DestinationBacklog,
     DueRun,
     DueSchedule,
     Execution,
@@ -60,6 +62,7 @@ _events = msgspec.msgpack.Decoder(list[bytes])
 _due_runs = msgspec.msgpack.Decoder(list[DueRun])
 _effects = msgspec.msgpack.Decoder(list[StoredEffect])
 _backlogs = msgspec.msgpack.Decoder(list[QueueBacklog])
+_destination_backlogs = msgspec.msgpack.Decoder(list[DestinationBacklog])
 _tasks = msgspec.msgpack.Decoder(list[QueuedTask])
 _executions = msgspec.msgpack.Decoder(list[Execution])
 _map_results = msgspec.msgpack.Decoder(list[MapResult])
@@ -273,8 +276,13 @@ class ProcessStore:
     async def queue_backlogs(self) -> list[QueueBacklog]:
         return await self._read(frames.GetQueueBacklogs(), _backlogs)
 
-    async def waiting_tasks(self, queue: QueueKey, limit: int, after: TaskCursor | None = None) -> list[QueuedTask]:
-        return await self._read(frames.GetWaitingTasks(queue, limit, after), _tasks)
+    async def destination_backlogs(self, tenant: str) -> list[DestinationBacklog]:
+        return await self._read(frames.GetDestinationBacklogs(tenant), _destination_backlogs)
+
+    async def waiting_tasks(
+        self, queue: QueueKey, limit: int, after: TaskCursor | None = None, without: Sequence[str] = ()
+    ) -> list[QueuedTask]:
+        return await self._read(frames.GetWaitingTasks(queue, limit, after, list(without)), _tasks)
 
     async def list_executions(self, wanted: ExecutionFilter) -> list[Execution]:
         return await self._read(frames.ListExecutions(wanted), _executions)

@@ -226,6 +226,14 @@ class QueueBacklog(Row, frozen=True, kw_only=True):
     oldest: Millis
 
 
+class DestinationBacklog(Row, frozen=True, kw_only=True):
+    """How many tasks of a queue wait in the store that call this destination, or none."""
+
+    queue: QueueKey
+    destination: str | None
+    depth: int
+
+
 class TaskCursor(Row, frozen=True, kw_only=True):
     """Where a page of a queue ended: its order is priority (high first), scheduled_at, run_id, event_id."""
 

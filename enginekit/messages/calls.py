@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from enginekit.messages.events import Usage
 from enginekit.messages.json import EMPTY_OBJECT, NULL
-from enginekit.messages.status import ExecutionStatus
+from enginekit.messages.status import BreakerState, ExecutionStatus
 
 RunName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^~?[A-Za-z0-9._:@/-]+\Z")]
 """The workflow_id of an execution that is there. Those that another execution started begin with `~`."""
@@ -418,6 +418,19 @@ class StoreView(Result, frozen=True, kw_only=True):
     restarts: int = 0
 
 
+class BreakerView(Result, frozen=True, kw_only=True):
+    """The circuit breaker of a destination that the caller's tasks call. `failure_rate`: from 0 to 1, over the window;
+    of one that is not closed, the one that opened it. `waiting`: tasks that wait to call it. `next_probe_at`: when one
+    that is open will be tried again."""
+
+    destination: str
+    state: BreakerState
+    since: datetime
+    failure_rate: float
+    waiting: int
+    next_probe_at: datetime | None = None
+
+
 class DescribeDaemonResult(Result, frozen=True, kw_only=True):
     engine: str
     python: str
@@ -427,3 +440,6 @@ class DescribeDaemonResult(Result, frozen=True, kw_only=True):
     services: list[ServiceView]
     shards: list[ShardView]
     store: StoreView
+    breakers: list[BreakerView] | None = None
+    """Of the caller's destinations those that are not closed, then those whose calls failed lately. None: Matching,
+    which has them, did not answer."""

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from enginekit.messages.calls import Call, Result
+from enginekit.messages.calls import BreakerView, Call, Result
 from enginekit.messages.events import TaskKind as TaskKind
 from enginekit.messages.events import TimeoutKind, Usage
 
@@ -141,6 +141,14 @@ class MatchTasks(Call, frozen=True, kw_only=True):
 
 class MatchTasksResult(Result, frozen=True, kw_only=True):
     tasks: list[TaskRef]
+
+
+class ListBreakers(Call, frozen=True, kw_only=True):
+    """Ask Matching for the circuit breakers of the caller's destinations."""
+
+
+class ListBreakersResult(Result, frozen=True, kw_only=True):
+    breakers: list[BreakerView]
 
 
 # --- to Matching -------------------------------------------------------------------------------------------------

@@ -22,6 +22,17 @@ class ExecutionStatus(str, Enum):
         return self is not ExecutionStatus.RUNNING
 
 
+class BreakerState(str, Enum):
+    """Where a circuit breaker stands."""
+
+    CLOSED = "CLOSED"
+    """Everything is let through."""
+    OPEN = "OPEN"
+    """Nothing is."""
+    HALF_OPEN = "HALF_OPEN"
+    """A few calls are, to see how they go."""
+
+
 class ErrorStatus(str, Enum):
     """Why a call was refused (`data.status` of a JSON-RPC error)."""
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import trio
 import trio.testing
 from msgspec import Raw
+from prometheus_client import CollectorRegistry
 
 from daemon.clock import TrioClock
 from daemon.links.interface import Caller, Link, Request
 from daemon.links.memory import MemoryLink
 from daemon.links.table import Links, memory_links
+from daemon.metrics import Metrics
 from daemon.nurseries.matching import Matching
-from daemon.settings import MatchingSettings
+from daemon.settings import BreakerSettings, MatchingSettings
 from daemon.stores.faults import StoreUnavailable
 from daemon.stores.memory import MemoryStore
-from daemon.stores.rows import Batch, NewExecution, QueueBacklog, RunWrite, TaskCursor
-from enginekit.messages.calls import ListQueues, ListQueuesResult, QueueView
+from daemon.stores.rows import Batch, DestinationBacklog, NewExecution, QueueBacklog, RunWrite, TaskCursor
+from enginekit.messages.calls import BreakerView, ListQueues, ListQueuesResult, QueueView
 from enginekit.messages.events import TaskKind
 from enginekit.messages.links import (
     AttachWorker,
     CancelTasks,
+    DestinationReport,
+    ListBreakers,
+    ListBreakersResult,
     MatchTasks,
     MatchTasksResult,
     OfferTask,
@@ -37,6 +43,7 @@ from enginekit.messages.links import (
     ToMatching,
     ToWorker,
 )
+from enginekit.messages.status import BreakerState
 
 RESOURCES = ["echo", "http"]
 
@@ -50,6 +57,8 @@ class FlakyStore(MemoryStore):
         super().__init__(shards=1, token_key=b"key")
         self.away = False
         self.reads = 0
+        self.read_tasks = 0
+        self.counted = 0
         self.came_back = trio.Event()
         self.hold: trio.Event | None = None
         self.held = trio.Event()
@@ -61,10 +70,18 @@ class FlakyStore(MemoryStore):
         self._check_there()
         return await super().queue_backlogs()
 
-    async def waiting_tasks(self, queue: QueueKey, limit: int, after: TaskCursor | None = None) -> list[QueuedTask]:
+    async def destination_backlogs(self, tenant: str) -> list[DestinationBacklog]:
+        self._check_there()
+        self.counted += 1
+        return await super().destination_backlogs(tenant)
+
+    async def waiting_tasks(
+        self, queue: QueueKey, limit: int, after: TaskCursor | None = None, without: Sequence[str] = ()
+    ) -> list[QueuedTask]:
         self._check_there()
         self.reads += 1
-        page = await super().waiting_tasks(queue, limit, after)
+        page = await super().waiting_tasks(queue, limit, after, without)
+        self.read_tasks += len(page)
         if self.hold is not None:
             self.held.set()
             await self.hold.wait()
@@ -76,12 +93,16 @@ class FlakyStore(MemoryStore):
 
 
 class Bench:
-    def __init__(self, queue_tasks: int = 2000) -> None:
+    def __init__(self, queue_tasks: int = 2000, breakers: BreakerSettings | None = None) -> None:
         self.links: Links = memory_links()
         self.store = FlakyStore()
         self.clock = TrioClock()
         self.settings = MatchingSettings(queue_tasks=queue_tasks)
+        self.breakers = breakers if breakers is not None else BreakerSettings()
+        self.metrics = Metrics(CollectorRegistry())
         self.serial = 0
+        self.matching: Matching | None = None
+        self.destinations: dict[TaskRef, str] = {}
 
     # --- the test as History ---
 
@@ -94,6 +115,7 @@ class Bench:
         name: str = "echo",
         priority: int = 0,
         scheduled_at: int | None = None,
+        destination: str | None = None,
     ) -> list[QueuedTask]:
         """Schedule tasks of one new run, on disk; nobody is told."""
         if self.serial == 0:
@@ -102,7 +124,9 @@ class Bench:
         run = RunRef(tenant=tenant, workflow_id=f"w{self.serial:05}", run_id=f"r{self.serial:05}")
         queue = QueueKey(tenant=tenant, kind=kind, name=name)
         at = scheduled_at if scheduled_at is not None else self.clock.now() + self.serial
-        tasks = [QueuedTask(TaskRef(run, n), queue, priority, at) for n in range(1, count + 1)]
+        tasks = [QueuedTask(TaskRef(run, n), queue, priority, at, destination) for n in range(1, count + 1)]
+        if destination is not None:
+            self.destinations |= dict.fromkeys((task.task for task in tasks), destination)
         created = NewExecution(
             workflow=None, version=None, definition_hash="h", labels={}, request_id=None, started_at=at
         )
@@ -169,6 +193,28 @@ class Bench:
         self.tell(TasksFinished("daemon", incarnation, list(refs)))
         await settle()
 
+    async def failed(self, *refs: TaskRef) -> None:
+        """Their destination did not do its work; the attempts are over, on disk and everywhere."""
+        await self._reported(refs, healthy=False)
+
+    async def went_well(self, *refs: TaskRef) -> None:
+        await self._reported(refs, healthy=True)
+
+    async def _reported(self, refs: Sequence[TaskRef], healthy: bool) -> None:
+        reports = [DestinationReport(ref, self.destinations[ref], healthy) for ref in refs]
+        self.tell(TasksFinished("daemon", 1, list(refs), reports))
+        await settle()
+        await self.end(*refs)
+
+    async def work_off(self, healthy: Callable[[TaskRef], bool]) -> list[TaskRef]:
+        """Run whatever is handed out until nothing is any more."""
+        done: list[TaskRef] = []
+        while handed := await self.handed():
+            done += handed
+            for ref in handed:
+                await (self.went_well if healthy(ref) else self.failed)(ref)
+        return done
+
     async def to_worker(self) -> list[ToWorker]:
         """Everything that was sent to the Worker since the last look."""
         return await drained(self.links.worker)
@@ -198,11 +244,29 @@ class Bench:
         result = await self.links.matching.request(caller, ListQueues(), ListQueuesResult, 5)
         return {view.queue: view for view in result.queues}
 
+    async def breakers_seen(self, tenant: str = "acme") -> list[BreakerView]:
+        caller = Caller(tenant=tenant, subject="me")
+        return (await self.links.matching.request(caller, ListBreakers(), ListBreakersResult, 5)).breakers
+
+    async def breaker(self, destination: str) -> BreakerView:
+        (found,) = [view for view in await self.breakers_seen() if view.destination == destination]
+        return found
+
+    def gauge(self, state: BreakerState) -> float | None:
+        return self.metrics.registry.get_sample_value("engine_breakers", {"state": state.value})
+
+    def in_memory(self) -> int:
+        """How many tasks Matching knows."""
+        assert self.matching is not None
+        return self.matching.known
+
     # --- the service ---
 
     async def start(self, nursery: trio.Nursery) -> trio.CancelScope:
         """Start a Matching; cancelling the scope ends it."""
-        matching = Matching(self.links, self.store, self.settings, self.clock)
+        matching = self.matching = Matching(
+            self.links, self.store, self.settings, self.breakers, self.clock, self.metrics
+        )
         scope = trio.CancelScope()
 
         async def run(*, task_status: trio.TaskStatus[None]) -> None:

@@ -7,6 +7,7 @@ import trio
 from matching_bench import Bench, settle
 from trio.testing import MockClock
 
+from daemon.dispatch import known
 from daemon.links.interface import Caller
 from daemon.nurseries import matching as matching_module
 from enginekit.messages.calls import Acknowledged, Hello
@@ -205,7 +206,7 @@ async def test_a_queues_view(autojump_clock: MockClock, nursery: trio.Nursery, b
 async def test_queues_that_nobody_uses_are_forgotten_when_there_are_many(
     nursery: trio.Nursery, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(matching_module, "QUEUES", 10)
+    monkeypatch.setattr(known, "QUEUES", 10)
     await bench.start(nursery)
     (kept,) = await bench.schedule(**ACTIVITY)
     for number in range(50):

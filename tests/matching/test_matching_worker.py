@@ -7,8 +7,8 @@ import trio
 from matching_bench import Bench, settle, spec_of
 from trio.testing import MockClock
 
+from daemon.dispatch import known
 from daemon.links.memory import MemoryLink
-from daemon.nurseries import matching as matching_module
 from enginekit.messages.events import TaskKind
 from enginekit.messages.links import (
     Announce,
@@ -216,7 +216,7 @@ async def test_a_full_worker_link_is_tried_again(
 async def test_specs_ride_along_until_they_take_too_much_memory(
     nursery: trio.Nursery, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(matching_module, "SPEC_BYTES", 10_000)
+    monkeypatch.setattr(known, "SPEC_BYTES", 10_000)
     await bench.start(nursery)
     tasks = await bench.commit(4)
     bench.offer(tasks, specs=True, input=b'"' + b"x" * 2500 + b'"')

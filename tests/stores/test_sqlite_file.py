@@ -320,7 +320,7 @@ def test_no_other_page_sorts_or_reads_all_rows(driver: SqliteDriver) -> None:
     for read in (
         lambda: reader.due_runs(0, 10, None),
         lambda: reader.effects(10, None),
-        lambda: reader.waiting_tasks(queued(RUN, 1).queue, 10, None),
+        lambda: reader.waiting_tasks(queued(RUN, 1).queue, 10, None, []),
         lambda: reader.events("acme", RUN.run_id, 0, 10, 10),
         lambda: reader.latest_run("acme", "order"),
         lambda: reader.start_check("acme", "order", "request"),

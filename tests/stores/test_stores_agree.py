@@ -205,7 +205,7 @@ async def compare(memory: MemoryStore, reader: Reader) -> None:
     assert await memory.queue_backlogs() == reader.queue_backlogs()
     for queue in (QUEUE, OTHER_QUEUE):
         waiting = await memory.waiting_tasks(queue, 20)
-        assert waiting == reader.waiting_tasks(queue, 20, None)
+        assert waiting == reader.waiting_tasks(queue, 20, None, [])
         for task in waiting:
             cursor = TaskCursor(
                 priority=task.priority,
@@ -213,7 +213,7 @@ async def compare(memory: MemoryStore, reader: Reader) -> None:
                 run_id=task.task.run.run_id,
                 event_id=task.task.event_id,
             )
-            assert await memory.waiting_tasks(queue, 2, cursor) == reader.waiting_tasks(queue, 2, cursor)
+            assert await memory.waiting_tasks(queue, 2, cursor) == reader.waiting_tasks(queue, 2, cursor, [])
     for status in (None, *ExecutionStatus):
         for label in (None, ("a", "1")):
             for workflow in (None, "order"):

@@ -4,7 +4,7 @@ scans by which a restart takes up all work."""
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from daemon.stores.faults import NoSuchEvent
 from daemon.stores.rows import (
     Definition,
     DefinitionEntry,
+    DestinationBacklog,
     DueRun,
     DueSchedule,
     Effect,
@@ -42,6 +43,7 @@ e.error, e.started_at, e.closed_at, o.wake_at, coalesce(o.last_event_id, e.last_
 """
 _EXECUTIONS = "executions e LEFT JOIN open_runs o ON o.run_id = e.run_id AND o.tenant = e.tenant"
 _SCHEDULES = "SELECT tenant, schedule_id, revision, next_at, waiting, data FROM schedules WHERE tenant = ?"
+_PASSING_OVER = "AND (t.destination IS NULL OR t.destination NOT IN (SELECT value FROM json_each(?))) "
 
 
 class SqliteReader:
@@ -50,6 +52,7 @@ class SqliteReader:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
         self._path = path
+        self._names = msgspec.json.Encoder()
         self._labels = msgspec.json.Decoder(dict[str, str])
         self._events = msgspec.msgpack.Decoder(list[bytes])
 
@@ -155,7 +158,21 @@ class SqliteReader:
                 for tenant, kind, name, depth, oldest in rows
             ]
 
-    def waiting_tasks(self, queue: QueueKey, limit: int, after: TaskCursor | None) -> list[QueuedTask]:
+    def destination_backlogs(self, tenant: str) -> list[DestinationBacklog]:
+        with self._one_moment():
+            rows = self._rows(
+                "SELECT kind, queue, destination, count(*) FROM tasks WHERE tenant = ? AND started = 0 "
+                "GROUP BY kind, queue, destination ORDER BY kind, queue, destination",
+                tenant,
+            )
+            return [
+                DestinationBacklog(queue=QueueKey(tenant, TaskKind(kind), name), destination=destination, depth=depth)
+                for kind, name, destination, depth in rows
+            ]
+
+    def waiting_tasks(
+        self, queue: QueueKey, limit: int, after: TaskCursor | None, without: Sequence[str]
+    ) -> list[QueuedTask]:
         place: tuple[int, int, str, int] = (-(2**63), 0, "", 0)
         if after is not None:
             place = (-after.priority, after.scheduled_at, after.run_id, after.event_id)
@@ -166,11 +183,13 @@ class SqliteReader:
                 "CROSS JOIN executions e ON e.tenant = t.tenant AND e.run_id = t.run_id "
                 "WHERE t.tenant = ? AND t.kind = ? AND t.queue = ? AND t.started = 0 "
                 "AND (t.rank, t.scheduled_at, t.run_id, t.event_id) > (?, ?, ?, ?) "
+                f"{_PASSING_OVER if without else ''}"
                 "ORDER BY t.rank, t.scheduled_at, t.run_id, t.event_id LIMIT ?",
                 queue.tenant,
                 queue.kind.value,
                 queue.name,
                 *place,
+                *([self._names.encode(without).decode()] if without else []),
                 limit,
             )
             return [

@@ -155,6 +155,10 @@ CREATE TABLE map_results (
 
 _VERSION_2 = """
 ALTER TABLE tasks ADD COLUMN destination TEXT;
+DROP INDEX tasks_waiting;
+-- With all that is asked of waiting tasks: those of destinations that are not to be called now are passed over in it.
+CREATE INDEX tasks_waiting ON tasks
+    (tenant, kind, queue, rank, scheduled_at, run_id, event_id, destination, started) WHERE started = 0;
 
 CREATE TABLE schedules (
     tenant TEXT NOT NULL,
