@@ -35,7 +35,7 @@ def queues(as_json: bool) -> None:
 @click.command()
 @json_option
 def status(as_json: bool) -> None:
-    """Show the daemon's services, shards and store."""
+    """Show the daemon's services, shards and store, and the circuit breakers of what your tasks call."""
     seen = talk(lambda client: client.call(DescribeDaemon()))
     if as_json:
         document(seen)
@@ -49,3 +49,22 @@ def status(as_json: bool) -> None:
         for each in seen.services
     ]
     table(("service", "state", "restarts", "uptime", "last error"), rows)
+    if seen.breakers is None:
+        line("circuit breakers: not known, matching does not answer")
+    elif not seen.breakers:
+        line("circuit breakers: all closed, and no call failed lately")
+    else:
+        table(
+            ("destination", "breaker", "since", "failed", "waiting", "next probe"),
+            [
+                (
+                    each.destination,
+                    each.state.value,
+                    moment(each.since),
+                    f"{each.failure_rate:.0%}",
+                    str(each.waiting),
+                    moment(each.next_probe_at),
+                )
+                for each in seen.breakers
+            ],
+        )

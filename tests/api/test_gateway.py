@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -21,10 +22,19 @@ from enginekit.messages import calls
 from enginekit.messages.calls import Acknowledged, DescribeDaemonResult, PollTaskResult, Result, WorkerTask
 from enginekit.messages.events import TaskKind
 from enginekit.messages.json import NULL
-from enginekit.messages.links import MatchTasks, MatchTasksResult, QueueKey, StartTasks, TaskRef
-from enginekit.messages.status import ErrorStatus, Refused
+from enginekit.messages.links import (
+    ListBreakers,
+    ListBreakersResult,
+    MatchTasks,
+    MatchTasksResult,
+    QueueKey,
+    StartTasks,
+    TaskRef,
+)
+from enginekit.messages.status import BreakerState, ErrorStatus, Refused
 
 ADA = Principal("acme", "ada", frozenset({"read", "write", "work", "admin"}), None)
+NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 POLL = b'{"queue":"pack","worker_id":"w1","wait_seconds":30,"max_tasks":2}'
 
 
@@ -75,9 +85,20 @@ async def test_a_call_goes_to_its_service_in_its_callers_name(autojump_clock: Mo
 
     setup.peers.on(calls.ListQueues, calls.ListQueuesResult(queues=[]))
     assert await setup.gateway.call(ADA, "ListQueues", b"{}") == b'{"queues":[]}'
-    assert json.loads(await setup.gateway.call(ADA, "DescribeDaemon", b"{}"))["store"]["kind"] == "memory"
+    breaker = calls.BreakerView(destination="shop:80", state=BreakerState.OPEN, since=NOW, failure_rate=1.0, waiting=3)
+    setup.peers.on(ListBreakers, ListBreakersResult(breakers=[breaker]))
+    described = json.loads(await setup.gateway.call(ADA, "DescribeDaemon", b"{}"))
+    assert described["store"]["kind"] == "memory"
+    assert [(each["destination"], each["state"]) for each in described["breakers"]] == [("shop:80", "OPEN")]
+    assert setup.peers.subjects[-1] == ("acme", "ada"), "Matching tells of the caller's tenant alone"
     hello = json.loads(await setup.gateway.call(ADA, "Hello", b"{}"))
     assert (hello["protocol"], hello["tenant"], hello["limits"]["payload_bytes"]) == ("engine.v1", "acme", 262144)
+
+
+async def test_the_daemon_is_described_though_matching_is_down(autojump_clock: MockClock, setup: Setup) -> None:
+    setup.peers.on(ListBreakers, Refused(ErrorStatus.UNAVAILABLE, "not now"))
+    described = json.loads(await setup.gateway.call(ADA, "DescribeDaemon", b"{}"))
+    assert (described["store"]["kind"], described["breakers"]) == ("memory", None)
 
 
 @pytest.mark.parametrize(

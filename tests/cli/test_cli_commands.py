@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from scripted_engine import Handler, ScriptedEngine, answers, unavailable
 from enginekit.messages import calls, schedules
 from enginekit.messages.json import encode
 from enginekit.messages.schedules import Overlap, TriggerOutcome
-from enginekit.messages.status import ErrorStatus, ExecutionStatus, Refused
+from enginekit.messages.status import BreakerState, ErrorStatus, ExecutionStatus, Refused
 
 Run = Callable[..., Result]
 Serving = Callable[..., ScriptedEngine]
@@ -83,6 +83,16 @@ DAEMON = calls.DescribeDaemonResult(
     services=[calls.ServiceView(name="history", state="RUNNING", restarts=1, uptime_seconds=5.0)],
     shards=[calls.ShardView(shard=0, epoch=4)],
     store=calls.StoreView(kind="sqlite", state="RUNNING", schema_version=1),
+    breakers=[
+        calls.BreakerView(
+            destination="shop.example:443",
+            state=BreakerState.OPEN,
+            since=NOW,
+            failure_rate=0.75,
+            waiting=12,
+            next_probe_at=NOW + timedelta(seconds=30),
+        )
+    ],
 )
 DEFINITIONS = calls.ListDefinitionsResult(
     definitions=[calls.DefinitionSummary(name="order", version=2, registered_at=NOW)]
@@ -185,7 +195,10 @@ def test_json_is_one_document_and_nothing_else(run: Run, serving: Serving, argum
         (["list"], ["EXECUTION", "order-1", "FAILED", "Card.Declined"]),
         (["history", "order-1"], ["NodeEntered", "kind=Pass"]),
         (["queues"], ["resize", "1.5 s", "0.5/s"]),
-        (["status"], ["pid 77", "history", "sqlite", "0 (epoch 4)"]),
+        (
+            ["status"],
+            ["pid 77", "history", "sqlite", "0 (epoch 4)", "shop.example:443  OPEN", "75%", "12", "05:06:37.089Z"],
+        ),
         (["definitions"], ["order", "2026-03-04"]),
         (CREATE, ["nightly: fires at 2026-03-04 05:06:07.089Z"]),
         (["schedule", "list"], ["SCHEDULE", "nightly", "30 2 * * *", "Europe/Berlin", "skip", "paused"]),

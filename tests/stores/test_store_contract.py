@@ -417,6 +417,29 @@ async def test_waiting_tasks_come_in_their_queues_order_and_in_pages(store: Stor
     assert await store.waiting_tasks(other.queue, 10) == [other]
 
 
+async def test_destinations_are_passed_over_and_counted(store: Store) -> None:
+    names = ["dead:80", None, "dead:80", 'it\'s "well":80', "sick:80", "dead:80", 'it\'s "well":80']
+    tasks = [queued(RUN, n, scheduled_at=NOW + n, destination=name) for n, name in enumerate(names, 1)]
+    foreign = queued(ref(2, tenant="other"), 1, queue=QueueKey("other", TaskKind.NODE, "echo"), destination="dead:80")
+    pack = queued(RUN, 8, queue=QueueKey("acme", TaskKind.ACTIVITY, "pack"))
+    await store.commit(batch(start(RUN, tasks=[*tasks, pack]), start(ref(2, tenant="other"), tasks=[foreign])))
+    assert await store.waiting_tasks(QUEUE, 10, without=["nobody:80"]) == tasks
+    assert await store.waiting_tasks(QUEUE, 10, without=["dead:80", "sick:80"]) == [tasks[1], tasks[3], tasks[6]]
+    first = await store.waiting_tasks(QUEUE, 1, without=["dead:80"])
+    assert first == [tasks[1]], "what is passed over takes no place in the page"
+    behind = TaskCursor(priority=0, scheduled_at=NOW + 2, run_id=RUN.run_id, event_id=2)
+    assert await store.waiting_tasks(QUEUE, 2, behind, without=["dead:80"]) == [tasks[3], tasks[4]]
+    assert await store.waiting_tasks(QUEUE, 10, without=['it\'s "well":80']) == [*tasks[:3], tasks[4], tasks[5]]
+    await store.commit(batch(bare(1, tasks_started=[1])))
+    assert [(each.queue, each.destination, each.depth) for each in await store.destination_backlogs("acme")] == [
+        (pack.queue, None, 1),
+        (QUEUE, None, 1),
+        (QUEUE, "dead:80", 2),
+        (QUEUE, 'it\'s "well":80', 2),
+        (QUEUE, "sick:80", 1),
+    ]
+
+
 async def test_backlogs_count_what_waits(store: Store) -> None:
     activity = QueueKey("acme", TaskKind.ACTIVITY, "pack")
     elsewhere = QueueKey("other", TaskKind.NODE, "echo")

@@ -123,11 +123,14 @@ def snapshots() -> st.SearchStrategy[Snapshot]:
 
 def tasks(run: RunRef) -> st.SearchStrategy[QueuedTask]:
     return st.builds(
-        lambda event_id, queue, priority, at: queued(run, event_id, queue=queue, priority=priority, scheduled_at=at),
+        lambda event_id, queue, priority, at, destination: queued(
+            run, event_id, queue=queue, priority=priority, scheduled_at=at, destination=destination
+        ),
         EVENT_IDS,
         st.sampled_from([QUEUE, OTHER_QUEUE]),
         st.integers(-1, 1),
         st.integers(NOW, NOW + 1),
+        st.sampled_from([None, "a:80", "b:80"]),
     )
 
 
@@ -203,7 +206,11 @@ async def compare(memory: MemoryStore, reader: Reader) -> None:
     for last in found:
         assert await memory.effects(1, last) == reader.effects(1, last)
     assert await memory.queue_backlogs() == reader.queue_backlogs()
+    assert await memory.destination_backlogs("acme") == reader.destination_backlogs("acme")
     for queue in (QUEUE, OTHER_QUEUE):
+        for without in (["a:80"], ["a:80", "b:80"]):
+            some = await memory.waiting_tasks(queue, 20, without=without)
+            assert some == reader.waiting_tasks(queue, 20, None, without)
         waiting = await memory.waiting_tasks(queue, 20)
         assert waiting == reader.waiting_tasks(queue, 20, None, [])
         for task in waiting:
