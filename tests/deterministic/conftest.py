@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TypeVar
@@ -30,6 +30,7 @@ from enginekit.messages import calls
 from enginekit.messages.events import AnyEvent, decode_event
 from enginekit.messages.json import JSON, encode
 from enginekit.messages.status import ErrorStatus, Refused
+from enginekit.node import Node
 
 T = TypeVar("T")
 R = TypeVar("R", bound=calls.Result)
@@ -59,7 +60,14 @@ class Sabotaged:
 class Simulation(Daemon):
     """A daemon whose services can be made to raise, and that is spoken to in calls."""
 
-    def __init__(self, settings: Settings, folder: Path, seed: int, always_raises: ServiceName | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        seed: int,
+        always_raises: ServiceName | None = None,
+        made: Mapping[str, Node] | None = None,
+    ) -> None:
         self.sabotage: dict[ServiceName, trio.Event] = {}
         self._always_raises = always_raises
         self.memory = MemoryStore(4, b"k" * 32)
@@ -69,7 +77,7 @@ class Simulation(Daemon):
             folder,
             TrioClock(),
             store=self.memory,
-            nodes=NodeTypes(settings, [entry]),
+            nodes=NodeTypes(settings, [entry], made=made),
             seed=seed,
             listen=False,
         )
@@ -136,13 +144,14 @@ def simulate(tmp_path: Path) -> Callable[..., object]:
         seed: int = 1,
         settings: Settings | None = None,
         always_raises: ServiceName | None = None,
+        made: Mapping[str, Node] | None = None,
     ) -> T:
         trio._core._run._r.seed(seed)
         outcome: list[T] = []
 
         async def main() -> None:
             folder = Path(tempfile.mkdtemp(dir=tmp_path))
-            daemon = Simulation(settings or Settings(), folder, seed, always_raises)
+            daemon = Simulation(settings or Settings(), folder, seed, always_raises, made)
             async with trio.open_nursery() as nursery:
                 await nursery.start(daemon.run)
                 outcome.append(await scenario(daemon))

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -58,12 +58,12 @@ class Wire:
 
 
 class RealDaemon:
-    """`engine serve` on a folder of its own."""
+    """`engine serve` on a folder of its own, with `more` in its engine.toml."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, more: str = "") -> None:
         self.data = folder / "data"
         config = folder / "engine.toml"
-        config.write_text(CONFIG)
+        config.write_text(CONFIG + more)
         self.log = folder / "daemon.log"
         command = [sys.executable, "-m", "daemon.cli", "serve", "--config", str(config), "--data-dir", str(self.data)]
         with self.log.open("ab") as log:
@@ -113,6 +113,20 @@ class RealDaemon:
             return {table: database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in TABLES}
         finally:
             database.close()
+
+
+@pytest.fixture
+def start_daemon(tmp_path: Path) -> Iterator[Callable[[str], RealDaemon]]:
+    """A daemon of the test's own, with settings of its own."""
+    started: list[RealDaemon] = []
+
+    def start(more: str = "") -> RealDaemon:
+        started.append(RealDaemon(tmp_path, more))
+        return started[-1]
+
+    yield start
+    for daemon in started:
+        daemon.stop()
 
 
 @pytest.fixture(scope="module")
