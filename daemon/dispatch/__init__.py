@@ -1,6 +1,14 @@
 """What Matching is made of. The service itself is `daemon/nurseries/matching.py`.
 
-task_queue.py   one queue: its tasks in their order, its pollers, what it leaves to the store
-slots.py        the daemon's Worker as Matching sees it: which tasks take which of its slots
-pages.py        filling a queue from the store while its tasks come and go
+known.py         every task and queue that is known, by name
+entry.py         one task that is known, and the orders in which such tasks are kept
+task_queue.py    one queue: its tasks in their order, its pollers, what it leaves to the store
+parking.py       beside it: its tasks that wait for the circuit breaker of their destination
+polls.py         who waits for a task, and until when
+slots.py         the daemon's Worker as Matching sees it: which tasks take which of its slots
+pulling.py       which queues are to be filled from the store; pages.py  filling one while its tasks come and go
+breaker.py       one circuit breaker, a state machine
+destinations.py  the destinations of all tenants, each with its breaker
+looks.py         what queues and breakers look like from outside
+breakers.py      which tasks wait for a breaker, and when they go
 """

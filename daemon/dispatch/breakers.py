@@ -194,6 +194,9 @@ class Breakers:
         else:
             for backlog in backlogs:
                 waiting[backlog.destination] += backlog.depth
+            for held in self._destinations.troubled(tenant, now):
+                # The store counts those that the Worker has, too: it records their start with their outcome.
+                waiting[held.name] -= held.breaker.probing
         views: list[BreakerView] = []
         for each in self._destinations.troubled(tenant, now)[:SHOWN]:
             breaker = each.breaker
@@ -204,7 +207,7 @@ class Breakers:
                     state=breaker.state,
                     since=moment(today + round((breaker.since - now) * 1000)),
                     failure_rate=round(breaker.failure_rate(now), 4),
-                    waiting=waiting[each.name],
+                    waiting=max(waiting[each.name], 0),
                     next_probe_at=moment(today + round((opens_at - now) * 1000)) if opens_at is not None else None,
                 )
             )

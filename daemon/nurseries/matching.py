@@ -15,6 +15,7 @@ task stays where it is for too long, is forgotten, and the store tells whether i
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
@@ -23,6 +24,7 @@ from daemon.clock import Clock
 from daemon.dispatch.breakers import Breakers
 from daemon.dispatch.entry import Entry, Overdue, Whereabouts
 from daemon.dispatch.known import KnownTasks
+from daemon.dispatch.looks import Looks
 from daemon.dispatch.polls import Deadlines, Poller
 from daemon.dispatch.pulling import Pulling
 from daemon.dispatch.slots import WorkerSlots
@@ -31,16 +33,14 @@ from daemon.links.interface import Request
 from daemon.links.table import Links
 from daemon.metrics import Metrics
 from daemon.settings import BreakerSettings, MatchingSettings
-from daemon.stores.interface import Store, StoreUnavailable
-from daemon.stores.rows import DestinationBacklog
-from enginekit.messages.calls import ListQueues, ListQueuesResult, QueueView
+from daemon.stores.interface import Store
+from enginekit.messages.calls import ListQueues
 from enginekit.messages.links import (
     Announce,
     AttachWorker,
     CancelTasks,
     ExpireTask,
     ListBreakers,
-    ListBreakersResult,
     MatchTasks,
     MatchTasksResult,
     OfferTask,
@@ -82,8 +82,6 @@ class Matching:
     ) -> None:
         self._links = links
         self._metrics = metrics
-        self._store = store
-        self._clock = clock
         self._tasks = KnownTasks(settings.queue_tasks, breakers.probes)
         self._pulling = Pulling(store, self._tasks.queue, self._tasks.__contains__, self._pulled)
         self._breakers = Breakers(breakers, self._tasks, self._queue_up, self._pulling.soon, metrics)
@@ -99,7 +97,8 @@ class Matching:
         self._finished = Overdue(Whereabouts.FINISHED, settings.handout_seconds)
 
         self._expired: list[TaskExpired] = []
-        self._looks: list[Request] = []
+        self._looks = Looks(store, self._tasks, self._slots, self._breakers, clock)
+        self._asked_to_look: list[tuple[Callable[[Request], Awaitable[None]], Request]] = []
         self._sleep = trio.CancelScope()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -123,9 +122,9 @@ class Matching:
                 for expired in self._expired:
                     await self._links.history.send(expired)
                 self._expired.clear()
-                for request in self._looks:
-                    nursery.start_soon(self._look, request)
-                self._looks.clear()
+                for look, request in self._asked_to_look:
+                    nursery.start_soon(look, request)
+                self._asked_to_look.clear()
 
     @property
     def known(self) -> int:
@@ -297,8 +296,10 @@ class Matching:
         match request.call:
             case MatchTasks() as call:
                 self._poll(request, call)
-            case ListQueues() | ListBreakers():
-                self._looks.append(request)
+            case ListQueues():
+                self._asked_to_look.append((self._looks.queues, request))
+            case ListBreakers():
+                self._asked_to_look.append((self._looks.breakers, request))
             case other:
                 request.refuse(
                     Refused(ErrorStatus.INVALID_ARGUMENT, f"Matching does not answer {type(other).__name__}")
@@ -379,45 +380,3 @@ class Matching:
             # Whether it still waits, the store knows.
             self._tasks.forget(entry)
             self._pulling.soon(entry.task.queue)
-
-    # --- what it looks like ----------------------------------------------------------------------------------------
-
-    async def _look(self, request: Request) -> None:
-        """Answer what queues or breakers look like. Memory has it, but for what is left to the store."""
-        tenant = request.caller.tenant
-        queues = self._tasks.queues_of(tenant)
-        shows_breakers = isinstance(request.call, ListBreakers)
-        left = any(queue.parking.any_left or (shows_breakers and queue.behind) for queue in queues)
-        backlogs: list[DestinationBacklog] | None = None
-        if left and (not shows_breakers or self._breakers.troubled(tenant, trio.current_time())):
-            try:
-                backlogs = await self._store.destination_backlogs(tenant)
-            except StoreUnavailable:
-                log.info("the store cannot be read; the numbers of waiting tasks are those of memory", tenant=tenant)
-        now, today = trio.current_time(), self._clock.now()
-        if shows_breakers:
-            request.answer(ListBreakersResult(breakers=self._breakers.views(tenant, backlogs, now, today)))
-        else:
-            views = [self._view(queue, backlogs, now) for queue in queues]
-            request.answer(ListQueuesResult(queues=sorted(views, key=lambda view: (view.kind, view.queue))))
-
-    def _view(self, queue: TaskQueue, backlogs: list[DestinationBacklog] | None, now: float) -> QueueView:
-        if queue.is_node:
-            pollers = int(self._slots.serves(queue))
-        else:
-            queue.drop_ended_pollers()
-            pollers = len(queue.pollers)
-        depth = queue.depth + len(queue.parking) + queue.unseen
-        if backlogs is not None and queue.parking.any_left:
-            waiting = sum(backlog.depth for backlog in backlogs if backlog.queue == queue.key)
-            depth = max(waiting - self._slots.running(queue.key), 0)
-        oldest = queue.oldest()
-        return QueueView(
-            queue=queue.key.name,
-            kind=queue.key.kind.value,
-            depth=depth,
-            oldest_seconds=max(self._clock.now() - oldest, 0) / 1000 if oldest is not None else 0.0,
-            pollers=pollers,
-            dispatched=queue.dispatched,
-            rate=queue.rate.per_second(now),
-        )
