@@ -278,6 +278,14 @@ class Cancel(Command, frozen=True, kw_only=True):
     request_id: str | None
 
 
+class Redrive(Command, frozen=True, kw_only=True):
+    """`input` takes the place of what the state that failed was given."""
+
+    reason: str
+    request_id: str | None
+    input: Raw | None
+
+
 class Terminate(Command, frozen=True, kw_only=True):
     reason: str
     request_id: str | None

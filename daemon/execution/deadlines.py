@@ -38,7 +38,9 @@ class Due(Enum):
 
 def next_wake(run: Run, pulse: Pulse) -> datetime | None:
     """When the run has to be looked at next."""
-    earliest = run.deadline if run.status is ExecutionStatus.RUNNING else None
+    if run.status is not ExecutionStatus.RUNNING:
+        return None
+    earliest = run.deadline
     for node in run.nodes.values():
         deadline = node_deadline(node, pulse)
         if deadline is not None and (earliest is None or deadline[0] < earliest):

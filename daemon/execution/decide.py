@@ -23,6 +23,7 @@ from daemon.execution.commands import (
     ItemsRead,
     Proceed,
     RecordOutcome,
+    Redrive,
     ResultsWritten,
     ReturnTask,
     Signal,
@@ -31,6 +32,7 @@ from daemon.execution.commands import (
     Terminate,
     Wake,
 )
+from daemon.execution.redrive import redrive
 from daemon.execution.state import Run, after
 from daemon.execution.step import Decision, Step
 from daemon.language import Definition
@@ -111,6 +113,8 @@ def decide(run: Run, command: Command, env: Environment) -> Decision:
             _cancel(step, command)
         case Terminate():
             _terminate(step, command)
+        case Redrive():
+            redrive(step, command)
         case _:
             raise AssertionError(f"{type(command).__name__} is not decided about a run that exists")
     nodes.advance(step)

@@ -24,6 +24,8 @@ from daemon.execution.evolve_parts import (
 )
 from daemon.execution.history import BrokenHistory, inline, payload_of
 from daemon.execution.state import (
+    FAILURE_CHARACTERS,
+    REMEMBERED_FAILURES,
     REMEMBERED_SIGNALS,
     REMEMBERED_TASKS,
     ROOT,
@@ -71,6 +73,8 @@ def evolve(run: Run, event: ev.AnyEvent, size: int) -> None:
         raise BrokenHistory(f"event {event.id} follows event {run.last_event_id}")
     try:
         _APPLY[type(event)](run, event)
+        if run.again and isinstance(event, ev.NodeEvent) and event.entry == run.again[0]:
+            run.again.pop(0)
     except KeyError as error:
         raise BrokenHistory(f"{type(event).__name__} {event.id} is about something unknown: {error}") from error
     run.last_event_id = event.id
@@ -96,14 +100,17 @@ def _started(run: Run, event: ev.WorkflowStarted) -> None:
 
 
 def _close(run: Run, event: ev.Event, status: ExecutionStatus) -> None:
+    """What it stood in is kept, so that it can be redriven, unless it has succeeded."""
     run.status = status
     run.closed_at = event.time
-    run.branches.clear()
-    run.nodes.clear()
     run.tasks.clear()
-    run.ready.clear()
-    run.filling.clear()
     run.mappings.clear()
+    run.again.clear()
+    if status is ExecutionStatus.SUCCEEDED:
+        run.branches.clear()
+        run.nodes.clear()
+        run.ready.clear()
+        run.filling.clear()
 
 
 def _succeeded(run: Run, event: ev.WorkflowSucceeded) -> None:
@@ -134,6 +141,33 @@ def _terminated(run: Run, event: ev.WorkflowTerminated) -> None:
     run.cause = event.reason or None
     run.close_request_id = event.request_id
     _close(run, event, ExecutionStatus.TERMINATED)
+
+
+def _redriven(run: Run, event: ev.WorkflowRedriven) -> None:
+    run.status = ExecutionStatus.RUNNING
+    run.closed_at = run.error = run.cause = run.close_request_id = None
+    run.deadline = event.timeout_at
+    run.redrives += 1
+    run.redriven_at = event.time
+    run.redrive_request_id = event.request_id
+    run.letter = 0
+    for node in run.nodes.values():
+        node.failed = False
+    run.again = list(event.again)
+    for entry in event.again:
+        node = run.nodes[entry]
+        node.mapping = node.result = None
+        node.retries = {}
+        if node.kind == "Task":
+            node.attempt += 1
+    if event.entry:
+        node = run.nodes[event.entry]
+        payload = Payload(event.id, inline(event.input).copy())
+        if node.arguments is None:
+            node.input = payload
+        else:
+            node.arguments = payload
+            node.given = True
 
 
 # --- nodes -------------------------------------------------------------------------------------------------------
@@ -180,6 +214,9 @@ def _exited(run: Run, event: ev.NodeExited) -> None:
 
 def _node_failed(run: Run, event: ev.NodeFailed) -> None:
     node = run.nodes[event.entry]
+    if event.next is None:
+        node.failed = True
+        return
     drop_parts(run, node)
     _assign(run, node, event.assigned)
     payload = node.input if event.output is UNSET else Payload(event.id, event.output)
@@ -310,15 +347,33 @@ def _task_completed(run: Run, event: ev.TaskCompleted) -> None:
 
 def _task_failed(run: Run, event: ev.TaskFailed) -> None:
     _use(run, event)
-    node = _end_task(run, event.entry, event.task, ReportRefusal.ALREADY_RECORDED)
-    node.last_error = event.error
-    _said(node, event)
+    _note(run, event)
+    _said(_end_task(run, event.entry, event.task, ReportRefusal.ALREADY_RECORDED), event)
 
 
 def _task_timed_out(run: Run, event: ev.TaskTimedOut) -> None:
-    node = _end_task(run, event.entry, event.task, ReportRefusal.TIMED_OUT)
+    _note(run, event)
+    _said(_end_task(run, event.entry, event.task, ReportRefusal.TIMED_OUT), event)
+
+
+def _note(run: Run, event: ev.TaskFailed | ev.TaskTimedOut) -> None:
+    """The failure is remembered: it may become part of a dead letter."""
+    node = run.nodes[event.entry]
     node.last_error = event.error
-    _said(node, event)
+    if node.task is not None:
+        failure = ev.Failure(
+            attempt=node.task.attempt,
+            scheduled_at=node.task.scheduled_at,
+            failed_at=event.time,
+            error=event.error,
+            cause=event.cause[:FAILURE_CHARACTERS],
+        )
+        node.failures.append(failure)
+        del node.failures[:-REMEMBERED_FAILURES]
+
+
+def _dead_lettered(run: Run, event: ev.TaskDeadLettered) -> None:
+    run.letter = event.id
 
 
 def _said(node: Node, event: ev.TaskFailed | ev.TaskTimedOut | ev.TaskReturned) -> None:
@@ -360,6 +415,7 @@ _APPLY: dict[type[ev.Event], Callable[[Run, Any], None]] = {
     ev.WorkflowCancelRequested: _cancel_requested,
     ev.WorkflowCanceled: _canceled,
     ev.WorkflowTerminated: _terminated,
+    ev.WorkflowRedriven: _redriven,
     ev.NodeEntered: _entered,
     ev.NodeExited: _exited,
     ev.NodeFailed: _node_failed,
@@ -370,6 +426,7 @@ _APPLY: dict[type[ev.Event], Callable[[Run, Any], None]] = {
     ev.TaskFailed: _task_failed,
     ev.TaskTimedOut: _task_timed_out,
     ev.TaskCanceled: _task_canceled,
+    ev.TaskDeadLettered: _dead_lettered,
     ev.SignalReceived: _signal_received,
     ev.ChildWorkflowStarted: _child_started,
     ev.ChildWorkflowClosed: _child_closed,

@@ -109,10 +109,12 @@ def items_ended(run: Run, event: ev.MapItemsEnded) -> None:
 def part_ended(run: Run, event: ev.MapIterationEnded | ev.BranchEnded) -> None:
     node = run.nodes[event.entry]
     fan = _fan(node)
+    if event.status is ev.PartStatus.FAILED:
+        # What it stood in is kept until its node is retried or caught: if nobody does, a redrive goes on from there.
+        return
     branch = run.branches.pop(child_key(node.path, event.index))
     fan.active -= 1
-    if event.status is ev.PartStatus.SUCCEEDED:
-        fan.results[event.index] = payload_of(event.id, UNSET, event.output_ref, branch.payload)
+    fan.results[event.index] = payload_of(event.id, UNSET, event.output_ref, branch.payload)
     if fan.open and node.entry not in run.filling:
         run.filling.append(node.entry)
 
@@ -135,6 +137,8 @@ def drop_parts(run: Run, node: Node) -> None:
             run.ready.remove(branch.key)
         if branch.node:
             child = run.nodes.pop(branch.node)
+            if child.entry in run.again:
+                run.again.remove(child.entry)
             if child.task is not None:
                 run.tasks.pop(child.task.id)
             drop_parts(run, child)

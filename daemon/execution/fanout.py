@@ -113,7 +113,7 @@ def cancel_all(step: Step, reason: str) -> None:
 def _stop_items(step: Step, node: Node) -> None:
     """Of a distributed Map: what still runs of its items is to be canceled."""
     mapping = node.mapping
-    if mapping is not None:
+    if mapping is not None and all(mapping.id != each[0] for each in step.decision.stopped):
         step.decision.stopped += [(mapping.id, index, run_id) for index, (run_id, _) in mapping.in_flight.items()]
 
 

@@ -5,7 +5,7 @@ Task, Map and Parallel states have files of their own; what is common to all sta
 
 from __future__ import annotations
 
-from daemon.execution import distributed, fanout, tasks
+from daemon.execution import distributed, fanout, redrive, scheduling, tasks
 from daemon.execution.state import ROOT, Branch, Node, after
 from daemon.execution.step import Step
 from daemon.language import (
@@ -50,7 +50,11 @@ def advance(step: Step) -> None:
     """Go on until everything waits for something outside, the run has closed, or the step is spent."""
     run = step.run
     while run.status is ExecutionStatus.RUNNING and not _history_full(step):
-        if run.ready:
+        if run.again:
+            if step.hands_over():
+                return
+            redrive.go_on(step)
+        elif run.ready:
             if step.hands_over():
                 return
             _enter(step, run.branches[run.ready[0]])
@@ -124,7 +128,7 @@ def _run(step: Step, node: Node, state: State) -> None:
     raw = step.value(node.input)
     match state:
         case Task():
-            tasks.schedule(step, node, state)
+            scheduling.schedule(step, node, state)
         case Pass():
             finish(step, node, state, pass_result(state, raw, step.scope(node)))
         case Choice():
@@ -132,6 +136,9 @@ def _run(step: Step, node: Node, state: State) -> None:
             leave(step, node, chosen.output, chosen.next, chosen.assigned)
         case Map() if state.distribution is not None:
             distributed.start(step, node, state)
+        case Map() | Parallel() if node.fan is not None:
+            # Its parts had all ended before; what failed was to make its output of theirs.
+            _finish_fan(step, node, state)
         case Map():
             fanout.start_map(step, node, state)
             _finish_fan(step, node, state)
@@ -224,18 +231,20 @@ def fail(
     *,
     of_task: bool = False,
     retry_after: float = 0.0,
+    origin: Node | None = None,
 ) -> None:
     """The node's attempt failed: retry it, let a catcher have it, or fail its branch. `of_task`: by its task, which
-    asks that another attempt begins no sooner than in `retry_after` seconds."""
+    asks that another attempt begins no sooner than in `retry_after` seconds. `origin`: the node inside of it that
+    failed first."""
     error, cause = error[:ERROR_CHARACTERS], cause[:CAUSE_CHARACTERS]
     if isinstance(state, (Task, Map, Parallel)) and (
         _retry(step, node, state, error, of_task, retry_after) or _catch(step, node, state, error, cause, of_task)
     ):
         return
-    _fail_branch(step, node, error, cause)
+    _fail_branch(step, node, error, cause, node if origin is None else origin)
 
 
-def _fail_branch(step: Step, node: Node, error: str, cause: str) -> None:
+def _fail_branch(step: Step, node: Node, error: str, cause: str, origin: Node) -> None:
     """Nobody retries or catches it here: the branch has failed, and with it the node that opened the branch."""
     branch = step.run.branches[node.branch]
     fanout.cancel_parts(step, node, "its node failed")
@@ -247,11 +256,30 @@ def _fail_branch(step: Step, node: Node, error: str, cause: str) -> None:
         )
     )
     if branch.key == ROOT:
+        if isinstance(step.state(origin), Task):
+            _bury(step, origin, error, cause)
         close_failed(step, error, cause)
         return
     parent = step.run.nodes[branch.parent]
     fanout.end_part(step, parent, branch, error, cause)
-    fail(step, parent, step.state(parent), error, cause)
+    fail(step, parent, step.state(parent), error, cause, origin=origin)
+
+
+def _bury(step: Step, node: Node, error: str, cause: str) -> None:
+    """Nobody retried or caught it, and the execution fails by it: it is kept as a dead letter."""
+    state = step.state(node)
+    assert isinstance(state, Task)
+    step.emit(
+        ev.TaskDeadLettered(
+            **step.about(node),
+            resource=state.resource.text,
+            error=error,
+            cause=cause,
+            attempts=node.failures,
+            input_ref=(node.input if node.arguments is None else node.arguments).event_id,
+        )
+    )
+    step.decision.dead_letter = node.entry
 
 
 def _retry(step: Step, node: Node, state: Task | Map | Parallel, error: str, of_task: bool, retry_after: float) -> bool:
@@ -291,7 +319,7 @@ def _catch(step: Step, node: Node, state: Task | Map | Parallel, error: str, cau
         made = step.assigned(node, caught_variables(state, catcher, held, error, cause, scope))
     except StateError as fault:
         # The error output did not fit where the catcher wants it: that is the failure now, and nobody's to catch.
-        _fail_branch(step, node, fault.error, fault.cause)
+        _fail_branch(step, node, fault.error, fault.cause, node)
         return True
     fanout.cancel_parts(step, node, "its node failed")
     step.emit(

@@ -12,14 +12,14 @@ import msgspec
 from msgspec import Raw
 
 from daemon.execution.state import Branch, ChildRef, Fan, Node, Payload, Run, Task
-from enginekit.messages.events import ChildStart, ParentTask, Usage
+from enginekit.messages.events import ChildStart, Failure, ParentTask, Usage
 from enginekit.messages.links import RunRef
 
 
 def _fingerprint() -> str:
     shape = [
         f"{struct.__name__}.{field.name}: {field.type!r}"
-        for struct in (Run, Branch, Node, Fan, Task, RunRef, Usage, ParentTask, ChildRef, ChildStart)
+        for struct in (Run, Branch, Node, Fan, Task, RunRef, Usage, ParentTask, ChildRef, ChildStart, Failure)
         for field in msgspec.structs.fields(struct)
     ]
     return hashlib.sha256("\n".join(shape).encode()).hexdigest()[:16]

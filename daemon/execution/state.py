@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw
 
 from daemon.language import Plan
-from enginekit.messages.events import ChildStart, Parent, ParentTask, Usage
+from enginekit.messages.events import ChildStart, Failure, Parent, ParentTask, Usage
 from enginekit.messages.json import JSON, decode
 from enginekit.messages.links import RunRef, TaskKind
 from enginekit.messages.status import ExecutionStatus, ReportRefusal
@@ -26,6 +26,10 @@ ROOT = ""
 
 REMEMBERED_SIGNALS = 256
 """How many signals' request ids a run remembers."""
+
+REMEMBERED_FAILURES = 100
+FAILURE_CHARACTERS = 1000
+"""How many failed attempts of a node are kept for its dead letter, and how much of each one's cause."""
 
 REMEMBERED_TASKS = 256
 """How many ended tasks of other processes' workers a run remembers, to tell a late worker why it was late."""
@@ -159,7 +163,10 @@ class Mapping(msgspec.Struct, kw_only=True):
 
 class Node(msgspec.Struct, kw_only=True):
     """A state that a branch stands in. At most one of `task`, `fan`, `mapping`, `timer` and `retry_at` is set.
-    `details` is the JSON that the last heartbeat before this attempt said."""
+    `details` is the JSON that the last heartbeat before this attempt said. `failures` are its last attempts' (at most
+    REMEMBERED_FAILURES). `failed`: it has, and nobody caught it; where the run is open that is so for the rest of one
+    decision at most. `given`: its `arguments` are somebody's, and not what the definition makes of its input.
+    """
 
     entry: int
     name: str
@@ -179,6 +186,9 @@ class Node(msgspec.Struct, kw_only=True):
     mapping: Mapping | None = None
     timer: datetime | None = None
     retry_at: datetime | None = None
+    failures: list[Failure] = []
+    failed: bool = False
+    given: bool = False
 
 
 class Branch(msgspec.Struct, kw_only=True):
@@ -214,6 +224,11 @@ class Run(msgspec.Struct, kw_only=True):
     cause: str | None = None
     closed_at: datetime | None = None
     close_request_id: str | None = None
+    redrives: int = 0
+    redriven_at: datetime | None = None
+    redrive_request_id: str | None = None
+    letter: int = 0
+    """The id of the TaskDeadLettered by which it closed."""
     usage: Usage | None = None
     last_event_id: int = 0
     history_bytes: int = 0
@@ -223,6 +238,8 @@ class Run(msgspec.Struct, kw_only=True):
     """Entry of the node, by task."""
     ready: list[str] = []
     """Branches about to enter their `next`, in order."""
+    again: list[int] = []
+    """Nodes of a run that was redriven which are to be tried again, in order."""
     filling: list[int] = []
     """Map nodes with room for another iteration, in order."""
     mappings: dict[int, int] = {}

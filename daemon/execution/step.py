@@ -67,7 +67,8 @@ class Decision(msgspec.Struct, kw_only=True):
     unless the daemon's Worker has them. `unfinished`: the step was cut short, Proceed. Of distributed Maps: `children`
     are runs to start, `stopped` runs to cancel (each by its Map, index and run_id), `results` are kept as rows, `files`
     are to be read or written, and asked for again by every Proceed until that is reported. `children_due`: tasks whose
-    child execution is to be started, or ended by this policy.
+    child execution is to be started, or ended by this policy. `dead_letter`: the entry of the node whose task is kept
+    as one. `redriven`: the run, which had closed, is open again.
     """
 
     first_event_id: int
@@ -84,6 +85,8 @@ class Decision(msgspec.Struct, kw_only=True):
     results: list[ItemResult] = []
     files: list[ReadItems | WriteResults] = []
     children_due: dict[int, str] = {}
+    dead_letter: int | None = None
+    redriven: bool = False
 
 
 class About(TypedDict):
@@ -242,7 +245,7 @@ class Step:
                 "Input": self.value(run.input),
                 "RoleArn": "",
                 "StartTime": text_of(run.started_at),
-                "RedriveCount": 0,
+                "RedriveCount": run.redrives,
             },
             "StateMachine": {"Id": name, "Name": name},
             "State": {

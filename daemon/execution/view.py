@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import islice
 
 from msgspec import UNSET, Raw
@@ -18,7 +19,8 @@ NODES = 500
 
 
 def describe(run: Run, pulse: Pulse) -> DescribeWorkflowResult:
-    """The run as it is."""
+    """The run as it is. What one that has closed stood in is kept for a redrive, and not shown."""
+    standing: Collection[Node] = () if run.status.closed else run.nodes.values()
     return DescribeWorkflowResult(
         workflow_id=run.ref.workflow_id,
         run_id=run.ref.run_id,
@@ -33,8 +35,8 @@ def describe(run: Run, pulse: Pulse) -> DescribeWorkflowResult:
         started_at=run.started_at,
         closed_at=run.closed_at,
         history_length=run.last_event_id,
-        nodes=[_node(node, pulse) for node in islice(run.nodes.values(), NODES)],
-        nodes_total=len(run.nodes),
+        nodes=[_node(node, pulse) for node in islice(standing, NODES)],
+        nodes_total=len(standing),
         usage=run.usage,
     )
 

@@ -100,6 +100,16 @@ class ChildStart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     policy: str = "CANCEL"
 
 
+class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """How one attempt of a task failed, and when."""
+
+    attempt: int
+    scheduled_at: datetime
+    failed_at: datetime
+    error: str
+    cause: str = ""
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=True, omit_defaults=True, gc=False):
     """What every event has. `time` is UTC with milliseconds, `v` the version of its type, `by` who asked."""
 
@@ -168,6 +178,18 @@ class WorkflowCancelRequested(Event, frozen=True, kw_only=True):
 
 class WorkflowCanceled(Event, frozen=True, kw_only=True):
     reason: str = ""
+
+
+class WorkflowRedriven(Event, frozen=True, kw_only=True):
+    """It is open again, and goes on where it stopped. `again` are the nodes (by their entry) that are tried again;
+    `input` takes the place of what the node `entry` was given."""
+
+    reason: str = ""
+    request_id: str | None = None
+    again: list[int] = []
+    timeout_at: datetime | None = None
+    entry: int = 0
+    input: Payload = UNSET
 
 
 class WorkflowTerminated(Event, frozen=True, kw_only=True):
@@ -297,6 +319,18 @@ class TaskCanceled(NodeEvent, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class TaskDeadLettered(NodeEvent, frozen=True, kw_only=True):
+    """The task failed for good, nobody caught it, and the execution fails by it. `attempts` are the last ones (at most
+    a hundred); `input` is what the task was given."""
+
+    resource: str
+    error: str
+    cause: str = ""
+    attempts: list[Failure] = []
+    input: Payload = UNSET
+    input_ref: int = 0
+
+
 class TaskReturned(NodeEvent, frozen=True, kw_only=True):
     """Nobody is working on it any more: the same attempt waits in its queue again, for the `times`-th time."""
 
@@ -422,6 +456,7 @@ AnyEvent: TypeAlias = (
     | WorkflowCancelRequested
     | WorkflowCanceled
     | WorkflowTerminated
+    | WorkflowRedriven
     | NodeEntered
     | NodeExited
     | NodeFailed
@@ -434,6 +469,7 @@ AnyEvent: TypeAlias = (
     | ChildWorkflowStarted
     | ChildWorkflowClosed
     | TaskCanceled
+    | TaskDeadLettered
     | TaskReturned
     | TaskRetryScheduled
     | TimerStarted

@@ -8,7 +8,8 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.execution.commands import Cancel, Limits, RecordOutcome
+from daemon.execution.commands import Cancel, Limits, RecordOutcome, Redrive
+from daemon.execution.deadlines import next_wake
 from enginekit.messages import events as ev
 from enginekit.messages.json import encode
 from enginekit.messages.status import ExecutionStatus
@@ -76,11 +77,34 @@ def play(drive, definition, items, seed):
 def test_every_run_ends_and_repeats(drive, definition, items, seed):
     first = play(drive, definition, items, seed)
     assert first.run.status in (ExecutionStatus.SUCCEEDED, ExecutionStatus.FAILED)
-    assert (first.run.branches, first.run.nodes, first.run.tasks, first.run.ready) == ({}, {}, {}, [])
+    assert (first.run.tasks, next_wake(first.run, first.pulse)) == ({}, None)
+    if first.run.status is ExecutionStatus.SUCCEEDED:
+        assert (first.run.branches, first.run.nodes, first.run.ready) == ({}, {}, [])
     ends = (ev.TaskCompleted, ev.TaskFailed, ev.TaskTimedOut, ev.TaskCanceled)
     scheduled = [event.id for event in first.events if isinstance(event, ev.TaskScheduled)]
     assert sorted(event.task for event in first.events if isinstance(event, ends)) == scheduled
     assert play(drive, definition, items, seed).stored == first.stored
+    redriven(first)
+
+
+def redriven(run):
+    """A run that has failed goes on where it stopped, and repeats nothing that had ended in what is kept."""
+    if run.run.status is ExecutionStatus.SUCCEEDED:
+        return
+    kept = {node.entry for node in run.run.nodes.values()}
+    completed = {event.entry for event in run.events if isinstance(event, ev.TaskCompleted)}
+    stopped = len(run.stored)
+    run.do(Redrive(reason="again", request_id=None, input=None))
+    while not run.run.status.closed:
+        if run.run.tasks:
+            run.do(RecordOutcome(task=min(run.run.tasks), worker="w", output=encode(None)))
+        else:
+            run.advance(100)
+    assert run.run.status is ExecutionStatus.SUCCEEDED
+    again = {event.entry for event in run.events[stopped:] if isinstance(event, ev.TaskScheduled)}
+    assert not again & (completed - kept)
+    replayed = [event.entry for event in run.events[stopped:] if isinstance(event, ev.NodeEntered)]
+    assert len(set(replayed)) == len(replayed)
 
 
 @settings(max_examples=40, deadline=None)

@@ -25,6 +25,7 @@ from daemon.execution.commands import (
     ReturnTask,
     StartTask,
 )
+from daemon.execution.deadlines import next_wake
 from daemon.execution.nodes import HISTORY_LIMIT
 from daemon.execution.tokens import CALLBACK
 from daemon.language import Definition, InvalidDefinition, parse_definition
@@ -89,7 +90,9 @@ def check_end(run: Any, *, endless: bool) -> None:
     """It is over in a way that has a name, and nothing of it is left."""
     ended = run.run
     assert ended.status in (ExecutionStatus.SUCCEEDED, ExecutionStatus.FAILED, ExecutionStatus.TIMED_OUT)
-    assert (ended.branches, ended.nodes, ended.tasks, ended.ready, ended.filling) == ({}, {}, {}, [], [])
+    assert (ended.tasks, ended.mappings, ended.again, next_wake(ended, run.pulse)) == ({}, {}, [], None)
+    if ended.status is ExecutionStatus.SUCCEEDED:
+        assert (ended.branches, ended.nodes, ended.ready, ended.filling) == ({}, {}, [], [])
     if ended.status is ExecutionStatus.SUCCEEDED:
         json.dumps(run.output, allow_nan=False)
         return

@@ -137,7 +137,7 @@ def test_an_uncaught_failure_fails_the_run(drive):
     run = drive({"StartAt": "A", "States": {"A": task(End=True)}})
     run.fail("A", "Boom", "because")
     assert (run.run.status, run.run.error, run.run.cause) == (ExecutionStatus.FAILED, "Boom", "because")
-    assert run.types[-3:] == ["TaskFailed", "NodeFailed", "WorkflowFailed"]
+    assert run.types[-4:] == ["TaskFailed", "NodeFailed", "TaskDeadLettered", "WorkflowFailed"]
 
 
 def test_a_fault_in_evaluation_names_the_state_and_path(drive):
