@@ -171,6 +171,11 @@ class FileSettings(Section, frozen=True, kw_only=True):
         return None if self.folder is None else Path(self.folder)
 
 
+class DeadLetterSettings(Section, frozen=True, kw_only=True):
+    retention_days: Annotated[float, Meta(ge=0)] = 0.0
+    """How long dead letters are kept that nobody redrives or discards; 0: for ever."""
+
+
 class SupervisorSettings(Section, frozen=True, kw_only=True):
     """A service that fails is restarted after a growing pause; more than `restarts` within `window_seconds` end the
     daemon."""
@@ -204,5 +209,6 @@ class Settings(Section, frozen=True, kw_only=True):
     http: HttpSettings = HttpSettings()
     connections: dict[str, ConnectionSettings] = {}
     files: FileSettings = FileSettings()
+    dead_letters: DeadLetterSettings = DeadLetterSettings()
     supervisor: SupervisorSettings = SupervisorSettings()
     log: LogSettings = LogSettings()

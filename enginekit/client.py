@@ -276,7 +276,9 @@ def _identified(params: Call) -> Call:
             | calls.CancelWorkflow
             | calls.TerminateWorkflow
             | schedules.CreateSchedule
-            | schedules.TriggerSchedule,
+            | schedules.TriggerSchedule
+            | calls.RedriveWorkflow
+            | calls.RedriveDeadLetter,
         )
         and params.request_id is None
     ):

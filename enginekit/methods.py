@@ -27,6 +27,11 @@ RESULTS: dict[type[Call], type[Result]] = {
     calls.SignalWorkflow: calls.Acknowledged,
     calls.CancelWorkflow: calls.Acknowledged,
     calls.TerminateWorkflow: calls.Acknowledged,
+    calls.RedriveWorkflow: calls.RedriveResult,
+    calls.ListDeadLetters: calls.ListDeadLettersResult,
+    calls.GetDeadLetter: calls.GetDeadLetterResult,
+    calls.RedriveDeadLetter: calls.RedriveResult,
+    calls.DiscardDeadLetter: calls.Acknowledged,
     calls.PollTask: calls.PollTaskResult,
     calls.CompleteTask: calls.Acknowledged,
     calls.FailTask: calls.Acknowledged,
@@ -110,6 +115,18 @@ class Caller(ABC):
         self, params: calls.GetHistory, *, timeout_seconds: float | None = None
     ) -> calls.GetHistoryResult: ...
     @overload
+    async def call(
+        self, params: calls.ListDeadLetters, *, timeout_seconds: float | None = None
+    ) -> calls.ListDeadLettersResult: ...
+    @overload
+    async def call(
+        self, params: calls.GetDeadLetter, *, timeout_seconds: float | None = None
+    ) -> calls.GetDeadLetterResult: ...
+    @overload
+    async def call(
+        self, params: calls.RedriveWorkflow | calls.RedriveDeadLetter, *, timeout_seconds: float | None = None
+    ) -> calls.RedriveResult: ...
+    @overload
     async def call(self, params: calls.PollTask, *, timeout_seconds: float | None = None) -> calls.PollTaskResult: ...
     @overload
     async def call(
@@ -117,6 +134,7 @@ class Caller(ABC):
         params: calls.SignalWorkflow
         | calls.CancelWorkflow
         | calls.TerminateWorkflow
+        | calls.DiscardDeadLetter
         | calls.CompleteTask
         | calls.FailTask
         | calls.ReturnTask,

@@ -3,8 +3,9 @@ that may take.
 
 A token's `scope` claim is a space-separated string of these scopes; none implies another:
 
-- `read`: definitions, executions, histories, queues, schedules
-- `write`: register definitions; start, signal, cancel and terminate executions; make, change and delete schedules
+- `read`: definitions, executions, histories, queues, schedules, dead letters
+- `write`: register definitions; start, signal, cancel, terminate and redrive executions; make, change and delete
+  schedules; discard dead letters
 - `work`: poll for tasks and report on them
 - `admin`: look into the daemon itself
 
@@ -46,6 +47,8 @@ _READS = (
     calls.GetHistory,
     calls.GetDefinition,
     calls.ListDefinitions,
+    calls.ListDeadLetters,
+    calls.GetDeadLetter,
     calls.ListQueues,
     calls.DescribeDaemon,
     schedules.ListSchedules,
@@ -104,6 +107,11 @@ METHODS: Final[dict[str, Method]] = {
         _history(calls.SignalWorkflow, calls.Acknowledged, Scope.WRITE, new_work=True),
         _history(calls.CancelWorkflow, calls.Acknowledged, Scope.WRITE),
         _history(calls.TerminateWorkflow, calls.Acknowledged, Scope.WRITE),
+        _history(calls.RedriveWorkflow, calls.RedriveResult, Scope.WRITE, new_work=True),
+        _history(calls.ListDeadLetters, calls.ListDeadLettersResult, Scope.READ),
+        _history(calls.GetDeadLetter, calls.GetDeadLetterResult, Scope.READ),
+        _history(calls.RedriveDeadLetter, calls.RedriveResult, Scope.WRITE, new_work=True),
+        _history(calls.DiscardDeadLetter, calls.Acknowledged, Scope.WRITE),
         Method(
             params=calls.PollTask,
             result=calls.PollTaskResult,

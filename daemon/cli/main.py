@@ -18,6 +18,8 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "signal": ("executions:signal", "Send a signal to an execution."),
     "cancel": ("executions:cancel", "Ask an execution to end; its tasks are cancelled."),
     "terminate": ("executions:terminate", "End an execution at once."),
+    "redrive": ("letters:redrive", "Reopen an execution that failed; it goes on where it stopped."),
+    "dlq": ("letters:dlq", "List, show, redrive and discard dead letters."),
     "validate": ("validate:validate", "Check a definition and report every fault in it."),
     "register": ("definitions:register", "Store a definition under a name."),
     "definitions": ("definitions:definitions", "List the registered definitions."),

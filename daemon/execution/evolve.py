@@ -373,7 +373,7 @@ def _note(run: Run, event: ev.TaskFailed | ev.TaskTimedOut) -> None:
 
 
 def _dead_lettered(run: Run, event: ev.TaskDeadLettered) -> None:
-    run.letter = event.id
+    run.letter, run.letter_resource = event.id, event.resource
 
 
 def _said(node: Node, event: ev.TaskFailed | ev.TaskTimedOut | ev.TaskReturned) -> None:

@@ -228,7 +228,8 @@ class Run(msgspec.Struct, kw_only=True):
     redriven_at: datetime | None = None
     redrive_request_id: str | None = None
     letter: int = 0
-    """The id of the TaskDeadLettered by which it closed."""
+    """The id of the TaskDeadLettered by which it closed, and what its task's state names as Resource."""
+    letter_resource: str = ""
     usage: Usage | None = None
     last_event_id: int = 0
     history_bytes: int = 0

@@ -15,6 +15,7 @@ from daemon.execution import snapshot
 from daemon.execution.commands import Pulse
 from daemon.execution.deadlines import next_wake
 from daemon.execution.step import Decision
+from daemon.journal.letters import letter_row
 from daemon.journal.live import LiveRun
 from daemon.links.interface import Request
 from daemon.stores.rows import (
@@ -22,6 +23,7 @@ from daemon.stores.rows import (
     Closing,
     DefinitionWrite,
     Effect,
+    LetterRow,
     MapResult,
     NewExecution,
     RunWrite,
@@ -49,7 +51,10 @@ class PendingWrite:
         "epoch",
         "events",
         "first_event_id",
+        "letters_added",
+        "letters_removed",
         "live",
+        "reopened",
         "results_added",
         "results_removed",
         "schedule",
@@ -75,6 +80,9 @@ class PendingWrite:
         self.results_removed: list[int] = []
         self.schedule: ScheduleWrite | None = None
         """The schedule that has started or canceled it."""
+        self.reopened = False
+        self.letters_added: list[LetterRow] = []
+        self.letters_removed: list[int] = []
 
     def add(self, decision: Decision) -> None:
         self.events += decision.events
@@ -86,6 +94,9 @@ class PendingWrite:
             MapResult(map_id=each.mapping, number=each.number, status=each.status, data=bytes(each.data))
             for each in decision.results
         ]
+        if decision.dead_letter is not None:
+            self.letters_added.append(letter_row(self.live.run, decision.dead_letter))
+        self.reopened = self.reopened or decision.redriven
         self.tasks_started += decision.started
         self.tasks_returned += decision.returned
 
@@ -118,6 +129,9 @@ class PendingWrite:
                 results_added=self.results_added,
                 results_removed=self.results_removed,
                 schedule=self.schedule,
+                reopened=self.reopened,
+                letters_added=self.letters_added,
+                letters_removed=self.letters_removed,
             ),
             wake_at,
         )

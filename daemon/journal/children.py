@@ -129,14 +129,14 @@ class Children:
 
     async def _look(self, parent: RunRef, task_id: int, policy: ClosePolicy) -> None:
         """Make of the task's child what the parent's state says. Raises Refused."""
-        live = await self._live(parent)
+        live = await self._session.live(parent)
         found = children.waited_for(live.run, task_id)
         if found is None:
             await self._end(parent, task_id, policy)
         elif found[1].child is None:
             command, child = await self._start(live, found[1])
             await self._act(parent, command)
-            if child is not None and children.waited_for((await self._live(parent)).run, task_id) is None:
+            if child is not None and children.waited_for((await self._session.live(parent)).run, task_id) is None:
                 await self._end(parent, task_id, policy)
 
     async def _start(self, parent: LiveRun, task: Task) -> tuple[Command, RunRef | None]:
@@ -171,7 +171,7 @@ class Children:
         except LookupError as error:
             return ChildNotStarted(task=task.id, fault=ChildFault.NO_SUCH_WORKFLOW, cause=str(error)), None
         child = started if isinstance(started, RunRef) else started.run.ref
-        found = await self._live(child)
+        found = await self._session.live(child)
         if found.batch is not None:
             await found.batch.committed.wait()
         return (
@@ -205,7 +205,7 @@ class Children:
 
     async def _tell_parent(self, child: RunRef) -> None:
         """Raises Refused."""
-        run = (await self._live(child)).run
+        run = (await self._session.live(child)).run
         about = run.parent_task
         assert about is not None
         assert run.closed_at is not None
@@ -228,21 +228,6 @@ class Children:
         )
 
     # --- both -------------------------------------------------------------------------------------------------------
-
-    async def _live(self, ref: RunRef) -> LiveRun:
-        """Raises Refused where it cannot be had."""
-        found: list[LiveRun | Refused] = []
-        done = trio.Event()
-
-        def have(outcome: LiveRun | Refused) -> None:
-            found.append(outcome)
-            done.set()
-
-        self._session.when_live(ref, have, have)
-        await done.wait()
-        if isinstance(found[0], Refused):
-            raise found[0]
-        return found[0]
 
     async def _act(self, ref: RunRef, command: Command) -> None:
         """Done, and on disk; or refused by the run itself, which has closed. Raises Refused where it is not there."""

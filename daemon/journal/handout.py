@@ -52,5 +52,6 @@ def spec_of(live: LiveRun, task_id: int) -> TaskSpec:
 
 
 def idempotency_key(live: LiveRun, node: Node) -> str:
-    """Equal across the attempts of one entry into the node."""
-    return f"{live.run.ref.run_id}:{node.entry}"
+    """Equal across the attempts of one entry into the node; another one where it was redriven with another input."""
+    key = f"{live.run.ref.run_id}:{node.entry}"
+    return f"{key}:{node.arguments.event_id}" if node.given and node.arguments is not None else key

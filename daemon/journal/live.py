@@ -107,7 +107,9 @@ class LiveRuns:
         self._bytes += size - live.size
         live.size = size
         ref = live.run.ref
-        if live.run.status.closed and self._open.get((ref.tenant, ref.workflow_id)) == ref.run_id:
+        if not live.run.status.closed:
+            self._open[ref.tenant, ref.workflow_id] = ref.run_id
+        elif self._open.get((ref.tenant, ref.workflow_id)) == ref.run_id:
             del self._open[ref.tenant, ref.workflow_id]
 
     def remove(self, run_id: str) -> None:

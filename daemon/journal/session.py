@@ -25,6 +25,7 @@ from daemon.execution.tasks import seconds_since
 from daemon.journal.batch import PROCEED, Answer, Gathering, PendingWrite
 from daemon.journal.children import CHILD_EFFECT, NOTICE_EFFECT, Children
 from daemon.journal.committer import Committer
+from daemon.journal.dead_letters import sweep
 from daemon.journal.definitions import Definitions
 from daemon.journal.finding import Finder
 from daemon.journal.handout import offer_of, task_of
@@ -140,6 +141,8 @@ class Session:
         self.nursery.start_soon(self.waiters.run)
         self.nursery.start_soon(self.stepper.run)
         self.nursery.start_soon(self.children.run)
+        if self.settings.dead_letters.retention_days:
+            self.nursery.start_soon(sweep, self, self.settings.dead_letters.retention_days)
         for outbox in (self.matching, self.worker, self.timer):
             self.nursery.start_soon(outbox.run)
         self.worker.put(ReportAgain())
@@ -266,12 +269,14 @@ class Session:
         if problem is not None:
             raise problem
         self.decided += 1
-        maps = list(live.run.mappings)
+        maps, letter = list(live.run.mappings), live.run.letter
         try:
             decision = decide(live.run, command, self.environment(ref, live.definition, by))
             if decision.events or decision.probes:
                 self._gather(live, decision)
                 self._forget_results(live, maps)
+                if decision.redriven:
+                    self.discard_letter(live, letter)
         except Refused:
             raise
         except Exception as error:
@@ -318,6 +323,25 @@ class Session:
         over = [mapping for mapping in maps if mapping not in live.run.mappings]
         if over:
             self._pending(live, live.run.last_event_id + 1).results_removed += over
+
+    def discard_letter(self, live: LiveRun, event_id: int) -> None:
+        """It is not wanted any more."""
+        self._pending(live, live.run.last_event_id + 1).letters_removed.append(event_id)
+
+    async def live(self, ref: RunRef) -> LiveRun:
+        """The run, as it is now: after another await it may have been forgotten. Raises Refused."""
+        found: list[LiveRun | Refused] = []
+        done = trio.Event()
+
+        def have(outcome: LiveRun | Refused) -> None:
+            found.append(outcome)
+            done.set()
+
+        self.when_live(ref, have, have)
+        await done.wait()
+        if isinstance(found[0], Refused):
+            raise found[0]
+        return found[0]
 
     def pulse(self, live: LiveRun) -> Pulse:
         """The run's own."""

@@ -14,6 +14,7 @@ import trio
 
 from daemon.clock import Clock
 from daemon.journal.calls import ExecutionCalls
+from daemon.journal.dead_letters import DeadLetterCalls
 from daemon.journal.definitions import Definitions, NodeCheck
 from daemon.journal.identity import RunIds
 from daemon.journal.registry import DefinitionCalls
@@ -167,6 +168,7 @@ def _table(session: Session) -> dict[type[Call], Answer]:
     """Who answers which call. Keyed by the call's type, which is therefore that of each answer's argument."""
     executions, definitions, reports = ExecutionCalls(session), DefinitionCalls(session), Reports(session)
     scheduled = ScheduleCalls(session)
+    letters = DeadLetterCalls(session)
     table: dict[type[Call], Callable[..., Coroutine[None, None, None] | None]] = {
         calls.StartWorkflow: executions.start,
         calls.DescribeWorkflow: executions.describe,
@@ -176,6 +178,11 @@ def _table(session: Session) -> dict[type[Call], Answer]:
         calls.SignalWorkflow: executions.signal,
         calls.CancelWorkflow: executions.cancel,
         calls.TerminateWorkflow: executions.terminate,
+        calls.RedriveWorkflow: letters.redrive,
+        calls.ListDeadLetters: letters.list,
+        calls.GetDeadLetter: letters.get,
+        calls.RedriveDeadLetter: letters.redrive_letter,
+        calls.DiscardDeadLetter: letters.discard,
         calls.RegisterWorkflow: definitions.register,
         calls.GetDefinition: definitions.get,
         calls.ListDefinitions: definitions.list,

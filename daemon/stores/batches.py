@@ -33,6 +33,8 @@ def _check_run(write: RunWrite) -> None:
         raise BatchRefused(f"run {run.run_id}: a run closes with its last event")
     if write.schedule is not None and write.schedule.schedule.tenant != run.tenant:
         raise BatchRefused(f"run {run.run_id}: its schedule is another tenant's")
+    if write.reopened and (write.created is not None or not write.events):
+        raise BatchRefused(f"run {run.run_id}: a run is opened again with its next event")
     for task in write.tasks_added:
         if task.task.run != run or task.queue.tenant != run.tenant:
             raise BatchRefused(f"run {run.run_id}: task {task.task.event_id} is another run's or another tenant's")

@@ -19,11 +19,13 @@ from daemon.stores.rows import (
     Execution,
     ExecutionFilter,
     LatestRun,
+    LetterFilter,
     MapResult,
     QueueBacklog,
     ShardEpochs,
     StartCheck,
     StoredEffect,
+    StoredLetter,
     StoredRun,
     StoredSchedule,
     StoreInfo,
@@ -75,6 +77,10 @@ class Reader(Protocol):
     def map_results(
         self, tenant: str, run_id: str, map_id: int, status: str, after: int, max_bytes: int
     ) -> list[MapResult]: ...
+
+    def dead_letters(self, wanted: LetterFilter) -> list[StoredLetter]: ...
+
+    def dead_letter(self, tenant: str, run_id: str, event_id: int) -> StoredLetter | None: ...
 
     def definition(self, tenant: str, name: str, version: int | None) -> Definition | None: ...
 

@@ -13,7 +13,16 @@ from typing import TypeAlias
 
 import msgspec
 
-from daemon.stores.rows import Batch, DueRun, DueSchedule, ExecutionFilter, StoredEffect, StoreInfo, TaskCursor
+from daemon.stores.rows import (
+    Batch,
+    DueRun,
+    DueSchedule,
+    ExecutionFilter,
+    LetterFilter,
+    StoredEffect,
+    StoreInfo,
+    TaskCursor,
+)
 from enginekit.messages.links import Millis, QueueKey, ScheduleRef
 
 HEADER = struct.Struct(">I")
@@ -123,6 +132,16 @@ class GetMapResults(Frame, frozen=True):
     max_bytes: int
 
 
+class ListDeadLetters(Frame, frozen=True):
+    wanted: LetterFilter
+
+
+class GetDeadLetter(Frame, frozen=True):
+    tenant: str
+    run_id: str
+    event_id: int
+
+
 class GetDefinition(Frame, frozen=True):
     tenant: str
     name: str
@@ -177,6 +196,8 @@ ReadRequest: TypeAlias = (
     | GetWaitingTasks
     | ListExecutions
     | GetMapResults
+    | ListDeadLetters
+    | GetDeadLetter
     | GetDefinition
     | GetDefinitionText
     | ListDefinitions

@@ -167,6 +167,10 @@ def _read(reader: Reader, request: frames.ReadRequest) -> object:
             return reader.map_results(
                 request.tenant, request.run_id, request.map_id, request.status, request.after, request.max_bytes
             )
+        case frames.ListDeadLetters():
+            return reader.dead_letters(request.wanted)
+        case frames.GetDeadLetter():
+            return reader.dead_letter(request.tenant, request.run_id, request.event_id)
         case frames.GetDefinition():
             return reader.definition(request.tenant, request.name, request.version)
         case frames.GetDefinitionText():

@@ -22,11 +22,13 @@ from daemon.stores.rows import (
     Execution,
     ExecutionFilter,
     LatestRun,
+    LetterFilter,
     MapResult,
     QueueBacklog,
     ShardEpochs,
     StartCheck,
     StoredEffect,
+    StoredLetter,
     StoredRun,
     StoredSchedule,
     StoreInfo,
@@ -65,8 +67,9 @@ class Store(Protocol):
         """Write all of it, durably, in one transaction. Raises Fenced or BatchRefused when nothing was written.
 
         A batch is judged by what it leaves behind: a run that closes makes room for another of its `workflow_id` in
-        the same batch. A closed run takes no more events and has no `wake_at`; its effects can still be removed. Tasks
-        and effects to be marked or removed that are not there are passed over.
+        the same batch. A closed run takes no more events, unless it is `reopened`, and has no `wake_at`; its effects
+        and dead letters can still be removed. Tasks, effects and letters to be marked or removed that are not there
+        are passed over.
         """
 
     # Reads see every commit that has returned.
@@ -109,6 +112,10 @@ class Store(Protocol):
     ) -> list[MapResult]:
         """Results of a distributed Map's runs that closed with `status`, in the order of their numbers, from behind
         number `after`: no more than `max_bytes`, but one at least."""
+
+    async def dead_letters(self, wanted: LetterFilter) -> list[StoredLetter]: ...
+
+    async def dead_letter(self, tenant: str, run_id: str, event_id: int) -> StoredLetter | None: ...
 
     async def definition(self, tenant: str, name: str, version: int | None) -> Definition | None:
         """That version, or the newest."""

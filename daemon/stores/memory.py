@@ -16,6 +16,7 @@ import trio
 
 from daemon.stores.batches import check_batch
 from daemon.stores.faults import BatchRefused, Fenced, NoSuchEvent, StoreUnavailable
+from daemon.stores.memory_letters import MemoryLetters
 from daemon.stores.memory_schedules import MemorySchedules
 from daemon.stores.rows import (
     Batch,
@@ -29,6 +30,7 @@ from daemon.stores.rows import (
     Execution,
     ExecutionFilter,
     LatestRun,
+    LetterFilter,
     MapResult,
     QueueBacklog,
     RunWrite,
@@ -36,6 +38,7 @@ from daemon.stores.rows import (
     Snapshot,
     StartCheck,
     StoredEffect,
+    StoredLetter,
     StoredRun,
     StoredSchedule,
     StoreInfo,
@@ -79,6 +82,7 @@ class MemoryStore:
         self._due: list[tuple[Millis, str]] = []
         self._waiting: dict[QueueKey, list[_QueuePlace]] = {}
         self._effects: list[tuple[str, int]] = []
+        self._letters = MemoryLetters()
         self._texts: dict[tuple[str, str], str] = {}
         self._definitions: dict[tuple[str, str], dict[int, Definition]] = {}
         self._schedules = MemorySchedules()
@@ -163,6 +167,12 @@ class MemoryStore:
         for write in batch.runs:
             if write.created is None:
                 self._check_known(write)
+                if write.reopened:
+                    workflow = (write.run.tenant, write.run.workflow_id)
+                    other = open_runs.get(workflow, self._open_runs.get(workflow))
+                    if other is not None:
+                        raise BatchRefused(f"run {write.run.run_id}: run {other} of {workflow[1]!r} is open")
+                    open_runs[workflow] = None if write.closing is not None else write.run.run_id
                 continue
             run = write.run
             if run.run_id in self._runs:
@@ -184,7 +194,9 @@ class MemoryStore:
         run = self._runs.get(write.run.run_id)
         if run is None or run.execution.run != write.run:
             raise BatchRefused(f"run {write.run.run_id} of {write.run.workflow_id!r} does not exist")
-        if run.execution.status.closed and write.events:
+        if write.reopened and not run.execution.status.closed:
+            raise BatchRefused(f"run {write.run.run_id}: it is open, and cannot be opened again")
+        if run.execution.status.closed and write.events and not write.reopened:
             raise BatchRefused(f"run {write.run.run_id}: no events follow, it has closed")
         last = len(run.events)
         if write.events and write.first_event_id != last + 1:
@@ -239,6 +251,10 @@ class MemoryStore:
         run.events.extend(write.events)
         before = run.execution
         after = msgspec.structs.replace(before, last_event_id=len(run.events))
+        if write.reopened:
+            after = msgspec.structs.replace(after, status=ExecutionStatus.RUNNING, error=None, closed_at=None)
+            if write.closing is None:
+                self._open_runs[ref.tenant, ref.workflow_id] = ref.run_id
         if write.closing is not None:
             closing = write.closing
             after = msgspec.structs.replace(
@@ -252,6 +268,7 @@ class MemoryStore:
         self._write_effects(run, write)
         run.results = [result for result in run.results if result.map_id not in write.results_removed]
         run.results += write.results_added
+        self._letters.write(write)
 
     def _move_wake_up(self, before: Execution, after: Execution) -> None:
         if before.wake_at is not None:
@@ -427,6 +444,14 @@ class MemoryStore:
                 break
             page.append(result)
         return page
+
+    async def dead_letters(self, wanted: LetterFilter) -> list[StoredLetter]:
+        await trio.lowlevel.checkpoint()
+        return self._letters.list(wanted)
+
+    async def dead_letter(self, tenant: str, run_id: str, event_id: int) -> StoredLetter | None:
+        await trio.lowlevel.checkpoint()
+        return self._letters.get(tenant, run_id, event_id)
 
     async def definition(self, tenant: str, name: str, version: int | None) -> Definition | None:
         await trio.lowlevel.checkpoint()

@@ -30,11 +30,13 @@ from daemon.stores.rows import (
     Execution,
     ExecutionFilter,
     LatestRun,
+    LetterFilter,
     MapResult,
     QueueBacklog,
     ShardEpochs,
     StartCheck,
     StoredEffect,
+    StoredLetter,
     StoredRun,
     StoredSchedule,
     StoreInfo,
@@ -65,6 +67,8 @@ _backlogs = msgspec.msgpack.Decoder(list[QueueBacklog])
 _destination_backlogs = msgspec.msgpack.Decoder(list[DestinationBacklog])
 _tasks = msgspec.msgpack.Decoder(list[QueuedTask])
 _executions = msgspec.msgpack.Decoder(list[Execution])
+_letters = msgspec.msgpack.Decoder(list[StoredLetter])
+_letter: msgspec.msgpack.Decoder[StoredLetter | None] = msgspec.msgpack.Decoder(StoredLetter | None)
 _map_results = msgspec.msgpack.Decoder(list[MapResult])
 _definition: msgspec.msgpack.Decoder[Definition | None] = msgspec.msgpack.Decoder(Definition | None)
 _text: msgspec.msgpack.Decoder[str | None] = msgspec.msgpack.Decoder(str | None)
@@ -291,6 +295,12 @@ class ProcessStore:
         self, tenant: str, run_id: str, map_id: int, status: str, after: int, max_bytes: int
     ) -> list[MapResult]:
         return await self._read(frames.GetMapResults(tenant, run_id, map_id, status, after, max_bytes), _map_results)
+
+    async def dead_letters(self, wanted: LetterFilter) -> list[StoredLetter]:
+        return await self._read(frames.ListDeadLetters(wanted), _letters)
+
+    async def dead_letter(self, tenant: str, run_id: str, event_id: int) -> StoredLetter | None:
+        return await self._read(frames.GetDeadLetter(tenant, run_id, event_id), _letter)
 
     async def definition(self, tenant: str, name: str, version: int | None) -> Definition | None:
         return await self._read(frames.GetDefinition(tenant, name, version), _definition)

@@ -82,13 +82,25 @@ class ScheduleWrite(Row, frozen=True, kw_only=True):
     data: bytes | None = None
 
 
+class LetterRow(Row, frozen=True, kw_only=True):
+    """A dead letter, named by the id of its TaskDeadLettered. `data` is all there is to tell of it."""
+
+    event_id: int
+    workflow: str | None
+    node: str
+    error: str
+    at: Millis
+    data: bytes
+
+
 class RunWrite(Row, frozen=True, kw_only=True):
     """One run's share of a batch.
 
     `events` are numbered from `first_event_id`; the store refuses them unless the run's last event is
     `first_event_id - 1` (no row at all when `created` is set). An empty `events` only moves `wake_at`. Tasks are
     named by the id of their TaskScheduled: `started` are marked as taken by a worker in another process, `returned`
-    are waiting again.
+    are waiting again. `reopened`: the run has closed, and is open again with these events. Dead letters that are to be
+    removed and are not there are passed over.
     """
 
     shard: int
@@ -111,6 +123,9 @@ class RunWrite(Row, frozen=True, kw_only=True):
     """Maps whose results are not wanted any more."""
     schedule: ScheduleWrite | None = None
     """The schedule that this run was started (or canceled) by, written with it or not at all."""
+    reopened: bool = False
+    letters_added: list[LetterRow] = []
+    letters_removed: list[int] = []
 
 
 class DefinitionWrite(Row, frozen=True, kw_only=True):
@@ -256,6 +271,25 @@ class ExecutionFilter(Row, frozen=True, kw_only=True):
     started_before: Millis | None = None
     before_run_id: str | None = None
     parent: str | None = None
+
+
+class LetterFilter(Row, frozen=True, kw_only=True):
+    """Of one tenant, newest first, from `behind` (at, run_id) on; without a tenant of all of them, oldest first."""
+
+    tenant: str | None
+    limit: int
+    workflow_id: str | None = None
+    workflow: str | None = None
+    node: str | None = None
+    error: str | None = None
+    before: Millis | None = None
+    after: Millis | None = None
+    behind: tuple[Millis, str] | None = None
+
+
+class StoredLetter(Row, frozen=True, kw_only=True):
+    run: RunRef
+    letter: LetterRow
 
 
 class Definition(Row, frozen=True, kw_only=True):

@@ -354,7 +354,10 @@ def test_a_daemon_that_stays_unavailable_exits_4(run: Run, monkeypatch: pytest.M
         (["validate", "nowhere.yaml"], "nowhere.yaml: cannot be read: No such file"),
         (["list", "--status", "gone"], "--status"),
         (["describe"], "Missing argument"),
-        (["redrive", "x"], "No such command"),
+        (["dlq", "redrive"], "name LETTERs, or choose them by --workflow"),
+        (["dlq", "discard", "--all", "a/1"], "name LETTERs, or choose them by --workflow"),
+        (["dlq", "redrive", "--all", "--input", "1"], "--input goes with one LETTER"),
+        (["rerun", "x"], "No such command"),
         (["token", "--tenant", "a b"], "tenant"),
     ],
 )

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from daemon.cli.main import engine
 from enginekit.local import open_local_client
+from enginekit.messages.calls import FailTask, PollTask
 from enginekit.messages.events import TaskCompleted, WorkflowStarted, WorkflowSucceeded
 from enginekit.messages.json import JSON
 from enginekit.messages.status import ErrorStatus, ExecutionStatus, Refused
@@ -221,3 +222,47 @@ async def test_refusals_come_as_refused(daemon: Daemon) -> None:
 def test_the_module_runs_like_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "daemon.cli", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("engine, version ")
+
+
+async def test_dead_letters_from_the_command_line(daemon: Daemon) -> None:
+    task = {"Type": "Task", "Resource": "activity:work", "End": True}
+    file = daemon.definition("ship", {"StartAt": "Ship", "States": {"Ship": task}})
+    await daemon.run("register", "ship", file)
+
+    async def fail(count: int) -> None:
+        async with open_local_client(daemon.environ) as client:
+            for _ in range(count):
+                (work,) = (await client.call(PollTask(queue="work", worker_id="w", wait_seconds=10))).tasks
+                await client.call(FailTask(token=work.token, error="Boom", cause="why"))
+
+    for name in ("one", "two", "three"):
+        await daemon.run("start", "ship", "--id", name, "--input", '{"n": 1}')
+    await fail(3)
+    listed = await daemon.json("dlq", "list", "--workflow", "ship")
+    assert isinstance(listed, list)
+    letters = {each["workflow_id"]: str(each["id"]) for each in listed if isinstance(each, dict)}
+    assert list(letters) == ["three", "two", "one"]
+    shown = await daemon.run("dlq", "show", letters["one"])
+    assert "why" in shown
+    assert '{"n":1}' in shown
+    await daemon.run("dlq", "redrive", letters["one"], "--input", '{"n": 2}', "--reason", "mended")
+    assert await daemon.run("dlq", "discard", letters["two"]) == f"{letters['two']}: discarded\n"
+    await daemon.run("dlq", "show", letters["two"], status=3)
+    await daemon.run("dlq", "redrive", letters["two"], status=3)
+    assert await daemon.run("dlq", "redrive", "--error", "Boom") == f"{letters['three']}: three goes on\n"
+    await fail(2)
+    assert (await daemon.run("redrive", "two")).startswith("two: run ")
+    await fail(1)
+    assert (await daemon.run("dlq", "discard", "--all")).count("discarded") == 3
+    assert await daemon.json("dlq", "list") == []
+
+
+async def test_a_signal_from_the_command_line(daemon: Daemon) -> None:
+    approve = {"StartAt": "A", "States": {"A": {"Type": "Task", "Resource": "signal:approved", "End": True}}}
+    await daemon.run("start", daemon.definition("approve", approve), "--id", "one")
+    assert "awaiting_signal" in await daemon.run("describe", "one")
+    sent = await daemon.run("signal", "one", "approved", "--input", '{"by": "Ada"}')
+    assert sent == "one: signal approved sent\n"
+    async with open_local_client(daemon.environ) as client:
+        assert await client.result("one") == {"by": "Ada"}
+    await daemon.run("signal", "one", "approved", status=3)

@@ -26,11 +26,14 @@ from daemon.stores.rows import (
     DueRun,
     ExecutionFilter,
     LatestRun,
+    LetterFilter,
+    LetterRow,
     QueueBacklog,
     RunWrite,
     Snapshot,
     StartCheck,
     StoredEffect,
+    StoredLetter,
     TaskCursor,
 )
 from enginekit.messages.events import TaskKind
@@ -617,3 +620,84 @@ async def test_definitions_are_listed_by_name_with_their_newest_version(store: S
         ("ship", 1, NOW + 1),
     ]
     assert await store.list_definitions("acme", 2, "Z") == listed[1:3]
+
+
+# --- runs that are opened again, and dead letters ---------------------------------------------------------------------
+
+
+def letter(number: int = 3, *, at: int = NOW, node: str = "Ship", error: str = "Boom") -> LetterRow:
+    return LetterRow(event_id=number, workflow="order", node=node, error=error, at=at, data=b"{}")
+
+
+def reopened(number: int, first: int, count: int = 1, **fields: object) -> RunWrite:
+    write = msgspec.structs.replace(append(ref(number), first, count), reopened=True)
+    return msgspec.structs.replace(write, **fields)
+
+
+async def failed(store: Store, number: int, **fields: object) -> None:
+    write = start(ref(number), events=3, closing=closed(ExecutionStatus.FAILED, "Boom"))
+    await store.commit(batch(msgspec.structs.replace(write, **fields)))
+
+
+async def test_a_run_that_has_closed_is_opened_again_and_goes_on(store: Store) -> None:
+    await failed(store, 1)
+    await store.commit(batch(reopened(1, 4, 2, wake_at=NOW + 5)))
+    execution = await store.execution("acme", RUN.run_id)
+    assert execution is not None
+    assert (execution.status, execution.error, execution.closed_at) == (ExecutionStatus.RUNNING, None, None)
+    assert (execution.last_event_id, execution.wake_at) == (5, NOW + 5)
+    assert await store.due_runs(NOW + 6, 10) == [DueRun(run=RUN, wake_at=NOW + 5)]
+    assert await run_ids(store, status=ExecutionStatus.RUNNING) == [1]
+    assert await store.events("acme", RUN.run_id, 0, 10, 10**6) == numbered(RUN, 1, 5)
+    await store.commit(batch(append(RUN, 6, closing=closed())))
+    execution = await store.execution("acme", RUN.run_id)
+    assert execution is not None
+    assert (execution.status, execution.last_event_id) == (ExecutionStatus.SUCCEEDED, 6)
+
+
+async def test_a_run_may_be_opened_and_closed_in_one_write(store: Store) -> None:
+    await failed(store, 1)
+    await store.commit(batch(reopened(1, 4, 2, closing=closed(ExecutionStatus.FAILED, "Bang"))))
+    execution = await store.execution("acme", RUN.run_id)
+    assert execution is not None
+    assert (execution.status, execution.error, execution.last_event_id) == (ExecutionStatus.FAILED, "Bang", 5)
+    await store.commit(batch(start(ref(2, workflow_id=RUN.workflow_id))))
+
+
+async def test_a_run_is_not_opened_again_where_it_cannot_be(store: Store) -> None:
+    await failed(store, 1)
+    await store.commit(batch(start(ref(2))))
+    await store.commit(batch(start(ref(3, workflow_id=RUN.workflow_id))))
+    for write in (reopened(1, 4), reopened(2, 2), reopened(1, 3), reopened(1, 5), reopened(1, 4, events=[])):
+        with pytest.raises(BatchRefused):
+            await store.commit(batch(write))
+    await store.commit(batch(append(ref(3, workflow_id=RUN.workflow_id), 2, closing=closed()), reopened(1, 4)))
+    assert await run_ids(store, status=ExecutionStatus.RUNNING) == [2, 1]
+
+
+async def test_dead_letters_are_kept_until_they_are_removed(store: Store) -> None:
+    for number in (1, 2, 3):
+        row = letter(at=NOW + number % 3, node=f"Node{number}", error="Boom" if number < 3 else "Bang")
+        await failed(store, number, letters_added=[row])
+    await store.commit(batch(start(ref(9, tenant="other"), events=3, closing=closed())))
+
+    async def listed(**wanted: object) -> list[int]:
+        everything = LetterFilter(tenant="acme", limit=10)
+        found = await store.dead_letters(msgspec.structs.replace(everything, **wanted))
+        return [int(each.run.run_id.removeprefix("run-")) for each in found]
+
+    assert await listed() == [2, 1, 3]
+    assert await listed(limit=2) == [2, 1]
+    assert await listed(behind=(NOW + 1, RUN.run_id)) == [3]
+    assert await listed(error="Boom", node="Node1") == [1]
+    assert await listed(workflow_id="order-3") == [3]
+    assert await listed(workflow="other") == []
+    assert await listed(tenant="other") == []
+    assert await listed(tenant=None, before=NOW + 2) == [3, 1]
+    assert await listed(after=NOW + 1) == [2]
+    found = await store.dead_letter("acme", RUN.run_id, 3)
+    assert found == StoredLetter(run=RUN, letter=letter(at=NOW + 1, node="Node1"))
+    assert await store.dead_letter("other", RUN.run_id, 3) is None
+    assert await store.dead_letter("acme", RUN.run_id, 4) is None
+    await store.commit(batch(bare(1, letters_removed=[3, 7]), reopened(2, 4, letters_removed=[3])))
+    assert await listed() == [3]

@@ -21,6 +21,8 @@ from daemon.stores.rows import (
     Effect,
     Execution,
     ExecutionFilter,
+    LetterFilter,
+    LetterRow,
     RunWrite,
     ScheduleWrite,
     Snapshot,
@@ -55,15 +57,19 @@ class Step:
         last = 0 if known is None or starts else known.last_event_id
         count = max(self.count, 1) if starts or self.write.closing is not None else self.count
         write = self.write
+        reopened = self.wrong == "reopen"
         if known is not None and known.status.closed and self.wrong is None:
-            count = 0
-            write = msgspec.structs.replace(write, closing=None)
+            reopened = self.count > 1
+            if not reopened:
+                count = 0
+                write = msgspec.structs.replace(write, closing=None)
         first = max(last + 1 + {"gap": 1, "repeat": -1}.get(self.wrong or "", 0), 1)
         return msgspec.structs.replace(
             write,
             first_event_id=first,
             events=numbered(write.run, first, count),
             created=write.created if starts else None,
+            reopened=reopened,
             epoch=2 if self.wrong == "epoch" else 1,
         )
 
@@ -88,7 +94,10 @@ def steps(draw: st.DrawFn) -> Step:
         effects_added=draw(st.lists(effects(), max_size=1)),
         effects_removed=draw(IDS),
     )
-    wrong = draw(st.sampled_from([None] * 25 + ["start", "gap", "repeat", "epoch"]))
+    if draw(st.integers(0, 3)) == 3:
+        letter = LetterRow(event_id=draw(EVENT_IDS), workflow="order", node="Ship", error="Boom", at=NOW, data=b"{}")
+        write = msgspec.structs.replace(write, letters_removed=[letter.event_id], letters_added=[letter])
+    wrong = draw(st.sampled_from([None] * 25 + ["start", "gap", "repeat", "epoch", "reopen"]))
     return Step(write, draw(st.sampled_from([0, 1, 1, 2, 4])), wrong)
 
 
@@ -233,6 +242,8 @@ async def compare(memory: MemoryStore, reader: Reader) -> None:
     assert await memory.list_schedules("acme", 5, "a", 1) == reader.list_schedules("acme", 5, "a", 1)
     assert await memory.due_schedules(NOW + 3, 5) == reader.due_schedules(NOW + 3, 5, None)
     assert await memory.waiting_schedules(5) == reader.waiting_schedules(5, None)
+    for letters in (LetterFilter(tenant="acme", limit=20), LetterFilter(tenant=None, limit=20, before=NOW + 1)):
+        assert await memory.dead_letters(letters) == reader.dead_letters(letters)
     assert await memory.list_definitions("acme", 5, None) == reader.list_definitions("acme", 5, None)
     for version in (None, 1, 2, 3):
         assert await memory.definition("acme", "order", version) == reader.definition("acme", "order", version)

@@ -23,16 +23,19 @@ from daemon.stores.rows import (
     Execution,
     ExecutionFilter,
     LatestRun,
+    LetterFilter,
     MapResult,
     QueueBacklog,
     Snapshot,
     StartCheck,
     StoredEffect,
+    StoredLetter,
     StoredRun,
     StoredSchedule,
     TaskCursor,
 )
 from daemon.stores.sqlite.failures import explain
+from daemon.stores.sqlite.letters import list_letters, read_letter
 from enginekit.messages.events import TaskKind
 from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef, ScheduleRef, TaskRef
 from enginekit.messages.status import ExecutionStatus
@@ -255,6 +258,14 @@ class SqliteReader:
                     break
                 page.append(MapResult(map_id=map_id, number=number, status=status, data=data))
             return page
+
+    def dead_letters(self, wanted: LetterFilter) -> list[StoredLetter]:
+        with self._one_moment():
+            return list_letters(self._connection, wanted)
+
+    def dead_letter(self, tenant: str, run_id: str, event_id: int) -> StoredLetter | None:
+        with self._one_moment():
+            return read_letter(self._connection, tenant, run_id, event_id)
 
     def definition(self, tenant: str, name: str, version: int | None) -> Definition | None:
         with self._one_moment():

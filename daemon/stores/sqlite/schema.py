@@ -172,6 +172,20 @@ CREATE TABLE schedules (
 );
 CREATE INDEX schedules_due ON schedules (next_at, tenant, schedule_id) WHERE next_at IS NOT NULL;
 CREATE INDEX schedules_waiting ON schedules (tenant, schedule_id) WHERE waiting = 1;
+
+CREATE TABLE dead_letters (
+    tenant TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    event_id INTEGER NOT NULL,
+    workflow_id TEXT NOT NULL,
+    workflow TEXT,
+    node TEXT NOT NULL,
+    error TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    PRIMARY KEY (tenant, run_id, event_id)
+);
+CREATE INDEX dead_letters_by_age ON dead_letters (tenant, at, run_id);
 """
 
 MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2)

@@ -19,6 +19,7 @@ from daemon.stores.batches import check_batch
 from daemon.stores.faults import BatchRefused, Fenced
 from daemon.stores.rows import Batch, DefinitionWrite, RunWrite, ScheduleWrite, ShardEpochs
 from daemon.stores.sqlite.failures import explain
+from daemon.stores.sqlite.letters import write_letters
 
 _Value: TypeAlias = str | int | bytes | None
 
@@ -50,6 +51,10 @@ _MOVE_WAKE_UP = "UPDATE open_runs SET wake_at = ? WHERE run_id = ? AND tenant = 
 _END_RUN = "DELETE FROM open_runs WHERE run_id = ? AND last_event_id = ? AND tenant = ? AND workflow_id = ?"
 _CLOSE_RUN = """
 UPDATE executions SET status = ?, error = ?, closed_at = ?, last_event_id = ? WHERE tenant = ? AND run_id = ?
+"""
+_REOPEN_RUN = """
+UPDATE executions SET status = 'RUNNING', error = NULL, closed_at = NULL, last_event_id = NULL
+WHERE tenant = ? AND run_id = ? AND workflow_id = ? AND last_event_id = ? AND closed_at IS NOT NULL
 """
 _LABEL = "INSERT INTO labels (tenant, name, value, run_id) VALUES (?, ?, ?, ?)"
 _EVENTS = "INSERT INTO events (tenant, run_id, first_id, data) VALUES (?, ?, ?, ?)"
@@ -134,7 +139,11 @@ class SqliteWriter:
             raise Fenced(sorted(fenced))
 
     def _write_runs(self, runs: list[RunWrite]) -> None:
-        self._append([write for write in runs if write.created is None and write.events])
+        self._append([write for write in runs if write.created is None and write.events and not write.reopened])
+        reopened = [write for write in runs if write.reopened]
+        for write in reopened:
+            self._reopen(write)
+        self._append(reopened)
         self._create_runs([write for write in runs if write.created is not None])
         for write in runs:
             if not write.events:
@@ -151,6 +160,15 @@ class SqliteWriter:
         self._write_tasks(runs)
         self._write_effects(runs)
         self._write_results(runs)
+        write_letters(self._connection, runs)
+
+    def _reopen(self, write: RunWrite) -> None:
+        """A row among the open runs, as it was before it closed; what follows is that of any open run."""
+        run, last = write.run, write.first_event_id - 1
+        where = (run.tenant, run.run_id, run.workflow_id, last)
+        if self._connection.execute(_REOPEN_RUN, where).rowcount == 0:
+            raise BatchRefused(f"run {run.run_id}: it is not closed with event {last}, and cannot be opened again")
+        self._connection.execute(_OPEN_RUN, (run.run_id, run.tenant, run.workflow_id, last, None))
 
     def _append(self, runs: list[RunWrite]) -> None:
         going_on: list[tuple[_Value, ...]] = []
