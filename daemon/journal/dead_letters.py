@@ -84,6 +84,7 @@ class DeadLetterCalls:
         execution = await session.store.execution(tenant, run_id)
         if execution is None:
             raise _no_letter(call.id)
+        kept = await session.store.dead_letter(tenant, run_id, int(number))
         command = Redrive(reason=call.reason, request_id=call.request_id, input=_given(call.input))
 
         def check(live: LiveRun) -> None:
@@ -93,6 +94,11 @@ class DeadLetterCalls:
                     ErrorStatus.FAILED_PRECONDITION,
                     f"dead letter {call.id} is not what its execution stands at: run {run_id} is "
                     f"{live.run.status.value}, and was redriven meanwhile",
+                )
+            if not repeated and kept is None:
+                raise Refused(
+                    ErrorStatus.NOT_FOUND,
+                    f'dead letter {call.id} was discarded; redrive "{live.run.ref.workflow_id}" by its id',
                 )
 
         await self._redrive(request, execution.run, command, check)
