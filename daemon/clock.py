@@ -5,6 +5,7 @@ Only shells read a clock. `language/` and `execution/` are handed the time.
 
 from __future__ import annotations
 
+import sys
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -47,6 +48,14 @@ class TrioClock:
         if self._origin is None:
             self._origin = current
         return self._start + round((current - self._origin) * 1000)
+
+
+def time_is_real() -> bool:
+    """Whether the loop's time goes on by itself, so that a thread may be waited for: a mock clock stands still for the
+    loop, and jumps while a thread works."""
+    # Importing it would import pytest; whoever has a mock clock has imported it.
+    testing = sys.modules.get("trio.testing")
+    return testing is None or not isinstance(trio.lowlevel.current_clock(), testing.MockClock)
 
 
 def moment(millis: Millis) -> datetime:

@@ -22,8 +22,18 @@ from enginekit.messages.links import RunRef, TaskRef
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
-CHATTY_LIBRARIES = ("httpx2", "httpcore2", "hypercorn.access", "trio-websocket", "h2", "hpack", "wsproto")
-"""Their informational lines repeat what ours say; their warnings are kept."""
+CHATTY_LIBRARIES = (
+    "httpx2",
+    "httpcore2",
+    "hypercorn.access",
+    "trio-websocket",
+    "h2",
+    "hpack",
+    "wsproto",
+    "openai",
+    "anthropic",
+)
+"""Their informational lines repeat what ours say, or hold payloads; their warnings are kept."""
 
 
 def configure_logs(settings: LogSettings, stream: TextIO | None = None) -> None:

@@ -133,6 +133,21 @@ class HttpSettings(Section, frozen=True, kw_only=True):
     redirects: Annotated[int, Meta(ge=0)] = 5
 
 
+class AiSettings(Section, frozen=True, kw_only=True):
+    """The nodes `ai:openai` and `ai:anthropic`."""
+
+    connect_seconds: Positive = 5.0
+    read_seconds: Positive = 120.0
+    """How long nothing may be heard from the server, also before its first word."""
+    output_bytes: Annotated[int, Meta(ge=1024)] = 256 * 1024
+    """What a model says: text, tool inputs and what it thinks."""
+    stream_bytes: Annotated[int, Meta(ge=64 * 1024)] = 32 * 1024 * 1024
+    """What may come for one answer in all: some hundred bytes of protocol a word."""
+    max_tokens: Count = 4096
+    """`MaxTokens` of `ai:anthropic` where a definition has none; its servers need one."""
+    connections: Count = 200
+
+
 class ConnectionAuth(str, Enum):
     """How a connection's secret goes along with a call."""
 
@@ -207,6 +222,7 @@ class Settings(Section, frozen=True, kw_only=True):
     timer: TimerSettings = TimerSettings()
     tasks: TaskSettings = TaskSettings()
     http: HttpSettings = HttpSettings()
+    ai: AiSettings = AiSettings()
     connections: dict[str, ConnectionSettings] = {}
     files: FileSettings = FileSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()

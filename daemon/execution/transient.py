@@ -16,8 +16,13 @@ NEVER_PROCESSED = frozenset(
         "States.Http.StatusCode.429",
         "States.Http.StatusCode.503",
         "Engine.WorkerLost",
+        "Ai.RateLimited",
+        "Ai.Overloaded",
+        "Ai.ConnectionError",
     }
 )
+HARMLESS = frozenset({"Ai.ServerError", "Ai.ConnectionLost"})
+"""Asking a model again does nothing twice; it may be paid for twice, and so its vendors' own clients do it, too."""
 PERHAPS_PROCESSED = frozenset(
     {
         "Http.ConnectionLost",
@@ -30,7 +35,7 @@ IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELET
 
 def is_transient(error: str, resource: str, arguments: JSON) -> bool:
     """`arguments` are what the node was given."""
-    if error in NEVER_PROCESSED:
+    if error in NEVER_PROCESSED or error in HARMLESS:
         return True
     if error not in PERHAPS_PROCESSED or resource != "http" or not isinstance(arguments, dict):
         return False
