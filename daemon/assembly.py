@@ -207,6 +207,7 @@ class Daemon:
             self._nodes,
             incarnations=self._incarnations,
             payload_bytes=self._settings.history.payload_bytes,
+            metrics=self.metrics,
         )
 
     def _make_frontend(self) -> Service:

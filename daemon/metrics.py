@@ -1,7 +1,8 @@
 """What the daemon counts, for `/metrics`: every counter, gauge and histogram, each with a method a service calls.
 
 One instance a process, over a registry that is passed in. Labels come from small closed sets only (a method, a
-status, a kind), never from what a caller sent, and their children are looked up once and kept: a count is cheap.
+status, a kind), never from what a caller sent, and their children are looked up once and kept: a count is cheap. The
+one exception are the names of language models: the first MODELS of them, and `other`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from enginekit.messages.events import TaskKind
+from enginekit.messages.events import TaskKind, Usage
 from enginekit.messages.status import BreakerState, ErrorStatus, ExecutionStatus
 
 OK: Final = "OK"
+MODELS: Final = 100
+OTHER: Final = "other"
 _FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SIZES: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500)
 
@@ -64,6 +67,19 @@ class Metrics:
             "engine_breaker_changes", "Circuit breakers that came into a state.", ["state"], registry=registry
         )
         self._events = Counter("engine_events", "Events written.", registry=registry)
+        self._model_calls = Counter(
+            "engine_model_calls",
+            "Calls of language models, by provider, model and how they ended (ok, failed, timed_out).",
+            ["provider", "model", "result"],
+            registry=registry,
+        )
+        self._model_tokens = Counter(
+            "engine_model_tokens",
+            "Tokens of language models, by provider, model and direction (input, output).",
+            ["provider", "model", "direction"],
+            registry=registry,
+        )
+        self._models: set[tuple[str, str]] = set()
         self._dispatched_by_kind = {kind: self._dispatched.labels(kind.value) for kind in TaskKind}
         self._closed_by_status = {
             status: self._closed.labels(status.value) for status in ExecutionStatus if status.closed
@@ -119,3 +135,15 @@ class Metrics:
 
     def commit_failed(self) -> None:
         self._commit_failures.inc()
+
+    def model_called(self, provider: str, model: str, result: str, usage: Usage | None) -> None:
+        """A call of a language model ended. `result`: `ok`, `failed` or `timed_out`."""
+        if (provider, model) not in self._models:
+            if len(self._models) < MODELS:
+                self._models.add((provider, model))
+            else:
+                model = OTHER
+        self._model_calls.labels(provider, model, result).inc()
+        if usage is not None:
+            self._model_tokens.labels(provider, model, "input").inc(usage.input_tokens)
+            self._model_tokens.labels(provider, model, "output").inc(usage.output_tokens)

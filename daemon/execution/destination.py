@@ -26,6 +26,14 @@ def destination_of(resource: str, arguments: JSON) -> str | None:
     return None
 
 
+def model_of(resource: str, destination: str | None) -> tuple[str, str] | None:
+    """The provider and the model that a destination names; None where it is none of a language model."""
+    if destination is None or not resource.startswith("ai:"):
+        return None
+    _, _, model = destination.removeprefix(f"{resource}/").partition("/")
+    return resource.removeprefix("ai:"), model
+
+
 def _host_and_port(endpoint: str) -> str | None:
     try:
         parts = urlsplit(endpoint)

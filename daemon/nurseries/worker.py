@@ -19,8 +19,10 @@ import msgspec
 import structlog
 import trio
 
+from daemon.execution.destination import model_of
 from daemon.links.interface import Caller, Request
 from daemon.links.table import Links
+from daemon.metrics import Metrics
 from daemon.nodes.attempt import Attempt
 from daemon.nodes.registry import NodeTypes
 from daemon.settings import WorkerSettings
@@ -91,12 +93,14 @@ class Worker:
         incarnations: Iterator[int],
         payload_bytes: int = 256 * 1024,
         worker_id: str = WORKER_ID,
+        metrics: Metrics | None = None,
     ) -> None:
         self._links = links
         self._settings = settings
         self._nodes = nodes
         self._payload_bytes = payload_bytes
         self._worker_id = worker_id
+        self._metrics = metrics
         self._incarnation = next(incarnations)
         self._slots = settings.slots
         self._running: dict[TaskRef, Attempt] = {}
@@ -230,11 +234,19 @@ class Worker:
         if outcome is not None and attempt.wanted:
             if spec is not None and spec.destination is not None and attempt.healthy is not None:
                 self._reports.append(DestinationReport(task, spec.destination, attempt.healthy))
+            self._count(spec, outcome)
             self._report(msgspec.structs.replace(outcome, ran_seconds=trio.current_time() - started))
         else:
             self._finished.append(task)
             self._wake_slots.set()
         self._wake_drain.set()
+
+    def _count(self, spec: TaskSpec | None, outcome: TaskOutcome) -> None:
+        called = None if spec is None else model_of(spec.resource, spec.destination)
+        if called is None or self._metrics is None:
+            return
+        result = "timed_out" if outcome.timed_out is not None else "failed" if outcome.error is not None else "ok"
+        self._metrics.model_called(*called, result, outcome.usage)
 
     async def _load(self, task: TaskRef) -> TaskSpec | None:
         """The task's spec, or None when it is over. Asks until History answers: it may be restarting."""
