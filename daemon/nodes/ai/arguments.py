@@ -1,11 +1,12 @@
 """The arguments of `ai:openai` and `ai:anthropic`: the same for both, read strictly, each fault with its field.
 
-Pure. What a vendor's server makes of them is in the vendors' files; a message of its own form passes as it is.
+Pure. A definition's arguments and a task's are judged alike, but for what is COMPUTED. What a vendor's server makes of
+them is in the vendors' files; a message of its own form passes as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -13,10 +14,15 @@ import msgspec
 from daemon.nodes.ai.errors import AiError, failed
 from daemon.nodes.ai.schemas import BadSchema, check_schema
 from enginekit.messages.json import JSON, NotJSON, encode
+from enginekit.node import COMPUTED, Argument, ArgumentFault
 
 TOOLS: Final = 128
 TOOL_NAME_CHARACTERS: Final = 64
 CHOICES: Final = ("auto", "any", "none")
+NO_MODEL: Final = "is needed: the model's name, as the server has it"
+NO_MESSAGES: Final = "or Prompt is needed, and not both of them"
+NO_TOOLS: Final = "has no meaning without Tools"
+NOTHING: Final = object()
 
 _NAME_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
@@ -79,11 +85,11 @@ def read(resource: str, given: JSON) -> Arguments:
 def _arguments(resource: str, given: JSON) -> Arguments:
     if not isinstance(given, dict):
         _refuse("the input", f"must be an object with the fields {', '.join(FIELDS)}")
-    values = {name: check_field(resource, name, value) for name, value in given.items()}
+    values = {name: _read_field(resource, name, value) for name, value in given.items()}
     if "Model" not in values:
-        _refuse("Model", "is needed: the model's name, as the server has it")
+        _refuse("Model", NO_MODEL)
     if ("Messages" in values) == ("Prompt" in values):
-        _refuse("Messages", "or Prompt is needed, and not both of them")
+        _refuse("Messages", NO_MESSAGES)
     if "Prompt" in values:
         values["Messages"] = [{"role": "user", "content": values["Prompt"]}]
     choice = values.get("ToolChoice")
@@ -92,7 +98,7 @@ def _arguments(resource: str, given: JSON) -> Arguments:
         choice = choice["Name"]
     tools = values.get("Tools", [])
     if choice is not None and not tools:
-        _refuse("ToolChoice", "has no meaning without Tools")
+        _refuse("ToolChoice", NO_TOOLS)
     if named and choice not in [tool.name for tool in tools]:
         _refuse("ToolChoice.Name", f'names none of the Tools: "{choice}"')
     return Arguments(
@@ -109,12 +115,62 @@ def _arguments(resource: str, given: JSON) -> Arguments:
     )
 
 
-def check_field(resource: str, name: str, value: JSON) -> Any:
-    """One field, as `Arguments` has it. Raises BadArgument."""
+def faults_in(resource: str, arguments: Argument) -> Iterator[ArgumentFault]:
+    """What is wrong with them as a definition has them, as far as it has them literally: of a list, element by
+    element."""
+    if arguments is COMPUTED:
+        return
+    if not isinstance(arguments, dict):
+        yield ArgumentFault("", f"must be an object with the fields {', '.join(FIELDS)}")
+        return
+    for name, value in arguments.items():
+        if name not in FIELDS:
+            yield ArgumentFault(name[:100], _no_field(resource))
+        else:
+            yield from _faults_in_field(name, value)
+    if "Model" not in arguments:
+        yield ArgumentFault("Model", NO_MODEL)
+    if ("Messages" in arguments) == ("Prompt" in arguments):
+        yield ArgumentFault("Messages", NO_MESSAGES)
+    if "ToolChoice" in arguments and "Tools" not in arguments:
+        yield ArgumentFault("ToolChoice", NO_TOOLS)
+
+
+def _faults_in_field(name: str, value: Argument) -> Iterator[ArgumentFault]:
+    element = ELEMENTS.get(name)
+    literal = _literal(value)
+    try:
+        if literal is not NOTHING:
+            FIELDS[name](name, literal)
+        elif element is not None and isinstance(value, list):
+            for index, part in enumerate(value):
+                part = _literal(part)
+                if part is not NOTHING:
+                    element(f"{name}[{index}]", part)
+    except BadArgument as error:
+        yield ArgumentFault(error.field, error.problem)
+
+
+def _literal(value: Argument) -> Any:
+    """The value, or NOTHING where a part of it is computed."""
+    if value is COMPUTED:
+        return NOTHING
+    if isinstance(value, dict):
+        return NOTHING if any(_literal(part) is NOTHING for part in value.values()) else value
+    if isinstance(value, list):
+        return NOTHING if any(_literal(part) is NOTHING for part in value) else value
+    return value
+
+
+def _read_field(resource: str, name: str, value: JSON) -> Any:
     reader = FIELDS.get(name)
     if reader is None:
-        _refuse(name[:100], f"is not a field of {resource} (there are {', '.join(FIELDS)})")
+        _refuse(name[:100], _no_field(resource))
     return reader(name, value)
+
+
+def _no_field(resource: str) -> str:
+    return f"is not a field of {resource} (there are {', '.join(FIELDS)})"
 
 
 def _refuse(field: str, problem: str) -> NoReturn:
@@ -257,3 +313,5 @@ FIELDS: Final[dict[str, Callable[[str, JSON], Any]]] = {
     "ResponseSchema": _schema,
     "Connection": _name,
 }
+ELEMENTS: Final[dict[str, Callable[[str, JSON], Any]]] = {"Messages": _message, "Tools": _tool}
+"""Those that are lists, and how each of their elements is read."""

@@ -8,7 +8,7 @@ retries are off (retries are the engine's).
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final, Protocol, TypeVar
 
@@ -18,13 +18,13 @@ import trio
 from daemon.clock import time_is_real
 from daemon.connections import Connection, Connections
 from daemon.nodes.ai.answer import output_of
-from daemon.nodes.ai.arguments import Arguments, read
+from daemon.nodes.ai.arguments import Arguments, faults_in, read
 from daemon.nodes.ai.dialect import Reader
 from daemon.nodes.ai.errors import transport_failure
 from daemon.nodes.ai.transport import CallTransport
 from daemon.settings import AiSettings, Settings
 from enginekit.messages.json import JSON
-from enginekit.node import NodeCall, NodeFailure, NodeResult
+from enginekit.node import Argument, ArgumentFault, NodeCall, NodeFailure, NodeResult
 
 CLOSE_SECONDS: Final = 1.0
 EVENT_BYTES: Final = 64 * 1024
@@ -93,6 +93,16 @@ class AiNode:
         with connection.redactor.over_errors():
             result = await self._call(call, arguments, connection)
         return NodeResult(output=connection.redactor.value(result.output), usage=result.usage)
+
+    def check(self, arguments: Argument, tenant: str | None) -> Iterator[ArgumentFault]:
+        """As far as a definition has them, the connection included."""
+        yield from faults_in(f"ai:{self._vendor.name}", arguments)
+        if tenant is None or not isinstance(arguments, dict):
+            return
+        named = arguments.get("Connection", self._vendor.name)
+        fault = self._connections.fault(named, tenant) if isinstance(named, str) else None
+        if fault is not None:
+            yield ArgumentFault("Connection", fault if "Connection" in arguments else f"is not given, and {fault}")
 
     async def aclose(self) -> None:
         """Close the idle connections. Calls are over by then."""
