@@ -15,7 +15,6 @@ from typing import Final
 
 import httpx2
 
-from enginekit.messages.json import JSON
 from enginekit.node import NodeFailure, Usage
 
 CAUSE_CHARACTERS: Final = 1024
@@ -221,7 +220,7 @@ def _told(body: object) -> tuple[str, str]:
     return "", "" if body is None else str(body)[:CAUSE_CHARACTERS]
 
 
-def _shown(value: JSON | object) -> str:
+def _shown(value: object) -> str:
     return json.dumps(value, default=str)[:CAUSE_CHARACTERS]
 
 

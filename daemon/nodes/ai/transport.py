@@ -108,7 +108,7 @@ def _unreadable(response: httpx2.Response) -> str | None:
     """Why the client cannot read it, or None."""
     if response.headers.get("content-encoding", "identity") != "identity":
         return "the server compressed its answer, which nobody asked it to"
-    kind = response.headers.get("content-type", "text/event-stream").partition(";")[0].strip().lower()
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if response.status_code < 300 and kind != "text/event-stream":
         return f'the server answered {response.status_code} with "{kind[:100]}", not with a stream of events'
     return None
