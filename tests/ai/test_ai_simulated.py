@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -138,6 +138,37 @@ async def test_usage_adds_up_over_states_and_failed_attempts(
         assert seen.usage == Usage(requests=3, input_tokens=33, output_tokens=15)
         (failed,) = [event for event in history if isinstance(event, ev.TaskFailed)]
         assert failed.usage == Usage(requests=1, input_tokens=11, output_tokens=5)
+
+
+class Slow(httpx2.AsyncByteStream):
+    """An event every so many seconds."""
+
+    def __init__(self, events: list[bytes], seconds: float) -> None:
+        self._events = events
+        self._seconds = seconds
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for event in self._events:
+            await trio.sleep(self._seconds)
+            yield event
+
+
+async def test_a_long_answer_beats_and_one_that_stalls_does_not(
+    autojump_clock: MockClock, bench: Bench, tmp_path: Path
+) -> None:
+    events = bench.events("An answer that takes its time, and is worth it")
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seconds = 9.0 if b"patience" in request.content else 11.0
+        return httpx2.Response(200, headers={"Content-Type": "text/event-stream"}, stream=Slow(events, seconds))
+
+    async with plane(bench, answer, tmp_path) as here:
+        patient: JSON = {"Model": "m", "Prompt": "patience"}
+        seen, history = await here.closed(asking(bench, Parameters=patient, HeartbeatSeconds=10))
+        assert seen.status is ExecutionStatus.SUCCEEDED
+        assert (history[-1].time - history[0].time).total_seconds() >= 9 * len(events)
+        seen, _ = await here.closed(asking(bench, HeartbeatSeconds=10))
+        assert (seen.status, seen.error) == (ExecutionStatus.FAILED, "States.HeartbeatTimeout")
 
 
 async def test_a_wrong_key_is_not_tried_again(autojump_clock: MockClock, bench: Bench, tmp_path: Path) -> None:
