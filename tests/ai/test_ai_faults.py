@@ -310,6 +310,20 @@ async def test_a_server_that_goes_on_after_the_end(bench: Bench, nursery: trio.N
     assert result.output["Text"] == "So"
 
 
+async def test_a_connection_that_is_cut_after_the_end(bench: Bench, nursery: trio.Nursery) -> None:
+    async def answer(asked: Asked) -> None:
+        await asked.begin()
+        for one in bench.events("So"):
+            await asked.say(one)
+
+    _, url = await bench.serve(nursery, answer)
+    node = bench.node(url)
+    result = await node.run(bench.call())
+    await node.aclose()
+    assert isinstance(result.output, dict)
+    assert result.output["Text"] == "So"
+
+
 # --- connecting --------------------------------------------------------------------------------------------------
 
 

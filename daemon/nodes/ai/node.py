@@ -159,21 +159,25 @@ class AiNode:
         return NodeResult(output=output, usage=answer.usage)
 
     async def _read(self, response: httpx2.Response, reader: Reader) -> None:
-        """All of its events."""
+        """All of its events. What goes wrong after the last one does not take the answer away."""
         # An event holds a part of the answer, and something around it.
         source = httpx2.EventSource(response, max_event_size=2 * self._settings.output_bytes + EVENT_BYTES)
         count = 0
         ended = False
-        with trio.CancelScope() as scope:
-            async for event in source:
-                if event.data and not ended:
-                    ended = reader.take(event.data)
-                    if ended:
-                        # To its end, if it has one soon, so that the connection can be used again.
-                        scope.deadline = trio.current_time() + CLOSE_SECONDS
-                count += 1
-                if count % EVENTS_AT_ONCE == 0:
-                    await trio.lowlevel.checkpoint()
+        try:
+            with trio.CancelScope() as scope:
+                async for event in source:
+                    if event.data and not ended:
+                        ended = reader.take(event.data)
+                        if ended:
+                            # To its end, if it has one soon, so that the connection can be used again.
+                            scope.deadline = trio.current_time() + CLOSE_SECONDS
+                    count += 1
+                    if count % EVENTS_AT_ONCE == 0:
+                        await trio.lowlevel.checkpoint()
+        except (httpx2.RequestError, NodeFailure):
+            if not ended:
+                raise
 
 
 def _imported(load: Callable[[], None]) -> None:
