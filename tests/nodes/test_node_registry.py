@@ -52,13 +52,16 @@ def installed(name: str, value: str) -> EntryPoint:
     return EntryPoint(name, value, "engine.nodes")
 
 
+OURS = {"ai:anthropic", "ai:openai", "echo", "http"}
+
+
 def types(*entries: EntryPoint) -> NodeTypes:
     return NodeTypes(Settings(), entries)
 
 
 def test_the_daemons_own_are_found_by_their_files() -> None:
-    assert types().names() == {"echo", "http"}
-    assert NodeTypes(Settings()).names() >= {"echo", "http"}
+    assert types().names() == OURS
+    assert NodeTypes(Settings()).names() >= OURS
 
 
 async def test_an_installed_one_is_made_once_and_closed() -> None:
@@ -78,7 +81,7 @@ async def test_echo_answers_its_input() -> None:
 async def test_a_node_that_is_made_already_takes_the_place_of_ours() -> None:
     nodes = NodeTypes(Settings(), [], made={"http": UpperNode()})
     assert await nodes.get("http").run(CALL) == "ABC"
-    assert nodes.names() == {"echo", "http"}
+    assert nodes.names() == OURS
     with pytest.raises(NodeTypeError, match="acme:upper cannot take the place"):
         NodeTypes(Settings(), [], made={"acme:upper": UpperNode()})
 

@@ -237,6 +237,8 @@ async def test_attaches_with_what_it_can_run(stage: Stage) -> None:
         "daemon",
         1,
         [
+            "ai:anthropic",
+            "ai:openai",
             "echo",
             "http",
             "test:answer",
