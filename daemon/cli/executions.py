@@ -18,6 +18,7 @@ from enginekit.messages.calls import (
     SignalWorkflow,
     TerminateWorkflow,
 )
+from enginekit.messages.events import Usage
 from enginekit.messages.json import NULL
 from enginekit.messages.status import ExecutionStatus
 
@@ -47,6 +48,7 @@ def _show(seen: DescribeWorkflowResult) -> None:
         "started": moment(seen.started_at),
         "closed": moment(seen.closed_at),
         "events": str(seen.history_length),
+        "models": "" if seen.usage is None else _usage(seen.usage),
         "labels": " ".join(f"{key}={value}" for key, value in seen.labels.items()),
         "input": compact(seen.input),
         "output": compact(seen.output) if seen.status is ExecutionStatus.SUCCEEDED else "",
@@ -59,6 +61,10 @@ def _show(seen: DescribeWorkflowResult) -> None:
     if seen.nodes:
         columns = ("node", "kind", "state", "since", "attempt", "waits until", "last error")
         table(columns, [_node_row(node) for node in seen.nodes])
+
+
+def _usage(used: Usage) -> str:
+    return f"{used.requests} requests, {used.input_tokens} tokens in, {used.output_tokens} out"
 
 
 def _node_row(node: NodeView) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from click.testing import Result
 from scripted_engine import Handler, ScriptedEngine, answers, unavailable
 
 from enginekit.messages import calls, schedules
+from enginekit.messages.events import Usage
 from enginekit.messages.json import encode
 from enginekit.messages.schedules import Overlap, TriggerOutcome
 from enginekit.messages.status import BreakerState, ErrorStatus, ExecutionStatus, Refused
@@ -425,3 +426,8 @@ def test_schedule_options_that_make_no_sense_exit_2(run: Run, serving: Serving, 
     engine = serving(**ANSWERS)
     assert run(*CREATE, *wrong).exit_code == 2
     assert engine.params("CreateSchedule") == []
+
+
+def test_what_was_used_of_models_is_described(run: Run, serving: Serving) -> None:
+    serving(DescribeWorkflow=answers(described(usage=Usage(requests=3, input_tokens=120, output_tokens=45))))
+    assert "models:    3 requests, 120 tokens in, 45 out" in run("describe", "order-1").stdout
