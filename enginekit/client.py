@@ -131,6 +131,28 @@ class Client(Caller):
         `call` does."""
         return Executions(self, query or calls.ListWorkflows())
 
+    # --- tasks that wait for their token --------------------------------------------------------------------------
+
+    async def complete_task(self, token: str, output: JSON | msgspec.Raw = None) -> None:
+        """End the task with this result: one that a worker polled, or one whose state waits for `$$.Task.Token`.
+
+        Raises as `call` does; Refused FAILED_PRECONDITION says in `data["reason"]` why it came too late.
+        """
+        await self.call(calls.CompleteTask(token=token, output=_payload(output)))
+
+    async def fail_task(
+        self, token: str, error: str, cause: str = "", *, retry_after_seconds: float | None = None
+    ) -> None:
+        """End the task's attempt with this error, for the state's `Retry` and `Catch` to match. Raises as
+        `complete_task` does."""
+        await self.call(calls.FailTask(token=token, error=error, cause=cause, retry_after_seconds=retry_after_seconds))
+
+    async def heartbeat_task(self, token: str, details: JSON = None) -> bool:
+        """Say that somebody still works on it: starts the state's `HeartbeatSeconds` anew. True: nobody waits for it
+        any more. Raises as `complete_task` does."""
+        beat = calls.HeartbeatTask(token=token, details=encode(details))
+        return (await self.call(beat)).cancel_requested
+
     # --- the call itself -----------------------------------------------------------------------------------------
 
     async def _perform(self, params: Call, timeout_seconds: float | None) -> Result:

@@ -18,8 +18,10 @@ from enginekit.messages.json import size
 from enginekit.messages.status import ErrorStatus, Refused
 from enginekit.methods import Caller
 
+DATA_LIMIT_EXCEEDED: Final = "States.DataLimitExceeded"
+"""What a task fails with whose output is larger than the daemon takes."""
 OUTPUT_REFUSED: Final = "OutputRefused"
-"""What a task fails with when the daemon does not take its output (too large, for one)."""
+"""What it fails with when the daemon does not take its output for another reason (nested too deeply, for one)."""
 _BATCH_TASKS: Final = 100
 _BATCH_BYTES: Final = 512 * 1024
 
@@ -97,7 +99,14 @@ class Reporter:
             if done.error is None:
                 await self._client.call(CompleteTask(token=done.token, output=done.output))
             else:
-                await self._client.call(FailTask(token=done.token, error=done.error, cause=done.cause))
+                await self._client.call(
+                    FailTask(
+                        token=done.token,
+                        error=done.error,
+                        cause=done.cause,
+                        retry_after_seconds=done.retry_after_seconds,
+                    )
+                )
         except Unreachable as error:
             _log.warning("an outcome is still to be reported: %s", error)
             self._waiting.appendleft(waiting)
@@ -105,8 +114,11 @@ class Reporter:
         except Refused as refused:
             if refused.status is ErrorStatus.INVALID_ARGUMENT and done.error is None:
                 _log.error("the daemon did not take an output: %s", refused.message)
+                too_large = "limit_bytes" in refused.data
                 waiting.completion = TaskCompletion(
-                    token=done.token, error=OUTPUT_REFUSED, cause=refused.message[:CAUSE_LENGTH]
+                    token=done.token,
+                    error=DATA_LIMIT_EXCEEDED if too_large else OUTPUT_REFUSED,
+                    cause=refused.message[:CAUSE_LENGTH],
                 )
                 self._waiting.appendleft(waiting)
                 return

@@ -10,29 +10,40 @@ a function looks like is in `activity`, how outcomes are reported in `reports`.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 import trio
 
-from enginekit.activity import Activity, ActivityError, Prepared, TaskContext, failure, prepare
+from enginekit.activity import (
+    CURRENT,
+    Activities,
+    Activity,
+    ActivityError,
+    Prepared,
+    TaskContext,
+    failure,
+    prepare,
+)
 from enginekit.errors import ProtocolError, Unreachable
 from enginekit.messages.calls import HeartbeatTask, PollTask, ReturnTask, TaskCompletion, WorkerTask
-from enginekit.messages.json import decode, encode
+from enginekit.messages.json import NULL, decode, encode
 from enginekit.messages.status import ErrorStatus, Refused
 from enginekit.methods import Caller
 from enginekit.reports import Reporter
 
-__all__ = ["Activity", "ActivityError", "TaskContext", "Worker"]
+__all__ = ["Activities", "Activity", "ActivityError", "TaskContext", "Worker"]
 
-CANCELED: Final = "ActivityCanceled"
-"""What a task fails with that was stopped because its execution asked for it."""
 _POLL_TASKS: Final = 100
 _RETURN_SECONDS: Final = 2.0
+_DEFECT_PAUSE_SECONDS: Final = 5.0
+"""After an answer that says the daemon is at fault."""
 
 _log = logging.getLogger("enginekit.worker")
 
@@ -40,25 +51,42 @@ _log = logging.getLogger("enginekit.worker")
 class _Running:
     """A task in a slot."""
 
-    def __init__(self, task: WorkerTask) -> None:
+    def __init__(self, queue: str, task: WorkerTask) -> None:
         self.task = task
-        self.context = TaskContext(task)
+        token = trio.lowlevel.current_trio_token()
+        self.context = TaskContext(task, partial(_call_soon, token, self._speak))
+        self.spoke = trio.Event()
+        self.sent = NULL
+        """The details that the daemon has."""
         self.function = trio.CancelScope()
-        self.canceled = False
         self.unwanted = False
+        self.about = {
+            "queue": queue,
+            "workflow_id": task.workflow_id,
+            "run_id": task.run_id,
+            "path": task.path,
+            "attempt": task.attempt,
+        }
+        """For the log."""
 
     def stop(self) -> None:
         self.context.cancelled = True
         self.function.cancel()
+
+    def _speak(self) -> None:
+        self.spoke.set()
 
 
 class Worker:
     """Polls the queues named in `activities` and runs their functions: async ones on Trio, others in threads.
 
     `concurrency` bounds how many run at once, over all queues; each queue needs one. `poll_seconds` is how long the
-    daemon may hold a poll, `drain_seconds` how long running tasks may go on after `stop`.
+    daemon may hold a poll, `drain_seconds` how long running tasks may go on after `stop`. `heartbeat_seconds` is the
+    longest time between two heartbeats of a task, and so until a function learns that it is cancelled; a short lease or
+    a state's `HeartbeatSeconds` makes it shorter.
 
-    Raises ValueError for too few slots, TypeError for a function that cannot be an activity.
+    Raises ValueError for too few slots or a queue's name that there cannot be, TypeError for a function that cannot be
+    an activity.
     """
 
     def __init__(
@@ -70,6 +98,7 @@ class Worker:
         worker_id: str | None = None,
         poll_seconds: float = 30.0,
         drain_seconds: float = 20.0,
+        heartbeat_seconds: float = 5.0,
     ) -> None:
         if not activities:
             raise ValueError("a worker needs at least one activity")
@@ -80,6 +109,7 @@ class Worker:
         self._activities = {queue: prepare(queue, function) for queue, function in activities.items()}
         self._poll_seconds = poll_seconds
         self._drain_seconds = drain_seconds
+        self._heartbeat_seconds = heartbeat_seconds
         self._slots = trio.Semaphore(concurrency)
         self._threads = trio.CapacityLimiter(concurrency)
         self._reporter = Reporter(client)
@@ -87,6 +117,16 @@ class Worker:
         self._idle = trio.Event()
         self._stopping = trio.Event()
         self._refusal: Refused | ProtocolError | None = None
+
+    @property
+    def queues(self) -> list[str]:
+        """The task queues it polls."""
+        return list(self._activities)
+
+    @property
+    def running(self) -> int:
+        """How many tasks it has in hand."""
+        return len(self._running)
 
     def stop(self) -> None:
         """Take no more tasks. `run` returns when those that run have ended, or `drain_seconds` later, after giving
@@ -134,6 +174,10 @@ class Worker:
             except Unreachable as error:
                 _log.warning("queue %s: %s", queue, error)
             except (Refused, ProtocolError) as error:
+                if isinstance(error, Refused) and error.status is ErrorStatus.INTERNAL:
+                    _log.error("queue %s: %s", queue, error)
+                    await trio.sleep(_DEFECT_PAUSE_SECONDS)
+                    continue
                 self._refusal = error
                 self.stop()
                 return
@@ -142,7 +186,7 @@ class Worker:
                     self._slots.release()
             busy = len(taken) == reserved
             for task in taken:
-                tasks.start_soon(self._run_task, activity, task)
+                tasks.start_soon(self._run_task, activity, _Running(queue, task))
 
     def _try_slot(self) -> bool:
         try:
@@ -151,21 +195,22 @@ class Worker:
             return False
         return True
 
-    async def _run_task(self, activity: Prepared, task: WorkerTask) -> None:
-        running = _Running(task)
+    async def _run_task(self, activity: Prepared, running: _Running) -> None:
         self._running.add(running)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._keep_lease, running)
                 outcome = await self._attempt(activity, running)
+                if (outcome is None or outcome.error is not None) and not running.unwanted:
+                    await self._say(running)
                 if outcome is not None:
                     await self._reporter.report(outcome)
                 elif not running.unwanted:
-                    await self._give_back(task.token)
+                    await self._give_back(running)
                 nursery.cancel_scope.cancel()
         except BaseException:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _RETURN_SECONDS):
-                await self._give_back(task.token)
+                await self._give_back(running)
             raise
         finally:
             self._running.remove(running)
@@ -176,8 +221,10 @@ class Worker:
     async def _attempt(self, activity: Prepared, running: _Running) -> TaskCompletion | None:
         """Run the function. None when it was stopped before it had an outcome."""
         token = running.task.token
+        CURRENT.set(running.context)
         try:
             with running.function:
+                _log.debug("task taken", extra=running.about)
                 value = decode(running.task.input)
                 if activity.is_async:
                     result = await activity.call_async(value, running.context)
@@ -185,43 +232,82 @@ class Worker:
                     result = await trio.to_thread.run_sync(
                         activity.call_sync, value, running.context, abandon_on_cancel=True, limiter=self._threads
                     )
-                return TaskCompletion(token=token, output=encode(result))
-        except Exception as error:  # noqa: BLE001 whatever a function raises is how its task failed
+                outcome = TaskCompletion(token=token, output=encode(result))
+                _log.debug("task done", extra=running.about)
+                return outcome
+        except (Exception, SystemExit) as error:  # noqa: BLE001 whatever a function raises is how its task failed
             if not running.context.cancelled:
-                name, cause = failure(error)
-                _log.info("%s, attempt %d failed: %s: %s", running.task.node, running.task.attempt, name, cause)
-                return TaskCompletion(token=token, error=name, cause=cause)
-        if running.canceled:
-            return TaskCompletion(token=token, error=CANCELED, cause="stopped at the execution's request")
+                failed = failure(error)
+                _log.warning(
+                    "task failed: %s: %s",
+                    failed.error,
+                    failed.cause,
+                    extra=running.about,
+                    exc_info=None if failed.expected else error,
+                )
+                return TaskCompletion(
+                    token=token,
+                    error=failed.error,
+                    cause=failed.cause,
+                    retry_after_seconds=failed.retry_after_seconds,
+                )
         return None
 
     async def _keep_lease(self, running: _Running) -> None:
-        """Heartbeats, until the outcome is recorded or somebody says that nobody wants it."""
-        task = running.task
-        interval = min(task.lease_seconds, task.heartbeat_seconds or task.lease_seconds) / 3
-        while True:
-            await trio.sleep(interval)
-            try:
-                answer = await self._client.call(
-                    HeartbeatTask(token=task.token, details=running.context.details), timeout_seconds=interval
-                )
-            except Unreachable as error:
-                _log.warning("%s: a heartbeat was not answered: %s", task.node, error)
-            except ProtocolError as error:
-                _log.error("%s: a heartbeat was not understood: %s", task.node, error)
-            except Refused as refused:
-                if refused.status not in (ErrorStatus.FAILED_PRECONDITION, ErrorStatus.NOT_FOUND):
-                    _log.error("%s: a heartbeat was refused: %s", task.node, refused)
-                    continue
-                running.unwanted = True
-                running.stop()
-                return
+        """Heartbeats, until the outcome is recorded or somebody says that nobody wants it.
+
+        What the function says goes out at once, but no sooner than an interval after what it said last: so two calls
+        of its own that are less than `HeartbeatSeconds` apart arrive less than that apart.
+        """
+        task, context = running.task, running.context
+        interval = min(task.lease_seconds / 3, (task.heartbeat_seconds or math.inf) / 3, self._heartbeat_seconds)
+        sent_at = trio.current_time()
+        said_at = -math.inf
+        while not running.unwanted:
+            with trio.move_on_at(sent_at + interval):
+                await running.spoke.wait()
+                await trio.sleep_until(said_at + interval)
+            sent_at = trio.current_time()
+            spoke = running.spoke.is_set()
+            if spoke:
+                running.spoke = trio.Event()
+                said_at = sent_at
+            await self._beat(running, spoke or not context.speaks, interval)
+
+    async def _say(self, running: _Running) -> None:
+        """What the function said last, before the attempt ends without a result: the next one goes on from there."""
+        if running.context.details != running.sent:
+            await self._beat(running, True, _RETURN_SECONDS)
+
+    async def _beat(self, running: _Running, progress: bool, timeout_seconds: float) -> None:
+        details = running.context.details
+        beat = HeartbeatTask(token=running.task.token, details=details, progress=progress)
+        try:
+            answer = await self._client.call(beat, timeout_seconds=timeout_seconds)
+        except Unreachable as error:
+            _log.warning("a heartbeat was not answered: %s", error, extra=running.about)
+        except ProtocolError as error:
+            _log.error("a heartbeat was not understood: %s", error, extra=running.about)
+        except Refused as refused:
+            if refused.status in (ErrorStatus.FAILED_PRECONDITION, ErrorStatus.NOT_FOUND):
+                self._abandon(running, logging.WARNING, refused.message)
             else:
-                if answer.cancel_requested:
-                    running.canceled = True
-                    running.stop()
+                _log.error("a heartbeat was refused: %s", refused, extra=running.about)
+        else:
+            running.sent = details
+            if answer.cancel_requested:
+                self._abandon(running, logging.INFO, "its execution does not want it any more")
+
+    def _abandon(self, running: _Running, level: int, why: str) -> None:
+        """Nobody wants the outcome: there is nothing to report, and nothing to give back."""
+        if not running.unwanted and not running.function.cancel_called:
+            _log.log(level, "task stopped: %s", why, extra=running.about)
+        running.unwanted = True
+        running.stop()
 
     async def _drain(self) -> None:
+        if self._running:
+            _log.info("finishing %d tasks, for at most %g s", len(self._running), self._drain_seconds)
         with trio.move_on_after(self._drain_seconds):
             await self._until_idle()
         for running in self._running:
@@ -234,11 +320,22 @@ class Worker:
             self._idle = trio.Event()
             await self._idle.wait()
 
-    async def _give_back(self, token: str) -> None:
+    async def _give_back(self, running: _Running) -> None:
+        reason = f'worker "{self.worker_id}" is stopping'
         try:
-            await self._client.call(ReturnTask(token=token, reason=f"{self.worker_id} is stopping"))
+            await self._client.call(ReturnTask(token=running.task.token, reason=reason))
         except (Refused, Unreachable, ProtocolError, trio.ClosedResourceError) as error:
-            _log.info("a task was not given back, its lease will lapse: %s", error)
+            _log.warning("task not given back, its lease will lapse: %s", error, extra=running.about)
+        else:
+            _log.info("task given back", extra=running.about)
+
+
+def _call_soon(token: trio.lowlevel.TrioToken, function: Callable[[], None]) -> None:
+    """In Trio's thread, from any. Nothing once its run has ended: a synchronous activity may outlive it."""
+    try:
+        token.run_sync_soon(function, idempotent=True)
+    except trio.RunFinishedError:
+        return
 
 
 def _make_worker_id() -> str:

@@ -27,6 +27,8 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "schedules:schedule",
         "Start executions by the clock: create, pause, trigger … schedules.",
     ),
+    "worker": ("worker:worker", "Run a worker for your own activities."),
+    "task": ("task:task", "End a task by its token: complete, fail, heartbeat."),
     "queues": ("operations:queues", "Show the task queues."),
     "status": ("operations:status", "Show the daemon's services, shards and store."),
     "token": ("token:token", "Sign a token with the local daemon's key."),

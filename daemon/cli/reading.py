@@ -14,22 +14,22 @@ DEFINITION_SUFFIXES = (".json", ".yaml", ".yml")
 LABEL_FORM = "KEY=VALUE"
 
 
-def read_input(text: str | None) -> Raw | None:
-    """`--input`: JSON, `@FILE`, or `@-` for stdin. Raises click.BadParameter."""
+def read_input(text: str | None, option: str = "--input") -> Raw | None:
+    """The value of an option like `--input`: JSON, `@FILE`, or `@-` for stdin. Raises click.BadParameter."""
     if text is None:
         return None
     data = text.encode()
-    where = "--input"
+    where = option
     if text.startswith("@"):
         where = text[1:]
         try:
             data = sys.stdin.buffer.read() if where == "-" else Path(where).read_bytes()
         except OSError as error:
-            raise click.BadParameter(f"{where}: cannot be read: {error.strerror}", param_hint="--input") from error
+            raise click.BadParameter(f"{where}: cannot be read: {error.strerror}", param_hint=option) from error
     try:
         return encode(decode(data))
     except NotJSON as error:
-        raise click.BadParameter(f"{where}: {error}", param_hint="--input") from error
+        raise click.BadParameter(f"{where}: {error}", param_hint=option) from error
 
 
 def is_definition_file(text: str) -> bool:

@@ -38,7 +38,7 @@ class NotReached(click.ClickException):
     exit_code = 4
 
 
-def talk(conversation: Callable[[Client], Awaitable[T]]) -> T:
+def talk(conversation: Callable[[Client], Awaitable[T]], connect_seconds: float = CONNECT_SECONDS) -> T:
     """Run `conversation` with a client that is connected.
 
     Raises DaemonRefused, NotReached, click.UsageError for an ENGINE_URL that is none, click.Abort when interrupted.
@@ -54,7 +54,7 @@ def talk(conversation: Callable[[Client], Awaitable[T]]) -> T:
         if not isinstance(found.url, str):
             found.url()  # a folder where no daemon has ever run needs no patience
         async with open_client(
-            found.url, found.token, timeout_seconds=CALL_SECONDS, connect_seconds=CONNECT_SECONDS
+            found.url, found.token, timeout_seconds=CALL_SECONDS, connect_seconds=connect_seconds
         ) as client:
             return await conversation(client)
 

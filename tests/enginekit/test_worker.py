@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -18,7 +19,8 @@ from enginekit.client import open_client
 from enginekit.messages import calls
 from enginekit.messages.json import JSON, encode
 from enginekit.messages.status import ErrorStatus, Refused
-from enginekit.worker import ActivityError, TaskContext, Worker
+from enginekit.methods import Caller
+from enginekit.worker import Activities, ActivityError, TaskContext, Worker
 
 DONE = calls.Acknowledged()
 BEATING = calls.HeartbeatTaskResult(cancel_requested=False)
@@ -289,6 +291,17 @@ async def test_an_output_that_is_not_taken_fails_the_task() -> None:
     assert tasks.reports == {"t": ("OutputRefused", "output: 300,000 bytes; at most 262,144 are taken")}
 
 
+async def test_an_output_that_is_too_large_fails_the_task_as_the_language_says() -> None:
+    tasks = Tasks()
+    tasks.add("q", "t", 4)
+    refusal = Refused(
+        ErrorStatus.INVALID_ARGUMENT, "output: 300,000 bytes", {"field": "output", "limit_bytes": 262_144}
+    )
+    async with working({"q": double}, tasks, complete=answers(refusal)):
+        await tasks.reported("t")
+    assert tasks.reports == {"t": ("States.DataLimitExceeded", "output: 300,000 bytes")}
+
+
 async def test_one_spoilt_outcome_does_not_spoil_the_others() -> None:
     gate = trio.Event()
     ready: list[int] = []
@@ -340,6 +353,139 @@ async def test_heartbeats_carry_the_latest_details_and_stop_with_the_outcome() -
     assert tasks.reports == {"t": ("done", "ok")}
 
 
+async def test_a_function_that_speaks_is_in_charge_of_its_progress() -> None:
+    """Its own heartbeats go out at once; those of the kit keep the lease only, from the first of them on."""
+    tasks = Tasks()
+    tasks.add("q", "t", lease_seconds=0.06, heartbeat_seconds=100.0)
+    progress: list[bool] = []
+    three, silent = trio.Event(), trio.Event()
+
+    async def heartbeat(params: dict[str, Any]) -> object:
+        progress.append(params.get("progress", True))
+        if len(progress) == 3:
+            three.set()
+        if progress.count(False) == 3:
+            silent.set()
+        return BEATING
+
+    async def slow(value: JSON, task: TaskContext) -> JSON:
+        await three.wait()
+        await trio.to_thread.run_sync(task.heartbeat, {"from": "a thread"})
+        await silent.wait()
+        return "ok"
+
+    async with working({"q": slow}, tasks, heartbeat=heartbeat):
+        await tasks.reported("t")
+    assert progress[-3:] == [False] * 3
+    assert progress == sorted(progress, reverse=True)
+
+
+async def test_what_was_said_last_is_there_before_the_attempt_ends() -> None:
+    tasks = Tasks()
+    tasks.add("q", "t")
+    order: list[object] = []
+
+    async def heartbeat(params: dict[str, Any]) -> object:
+        order.append(params.get("details"))
+        return BEATING
+
+    async def fails(value: JSON, task: TaskContext) -> JSON:
+        for page in (1, 2, 3):
+            task.heartbeat({"page": page})
+        raise ActivityError("Busy", retry_after_seconds=2.5)
+
+    async with working({"q": fails}, tasks, heartbeat=heartbeat) as (_, engine):
+        await tasks.reported("t")
+        order += [params["retry_after_seconds"] for params in engine.params("FailTask")]
+    assert order[-2:] == [{"page": 3}, 2.5]
+
+
+async def test_the_next_attempt_is_given_what_was_said() -> None:
+    tasks = Tasks()
+    tasks.add("q", "t", heartbeat_details=encode({"page": 3}))
+    async with working({"q": lambda value, task: task.heartbeat_details}, tasks):
+        await tasks.reported("t")
+    assert tasks.reports == {"t": ("done", {"page": 3})}
+
+
+async def test_a_function_that_exits_fails_its_task_and_not_the_worker() -> None:
+    def exits(value: JSON) -> JSON:
+        sys.exit(3)
+
+    tasks = Tasks()
+    tasks.add("e", "t1")
+    tasks.add("q", "t2", 1)
+    async with working({"e": exits, "q": double}, tasks):
+        await tasks.reported("t1", "t2")
+    assert tasks.reports == {"t1": ("SystemExit", "3"), "t2": ("done", 2)}
+
+
+@pytest.mark.parametrize("asked", [-1.0, 1e12, float("nan")])
+async def test_no_pause_is_asked_for_that_the_daemon_would_not_take(asked: float) -> None:
+    def fails(value: JSON) -> JSON:
+        raise ActivityError("Busy", "half a \ud83d", retry_after_seconds=asked)
+
+    tasks = Tasks()
+    tasks.add("q", "t")
+    async with working({"q": fails}, tasks) as (_, engine):
+        await tasks.reported("t")
+        (sent,) = engine.params("FailTask")
+    assert 0 <= sent.get("retry_after_seconds", 0) <= 99_999_999
+    assert tasks.reports == {"t": ("Busy", "half a ?")}
+
+
+def test_what_a_heartbeat_may_say_is_bounded() -> None:
+    task = calls.WorkerTask(
+        token="t", workflow_id="w", run_id="r", node="N", path="N", input=encode(None), attempt=1,
+        timeout_seconds=1.0, idempotency_key="k", lease_seconds=1.0,
+    )  # fmt: skip
+    context = TaskContext(task)
+    with pytest.raises(ValueError, match="at most 4,096 are kept"):
+        context.heartbeat("x" * 5000)
+    context.heartbeat({"page": 1})
+    context.heartbeat()
+    assert bytes(context.details) == b'{"page":1}'
+
+
+async def test_a_defect_of_the_daemon_does_not_end_the_worker(autojump_clock: trio.testing.MockClock) -> None:
+    """The scripted engine's sockets and a clock that jumps do not mix: this one calls no engine."""
+
+    class Flawed(Caller):
+        polls = 0
+
+        async def _perform(self, params: calls.Call, timeout_seconds: float | None) -> calls.Result:
+            self.polls += 1
+            if self.polls == 1:
+                raise Refused(ErrorStatus.INTERNAL, "see the log")
+            worker.stop()
+            return calls.PollTaskResult(tasks=[])
+
+    worker = Worker(Flawed(), {"q": double})
+    await worker.run()
+
+
+def test_activities_are_gathered_by_a_decorator() -> None:
+    activities = Activities()
+
+    @activities.register
+    def resize(value: JSON) -> JSON:
+        return value
+
+    @activities.register("card:charge")
+    async def charge(value: JSON, task: TaskContext) -> JSON:
+        return value
+
+    assert dict(activities) == {"resize": resize, "card:charge": charge}
+    with pytest.raises(ValueError, match="two activities 'resize'"):
+        activities.register(resize)
+    with pytest.raises(ValueError, match="no task queue can be named 'a b'"):
+        activities.register("a b")(resize)
+    with pytest.raises(ValueError, match="no task queue can be named '<lambda>'"):
+        activities.register(lambda value: value)
+    with pytest.raises(TypeError, match="must take"):
+        activities.register("none")(lambda: None)
+
+
 async def test_a_task_that_is_over_is_cancelled_and_not_reported() -> None:
     tasks = Tasks()
     tasks.add("q", "t", lease_seconds=0.03)
@@ -362,23 +508,26 @@ async def test_a_cancelled_execution_cancels_its_function_and_is_told() -> None:
     tasks.add("a", "t1", lease_seconds=0.03)
     tasks.add("s", "t2", lease_seconds=0.03)
 
-    async def endless(value: JSON) -> JSON:
-        await trio.sleep_forever()
-        return None
+    cancelled, ended = trio.Event(), threading.Event()
 
-    stopped = threading.Event()
+    async def endless(value: JSON) -> JSON:
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+        return None
 
     def thread(value: JSON, task: TaskContext) -> JSON:
         while not task.cancelled:
-            stopped.wait(0.005)
-        stopped.set()
+            threading.Event().wait(0.005)
+        ended.set()
         return None
 
     asked = answers(calls.HeartbeatTaskResult(cancel_requested=True))
     async with working({"a": endless, "s": thread}, tasks, heartbeat=asked):
-        await tasks.reported("t1", "t2")
-    assert {kind for kind, _ in tasks.reports.values()} == {"ActivityCanceled"}
-    assert await trio.to_thread.run_sync(stopped.wait, 5)
+        assert await trio.to_thread.run_sync(ended.wait, 5)
+        await cancelled.wait()
+    assert tasks.reports == {}
 
 
 async def test_stop_lets_running_tasks_finish_and_takes_no_more() -> None:
