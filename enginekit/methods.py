@@ -33,6 +33,7 @@ RESULTS: dict[type[Call], type[Result]] = {
     calls.RedriveDeadLetter: calls.RedriveResult,
     calls.DiscardDeadLetter: calls.Acknowledged,
     calls.PollTask: calls.PollTaskResult,
+    calls.StopPolls: calls.StopPollsResult,
     calls.CompleteTask: calls.Acknowledged,
     calls.FailTask: calls.Acknowledged,
     calls.ReturnTask: calls.Acknowledged,
@@ -128,6 +129,8 @@ class Caller(ABC):
     ) -> calls.RedriveResult: ...
     @overload
     async def call(self, params: calls.PollTask, *, timeout_seconds: float | None = None) -> calls.PollTaskResult: ...
+    @overload
+    async def call(self, params: calls.StopPolls, *, timeout_seconds: float | None = None) -> calls.StopPollsResult: ...
     @overload
     async def call(
         self,

@@ -32,7 +32,7 @@ from enginekit.activity import (
     prepare,
 )
 from enginekit.errors import ProtocolError, Unreachable
-from enginekit.messages.calls import HeartbeatTask, PollTask, ReturnTask, TaskCompletion, WorkerTask
+from enginekit.messages.calls import HeartbeatTask, PollTask, ReturnTask, StopPolls, TaskCompletion, WorkerTask
 from enginekit.messages.json import NULL, decode, encode
 from enginekit.messages.status import ErrorStatus, Refused
 from enginekit.methods import Caller
@@ -59,6 +59,8 @@ class _Running:
         self.sent = NULL
         """The details that the daemon has."""
         self.function = trio.CancelScope()
+        self.ended = False
+        """The function has: what is left is to report how."""
         self.unwanted = False
         self.about = {
             "queue": queue,
@@ -115,6 +117,8 @@ class Worker:
         self._reporter = Reporter(client)
         self._running: set[_Running] = set()
         self._idle = trio.Event()
+        self._polling = 0
+        self._poll_ended = trio.Event()
         self._stopping = trio.Event()
         self._refusal: Refused | ProtocolError | None = None
 
@@ -146,6 +150,9 @@ class Worker:
                     pollers.start_soon(self._poll, queue, activity, nursery)
                 task_status.started()
                 await self._stopping.wait()
+                if self._refusal is None:
+                    with trio.move_on_after(_RETURN_SECONDS):
+                        await self._stop_polls()
                 pollers.cancel_scope.cancel()
             await self._drain()
             nursery.cancel_scope.cancel()
@@ -157,12 +164,13 @@ class Worker:
         tasks come, it asks for as many as there are free slots."""
         alone = len(self._activities) == 1
         busy = False
-        while True:
+        while not self._stopping.is_set():
             await self._slots.acquire()
             reserved = 1
             while (alone or busy) and reserved < _POLL_TASKS and self._try_slot():
                 reserved += 1
             taken: list[WorkerTask] = []
+            self._polling += 1
             try:
                 poll = PollTask(
                     queue=queue,
@@ -182,11 +190,25 @@ class Worker:
                 self.stop()
                 return
             finally:
+                self._polling -= 1
+                self._poll_ended.set()
                 for _ in range(reserved - len(taken)):
                     self._slots.release()
             busy = len(taken) == reserved
             for task in taken:
                 tasks.start_soon(self._run_task, activity, _Running(queue, task))
+
+    async def _stop_polls(self) -> None:
+        """Have the daemon end the polls: one that is only forgotten here would take a task yet, which then has to be
+        given back."""
+        try:
+            await self._client.call(StopPolls(worker_id=self.worker_id))
+        except (Refused, Unreachable, ProtocolError) as error:
+            _log.info("the daemon was not told that no more is polled: %s", error)
+            return
+        while self._polling:
+            self._poll_ended = trio.Event()
+            await self._poll_ended.wait()
 
     def _try_slot(self) -> bool:
         try:
@@ -201,6 +223,7 @@ class Worker:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._keep_lease, running)
                 outcome = await self._attempt(activity, running)
+                running.ended = True
                 if (outcome is None or outcome.error is not None) and not running.unwanted:
                     await self._say(running)
                 if outcome is not None:
@@ -299,8 +322,11 @@ class Worker:
                 self._abandon(running, logging.INFO, "its execution does not want it any more")
 
     def _abandon(self, running: _Running, level: int, why: str) -> None:
-        """Nobody wants the outcome: there is nothing to report, and nothing to give back."""
-        if not running.unwanted and not running.function.cancel_called:
+        """Nobody wants the outcome: there is nothing to report, and nothing to give back. Where there is one already,
+        its report finds that out (or has just been recorded)."""
+        if running.ended:
+            return
+        if not running.unwanted:
             _log.log(level, "task stopped: %s", why, extra=running.about)
         running.unwanted = True
         running.stop()

@@ -83,7 +83,8 @@ class Gateway:
         self._call_seconds = settings.frontend.call_timeout_seconds
         self._engine = engine_version()
         self._draining = False
-        self._polls: set[trio.CancelScope] = set()
+        self._polls: dict[trio.CancelScope, tuple[str, str]] = {}
+        """Those that wait for Matching: by which tenant's worker."""
         self._starts: set[trio.CancelScope] = set()
         self._admitted = 0
         self._settled = trio.Event()
@@ -215,6 +216,8 @@ class Gateway:
             return await self._links.matching.request(caller, call, row.result, self._call_seconds)
         if isinstance(call, calls.PollTask):
             return await self._poll(principal, caller, call)
+        if isinstance(call, calls.StopPolls):
+            return self._stop_polls(principal.tenant, call.worker_id)
         if isinstance(call, calls.DescribeDaemon):
             return await self._describe_daemon(caller)
         if isinstance(call, calls.Hello):
@@ -242,14 +245,14 @@ class Gateway:
             left = max(0.0, until - trio.current_time())
             chosen: MatchTasksResult | None = None
             with trio.CancelScope() as waiting:
-                self._polls.add(waiting)
+                self._polls[waiting] = (principal.tenant, call.worker_id)
                 try:
                     ask = MatchTasks(queue=queue, worker_id=call.worker_id, max_tasks=call.max_tasks, wait_seconds=left)
                     chosen = await self._links.matching.request(
                         caller, ask, MatchTasksResult, left + self._call_seconds
                     )
                 finally:
-                    self._polls.discard(waiting)
+                    del self._polls[waiting]
             if chosen is None or not chosen.tasks:
                 return calls.PollTaskResult(tasks=[])
             start = StartTasks(tasks=chosen.tasks, worker_id=call.worker_id)
@@ -257,6 +260,12 @@ class Gateway:
             if started.tasks or trio.current_time() >= until or self._draining:
                 self._metrics.dispatched(TaskKind.ACTIVITY, len(started.tasks))
                 return started
+
+    def _stop_polls(self, tenant: str, worker_id: str) -> calls.StopPollsResult:
+        waiting = [scope for scope, of in self._polls.items() if of == (tenant, worker_id)]
+        for scope in waiting:
+            scope.cancel()
+        return calls.StopPollsResult(stopped=len(waiting))
 
     async def _start(self, principal: Principal, caller: Caller, start: StartTasks) -> calls.PollTaskResult:
         # Once History is asked, the starts are as good as recorded: see it through, then look who still waits.

@@ -119,6 +119,7 @@ METHODS: Final[dict[str, Method]] = {
             answerer=Answerer.BOTH,
             new_work=True,
         ),
+        Method(params=calls.StopPolls, result=calls.StopPollsResult, scope=Scope.WORK, answerer=Answerer.GATEWAY),
         _history(calls.CompleteTask, calls.Acknowledged, Scope.WORK),
         _history(calls.FailTask, calls.Acknowledged, Scope.WORK),
         _history(calls.ReturnTask, calls.Acknowledged, Scope.WORK),

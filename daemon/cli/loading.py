@@ -103,7 +103,7 @@ def _factory(text: str, function: Callable[[Client], object]) -> Factory:
 
 
 def _a(value: object) -> str:
-    return "None" if value is None else f"of type {type(value).__name__}"
+    return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
 def _bad(message: str) -> click.BadParameter:

@@ -318,6 +318,16 @@ class PollTaskResult(Result, frozen=True, kw_only=True):
     tasks: list[WorkerTask]
 
 
+class StopPolls(Call, frozen=True, kw_only=True):
+    """A worker takes no more: its polls that wait end now. Those that are just being given tasks are answered."""
+
+    worker_id: Id
+
+
+class StopPollsResult(Result, frozen=True, kw_only=True):
+    stopped: int
+
+
 class CompleteTask(Call, frozen=True, kw_only=True):
     token: Token
     output: Raw = NULL

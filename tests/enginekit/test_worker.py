@@ -34,6 +34,8 @@ class Tasks:
         self.waiting: dict[str, list[calls.WorkerTask]] = {}
         self.reports: dict[str, tuple[str, object]] = {}
         self.asked: list[tuple[str, int, float]] = []
+        self.stopped = False
+        self.ends_polls = True
         self._changed = trio.Event()
 
     def add(self, queue: str, token: str, value: JSON = None, **more: Any) -> None:
@@ -59,11 +61,18 @@ class Tasks:
         queue, most, wait = params["queue"], params.get("max_tasks", 1), params.get("wait_seconds", 30.0)
         self.asked.append((queue, most, wait))
         self._note()
-        while not self.waiting.get(queue) and wait:
+        while not self.waiting.get(queue) and wait and not self.stopped:
             await self._changed.wait()
         tasks = self.waiting.get(queue, [])
         given, self.waiting[queue] = tasks[:most], tasks[most:]
         return calls.PollTaskResult(tasks=given)
+
+    async def stop_polls(self, params: dict[str, Any]) -> object:
+        if not self.ends_polls:
+            raise Refused(ErrorStatus.INVALID_ARGUMENT, "there is no method 'StopPolls'")
+        self.stopped = True
+        self._note()
+        return calls.StopPollsResult(stopped=1)
 
     def report(self, token: str, kind: str, value: object = None) -> None:
         self.reports.setdefault(token, (kind, value))
@@ -106,6 +115,7 @@ async def working(
     async with (
         scripted_engine(
             PollTask=tasks.poll,
+            StopPolls=tasks.stop_polls,
             CompleteTask=complete or tasks.complete,
             CompleteTasks=tasks.many,
             FailTask=tasks.fail,
@@ -581,8 +591,26 @@ async def test_a_cancelled_worker_gives_its_tasks_back() -> None:
     assert tasks.reports == {"t1": ("returned", None)}
 
 
-async def test_tasks_that_arrive_while_stopping_are_given_back() -> None:
+async def test_tasks_that_arrive_while_the_polls_end_are_run() -> None:
     tasks = Tasks()
+
+    async def stop_polls(params: dict[str, Any]) -> object:
+        tasks.add("q", "late", 1)
+        return await tasks.stop_polls(params)
+
+    async with working({"q": double}, tasks) as (worker, engine):
+        engine.handlers["StopPolls"] = stop_polls
+        await engine.until("PollTask")
+        worker.stop()
+        await tasks.reported("late")
+    assert tasks.reports == {"late": ("done", 2)}
+    assert engine.count("PollTask") == 1
+
+
+async def test_tasks_that_arrive_while_stopping_are_given_back() -> None:
+    """By a daemon that does not know how to end polls."""
+    tasks = Tasks()
+    tasks.ends_polls = False
     async with working({"q": double}, tasks) as (worker, engine):
         await engine.until("PollTask")
         worker.stop()

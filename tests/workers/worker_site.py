@@ -1,0 +1,111 @@
+"""A real engine, and workers in processes of their own, started by `engine worker`.
+
+Examples' stage is what starts them; `ledger_app` is what they run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sysconfig
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import trio
+from click.testing import CliRunner
+
+from daemon.cli.main import engine as command_line
+from enginekit.client import Client, open_client
+from enginekit.local import LocalDaemon
+from examples.orders.stage import Program, open_engine
+
+ENGINE = str(Path(sysconfig.get_path("scripts")) / "engine")
+SHORT_LEASES = "\n[tasks]\nlease_seconds = 1.0\nreturns = 50\n"
+
+
+class Site:
+    """The engine, a client of it, and the workers that were started."""
+
+    def __init__(self, folder: Path, engine: Program, local: LocalDaemon, client: Client) -> None:
+        self.folder = folder
+        self.engine = engine
+        self.local = local
+        self.client = client
+        self._workers = 0
+
+    def environ(self) -> dict[str, str]:
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("ENGINE_")}
+        return environ | {"ENGINE_DATA_DIR": str(self.local.folder), "LEDGER": str(self.folder)}
+
+    @asynccontextmanager
+    async def worker(self, *options: str, app: str = "ledger_app:app") -> AsyncIterator[Program]:
+        """`engine worker`, once it works. Killed at the end of the block if it is still there."""
+        self._workers += 1
+        log = self.folder / f"worker-{self._workers}.log"
+        command = [ENGINE, "worker", app, "--log-format", "json", *options]
+        with log.open("wb") as output:
+            process = await trio.lowlevel.open_process(
+                command, env=self.environ(), cwd=Path(__file__).parent, stdout=output, stderr=output
+            )
+        program = Program("the worker", process, log)
+        try:
+            await logged(program, "working for engine")
+            yield program
+        finally:
+            if process.returncode is None:
+                process.kill()
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
+                    await process.wait()
+
+    async def run(self, *arguments: str, status: int = 0, stderr: bool = False) -> str:
+        """A command's stdout, or its stderr. In a thread of this process, which is faster."""
+        done = await trio.to_thread.run_sync(partial(CliRunner().invoke, command_line, arguments, env=self.environ()))
+        assert done.exit_code == status, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stderr if stderr else done.stdout
+
+    def ledger(self, name: str) -> list[dict]:
+        """What workers wrote down, in order."""
+        path = self.folder / f"{name}.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    async def noted(self, name: str, count: int = 1) -> list[dict]:
+        """The same, once there is so much."""
+        await until(lambda: len(self.ledger(name)) >= count)
+        return self.ledger(name)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Return once it is. For what other processes do, in which there is no clock of ours."""
+    with trio.fail_after(30):
+        while True:
+            if true():
+                return
+            await trio.sleep(0.02)
+
+
+def lines(program: Program) -> list[dict]:
+    """A worker's log."""
+    return [json.loads(line) for line in program.log.read_text().splitlines() if line.startswith("{")]
+
+
+async def logged(program: Program, text: str) -> dict:
+    """The first line of a worker's log that says so, once it is there."""
+    with trio.move_on_after(30):
+        while True:
+            for line in lines(program):
+                if text in line["event"]:
+                    return line
+            assert program.process.returncode is None, program.failure(f"ended before it said {text!r}")
+            await trio.sleep(0.02)  # another process, and no clock of ours in it
+    raise program.failure(f"has not said {text!r}")
+
+
+@asynccontextmanager
+async def open_site(folder: Path, more: str = SHORT_LEASES) -> AsyncIterator[Site]:
+    async with AsyncExitStack() as stack:
+        engine, local = await stack.enter_async_context(open_engine(folder, more))
+        client = await stack.enter_async_context(open_client(local.url, local.token, timeout_seconds=60))
+        yield Site(folder, engine, local, client)
