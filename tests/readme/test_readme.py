@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
+WORKERS = (ROOT / "docs" / "workers.md").read_text()
 CONFIG = '[frontend]\nrpc_listen = "127.0.0.1:0"\nhttp_listen = "127.0.0.1:0"\n'
 
 
@@ -64,6 +66,20 @@ def run(command: list[str], environ: dict[str, str], folder: Path) -> str:
     return done.stdout
 
 
+@contextmanager
+def working(block: str, environ: dict[str, str], folder: Path) -> Iterator[None]:
+    """While the worker of a block's only command runs; it ends as it should."""
+    (command,) = shell_script(block).splitlines()
+    worker = subprocess.Popen(command.split(), env=environ, cwd=folder, stderr=subprocess.PIPE)
+    try:
+        yield
+        worker.terminate()
+        assert worker.wait(30) == 0, worker.stderr.read()
+    finally:
+        worker.kill()
+        worker.communicate()
+
+
 def test_the_first_steps(environ, tmp_path):
     script = shell_script(blocks("## First steps", "console")[1])
     assert "engine start hello" in script
@@ -86,16 +102,14 @@ def test_the_python_snippet_starts_a_workflow_and_prints_its_result(environ, tmp
 
 def test_the_worker_snippet_does_the_work(environ, tmp_path):
     (snippet,) = blocks("### A worker of your own", "python")
+    (command,) = blocks("### A worker of your own", "console")
+    (tmp_path / "pictures.py").write_text(snippet)
     (tmp_path / "w.json").write_text(
         json.dumps({"StartAt": "R", "States": {"R": {"Type": "Task", "Resource": "activity:resize", "End": True}}})
     )
-    worker = subprocess.Popen([sys.executable, "-c", snippet], env=environ)
-    try:
-        command = ["engine", "start", "w.json", "--input", '{"name": "cat.png"}', "--wait"]
-        assert json.loads(run(command, environ, tmp_path)) == {"thumbnail": "cat.png.small"}
-    finally:
-        worker.kill()
-        worker.wait()
+    with working(command, environ, tmp_path):
+        start = ["engine", "start", "w.json", "--input", '{"name": "cat.png"}', "--wait"]
+        assert json.loads(run(start, environ, tmp_path)) == {"thumbnail": "cat.png.small"}
 
 
 def test_the_schedule_of_the_documentation(environ, tmp_path):
@@ -112,6 +126,41 @@ def test_the_demo(environ, tmp_path):
     assert "as promised" in said
     assert "How the orders ended" in said
     assert "The history of" in said
+
+
+def test_the_page_on_workers(environ, tmp_path):
+    (app,) = blocks("## A worker", "python", WORKERS)
+    command, script = blocks("## A worker", "console", WORKERS)
+    ask, answer = blocks("## Waiting for somebody: task tokens", "console", WORKERS)
+    (program,) = blocks("## In a program of yours", "python", WORKERS)
+    (tmp_path / "shop.py").write_text(app)
+    with working(command, environ, tmp_path):
+        said = run(["bash", "-euc", shell_script(script)], environ, tmp_path)
+        output = json.loads(said.splitlines()[0])
+        assert output == [{"total_cents": 350}, {"Error": "Card.Declined", "Cause": "the card has expired"}]
+        assert "Card.Declined" in said
+        again = ["engine", "start", "order.json", "--wait", "--input", '{"card": "valid", "lines": []}']
+        total, charged = json.loads(run(again, environ, tmp_path))
+        assert total == {"total_cents": 0}
+        assert charged["charge"]
+        run(["bash", "-euc", shell_script(ask)], environ, tmp_path)
+        while json.loads(run(["engine", "describe", "ask-1", "--json"], environ, tmp_path))["nodes"][0]["state"] != (
+            "awaiting_token"
+        ):
+            time.sleep(0.05)  # another process, and no clock of ours in it
+        said = run(["bash", "-euc", shell_script(answer)], environ, tmp_path)
+        assert said.split() == ["heard", "completed"]
+        described = json.loads(run(["engine", "describe", "ask-1", "--json"], environ, tmp_path))
+        assert (described["status"], described["output"]) == ("SUCCEEDED", {"approved": True})
+    assert run([sys.executable, "-c", program], environ, tmp_path) == "42\n"
+
+
+def test_the_page_on_workers_names_every_option_of_the_command():
+    from daemon.cli.worker import worker
+
+    for option in worker.params:
+        for name in option.opts:
+            assert f"`{name}" in WORKERS or not name.startswith("--"), name
 
 
 def test_every_make_target_that_is_named_exists():
