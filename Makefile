@@ -24,8 +24,8 @@ check: lint test
 bench: $(READY)          ## tasks a second through the WebSocket, with and without a flood of reads
 	@$(BIN)/python -m benchmarks.throughput
 
-chaos: $(READY)          ## the order example under at least 20 kills of daemon and store
-	@$(BIN)/python -m pytest -q tests/chaos --kills 25
+chaos: $(READY)          ## orders, items and workers under at least 20 kills each
+	@$(BIN)/python -m pytest -q tests/chaos tests/workers/test_worker_chaos.py --kills 25
 
 latency: $(READY)        ## what a run that never rests does to the others
 	@$(BIN)/python -m benchmarks.latency

@@ -168,6 +168,13 @@ class RetireTasks(Message, frozen=True):
     cancel: bool = False
 
 
+class EndPolls(Message, frozen=True):
+    """This worker was not heard of for as long as a lease: its polls of the queue end without a task."""
+
+    queue: QueueKey
+    worker_id: str
+
+
 class RefillQueues(Message, frozen=True):
     """Offers for these queues found no room: pull what waits from the store. None means any queue."""
 
