@@ -50,14 +50,17 @@ from enginekit.messages.json import NotJSON
 from enginekit.messages.links import (
     ArmSchedule,
     ArmTimer,
+    EndPolls,
     ExpireTask,
     Millis,
     OutcomesRecorded,
+    QueueKey,
     RefillQueues,
     ReportAgain,
     RescanTimers,
     RetireTasks,
     RunRef,
+    TaskKind,
     TaskRef,
     ToMatching,
     ToTimer,
@@ -370,6 +373,8 @@ class Session:
         batch.offers += [(live, task_id, offer_of(live, task_id)) for task_id in decision.returned]
         batch.retired += [TaskRef(run.ref, task_id) for task_id in decision.removed + decision.started]
         batch.canceled += [TaskRef(run.ref, task_id) for task_id in decision.canceled]
+        for queue, worker in decision.silent:
+            self.matching.put(EndPolls(QueueKey(run.ref.tenant, TaskKind.ACTIVITY, queue), worker))
         if decision.probes:
             pulse = self.pulse(live)
             for task_id in decision.probes:

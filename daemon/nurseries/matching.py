@@ -39,6 +39,7 @@ from enginekit.messages.links import (
     Announce,
     AttachWorker,
     CancelTasks,
+    EndPolls,
     ExpireTask,
     ListBreakers,
     MatchTasks,
@@ -142,6 +143,8 @@ class Matching:
                 self._worker_finished(message)
             case ExpireTask(ref, waited_seconds):
                 self._expire(ref, waited_seconds)
+            case EndPolls(key, worker_id):
+                self._end_polls(self._tasks.queue(key), worker_id)
             case RefillQueues(queues):
                 self._refill(queues)
             case AttachWorker():
@@ -355,6 +358,16 @@ class Matching:
             poller.ended = True
             poller.request.answer(MatchTasksResult(tasks=[]))
             queue.trim_pollers()
+
+    def _end_polls(self, queue: TaskQueue, worker_id: str) -> None:
+        """A worker that is not heard of (its machine stands still, its network is gone) is given no more: whatever it
+        took would come back a whole lease later."""
+        for poller in list(queue.pollers):
+            call = poller.request.call
+            if not poller.ended and isinstance(call, MatchTasks) and call.worker_id == worker_id:
+                poller.ended = True
+                poller.request.answer(MatchTasksResult(tasks=[]))
+        queue.trim_pollers()
 
     # --- time ------------------------------------------------------------------------------------------------------
 

@@ -214,7 +214,7 @@ class TasksFinished(Message, frozen=True):
     reports: list[DestinationReport] = []
 
 
-ToMatching: TypeAlias = OfferTask | RetireTasks | RefillQueues | ExpireTask | AttachWorker | TasksFinished
+ToMatching: TypeAlias = OfferTask | RetireTasks | EndPolls | RefillQueues | ExpireTask | AttachWorker | TasksFinished
 
 
 # --- to the Worker -----------------------------------------------------------------------------------------------

@@ -190,3 +190,52 @@ def test_an_outcome_that_comes_with_the_cancellation_counts_for_nothing(simulate
         assert len(ends) == 1
         assert outcomes[-1] == "taken"
         assert outcomes[0] == "CLOSED"
+
+
+@pytest.mark.parametrize("what", ["a node", "an activity", "a token"])
+def test_items_of_a_distributed_map_are_canceled_when_one_fails(simulate, what):
+    """Each is an execution of its own."""
+    definition = among(what)
+    definition["States"]["Outer"]["ItemProcessor"]["ProcessorConfig"] = {"Mode": "DISTRIBUTED"}
+    flaky_node.CANCELED.clear()
+
+    async def scenario(daemon):
+        tokens = []
+
+        async def worker():
+            while True:
+                for task in (await daemon.call(POLL, calls.PollTaskResult)).tasks:
+                    tokens.append(task.token)
+                    if what == "a token":
+                        await daemon.call(calls.CompleteTask(token=task.token), calls.Acknowledged)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(worker)
+            started = await daemon.start(definition, [0, 1])
+            closed = await daemon.closed(started)
+            await trio.sleep(1)
+            listed = await daemon.call(calls.ListWorkflows(parent=started.run_id), calls.ListWorkflowsResult)
+            histories = {}
+            for child in listed.executions:
+                ref = calls.StartWorkflowResult(workflow_id=child.workflow_id, run_id=child.run_id)
+                histories[child.status] = await daemon.events(ref)
+            told = [
+                (await daemon.call(calls.HeartbeatTask(token=token), calls.HeartbeatTaskResult)).cancel_requested
+                for token in tokens
+            ]
+            nursery.cancel_scope.cancel()
+        return closed, histories, told
+
+    closed, histories, told = simulate(scenario)
+    assert decode(closed.output)["Error"] == "States.ExceedToleratedFailureThreshold"
+    assert set(histories) == {ExecutionStatus.FAILED, ExecutionStatus.CANCELED}
+    canceled = histories[ExecutionStatus.CANCELED]
+    assert [type(event) for event in canceled[-3:]] == [
+        ev.WorkflowCancelRequested,
+        ev.TaskCanceled,
+        ev.WorkflowCanceled,
+    ]
+    if what == "a node":
+        assert len(flaky_node.CANCELED) == 1
+    else:
+        assert told == [True]

@@ -217,3 +217,25 @@ def test_nobody_is_lost_who_is_heard_of(simulate):
         return await daemon.events(started)
 
     assert not any(isinstance(event, ev.TaskReturned) for event in simulate(scenario, settings=SETTINGS))
+
+
+def test_who_is_not_heard_of_is_given_nothing_more(simulate):
+    """Its poll still waits in the daemon when its lease lapses, ahead of the others'."""
+
+    async def scenario(daemon):
+        started = await daemon.start(definition())
+        await daemon.call(poll("frozen"), calls.PollTaskResult)
+        took = {}
+
+        async def wait(worker):
+            took[worker] = len((await daemon.call(poll(worker), calls.PollTaskResult)).tasks)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait, "frozen")
+            await trio.sleep(1)
+            nursery.start_soon(wait, "awake")
+        return took, await daemon.events(started)
+
+    took, events = simulate(scenario, settings=SETTINGS)
+    assert took == {"frozen": 0, "awake": 1}
+    assert [event.worker for event in events if isinstance(event, ev.TaskStarted)] == ["frozen", "awake"]

@@ -1,15 +1,41 @@
-"""A real engine for each test."""
+"""One real engine for the tests of a module, a tenant of its own for each of them."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import subprocess
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from worker_site import Site, open_site
+from worker_site import ENGINE, SHORT_LEASES, Site
+
+from enginekit.client import open_client
+from enginekit.local import LocalDaemon
+from examples.orders.stage import ENGINE_TOML
+
+
+@pytest.fixture(scope="module")
+def engine_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The data folder of a running engine."""
+    folder = tmp_path_factory.mktemp("engine")
+    (folder / "engine.toml").write_text(ENGINE_TOML + SHORT_LEASES)
+    command = [ENGINE, "serve", "--config", str(folder / "engine.toml"), "--data-dir", str(folder / "data")]
+    with (folder / "engine.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    for _ in range(400):
+        if (folder / "data" / "daemon.json").exists():
+            break
+        assert process.poll() is None, (folder / "engine.log").read_text()
+        time.sleep(0.05)  # another process, and no clock of ours in it
+    yield folder / "data"
+    process.terminate()
+    assert process.wait(40) == 0, (folder / "engine.log").read_text()
 
 
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    async with open_site(tmp_path) as opened:
-        yield opened
+async def site(engine_data: Path, tmp_path: Path) -> AsyncIterator[Site]:
+    local = LocalDaemon(engine_data, f"tenant-{uuid.uuid4().hex[:8]}")
+    async with open_client(local.url, local.token, timeout_seconds=60) as client:
+        yield Site(tmp_path, local, client)

@@ -1,7 +1,7 @@
 """Workers and the daemon killed, paused and drained at random under work that counts its effects.
 
-`make test` does so a few times, `make chaos` at least twenty. The seed is printed, and `--chaos-seed` repeats its choices
-(the moments are those of a real machine, so a repeat is close, not equal).
+`make test` does so a few times, `make chaos` at least twenty. The seed is printed, and `--chaos-seed` repeats its
+choices (the moments are those of a real machine, so a repeat is close, not equal).
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ ITEMS = 3
 EFFECTS = 2 + ITEMS
 """Of one execution."""
 WHOLE_SECONDS = 540.0
+
+EACH = ["kill", "pause", "daemon", "drain"]
+OFTEN = [*EACH, "kill", "pause"]
 
 ENDS = (ev.TaskCompleted, ev.TaskFailed, ev.TaskTimedOut, ev.TaskCanceled)
 

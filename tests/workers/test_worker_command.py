@@ -26,7 +26,7 @@ async def test_a_worker_serves_several_queues_and_drains_on_sigterm(site: Site) 
     async with site.worker("--concurrency", "8", "--worker-id", "desk-1") as worker:
         first = await logged(worker, "working for engine")
         assert first["queues"] == ["step", "step:sync", "pages", "ask", "fails"]
-        assert (first["worker"], first["tenant"], first["level"]) == ("desk-1", "default", "info")
+        assert (first["worker"], first["tenant"], first["level"]) == ("desk-1", site.client.hello.tenant, "info")
         for queue in ("step", "step:sync"):
             await site.client.start(one(f"activity:{queue}"), input={"n": queue}, workflow_id=queue)
             assert await site.client.result(queue) == {"n": queue}

@@ -9,7 +9,7 @@ import json
 import os
 import sysconfig
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -28,16 +28,28 @@ SHORT_LEASES = "\n[tasks]\nlease_seconds = 1.0\nreturns = 50\n"
 class Site:
     """The engine, a client of it, and the workers that were started."""
 
-    def __init__(self, folder: Path, engine: Program, local: LocalDaemon, client: Client) -> None:
+    def __init__(self, folder: Path, local: LocalDaemon, client: Client, engine: Program | None = None) -> None:
+        """Ledgers and logs are in `folder`. `engine` is there where it is the test's own."""
         self.folder = folder
-        self.engine = engine
+        self._engine = engine
         self.local = local
         self.client = client
         self._workers = 0
 
+    @property
+    def engine(self) -> Program:
+        assert self._engine is not None, "this engine is other tests' as well"
+        return self._engine
+
+    @engine.setter
+    def engine(self, engine: Program) -> None:
+        self._engine = engine
+
     def environ(self) -> dict[str, str]:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("ENGINE_")}
-        return environ | {"ENGINE_DATA_DIR": str(self.local.folder), "LEDGER": str(self.folder)}
+        environ |= {"ENGINE_DATA_DIR": str(self.local.folder), "LEDGER": str(self.folder)}
+        # With an engine of one's own, a worker finds it again on another port and makes its tokens itself.
+        return environ if self._engine else environ | {"ENGINE_TOKEN": self.local.token()}
 
     @asynccontextmanager
     async def worker(self, *options: str, app: str = "ledger_app:app") -> AsyncIterator[Program]:
@@ -105,7 +117,9 @@ async def logged(program: Program, text: str) -> dict:
 
 @asynccontextmanager
 async def open_site(folder: Path, more: str = SHORT_LEASES) -> AsyncIterator[Site]:
-    async with AsyncExitStack() as stack:
-        engine, local = await stack.enter_async_context(open_engine(folder, more))
-        client = await stack.enter_async_context(open_client(local.url, local.token, timeout_seconds=60))
-        yield Site(folder, engine, local, client)
+    """With an engine of its own."""
+    async with (
+        open_engine(folder, more) as (engine, local),
+        open_client(local.url, local.token, timeout_seconds=60) as client,
+    ):
+        yield Site(folder, local, client, engine)
