@@ -196,7 +196,9 @@ class Worker:
                     self._slots.release()
             busy = len(taken) == reserved
             for task in taken:
-                tasks.start_soon(self._run_task, activity, _Running(queue, task))
+                running = _Running(queue, task)
+                self._running.add(running)
+                tasks.start_soon(self._run_task, activity, running)
 
     async def _stop_polls(self) -> None:
         """Have the daemon end the polls: one that is only forgotten here would take a task yet, which then has to be
@@ -218,7 +220,6 @@ class Worker:
         return True
 
     async def _run_task(self, activity: Prepared, running: _Running) -> None:
-        self._running.add(running)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._keep_lease, running)
