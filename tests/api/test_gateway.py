@@ -109,6 +109,7 @@ async def test_the_daemon_is_described_though_matching_is_down(autojump_clock: M
         ("StartWorkflow", "write"),
         ("TerminateWorkflow", "write"),
         ("PollTask", "work"),
+        ("StopPolls", "work"),
         ("CompleteTask", "work"),
         ("DescribeDaemon", "admin"),
     ],
@@ -299,3 +300,31 @@ async def test_draining_refuses_new_work_ends_polls_and_answers_the_rest(
 async def test_a_token_is_not_renewed_where_there_is_no_connection(autojump_clock: MockClock, setup: Setup) -> None:
     refused = await setup.refusal(ADA, "Authenticate", b'{"token":"x"}')
     assert refused.status is ErrorStatus.INVALID_ARGUMENT
+
+
+async def test_a_worker_that_stops_has_its_polls_ended_and_nobody_else_s(
+    autojump_clock: MockClock, setup: Setup
+) -> None:
+    async def silent(_: Request) -> Result:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    setup.peers.on(MatchTasks, silent)
+    ended: list[str] = []
+
+    async def poll(principal: Principal, worker_id: str) -> None:
+        params = json.dumps({"queue": "pack", "worker_id": worker_id, "wait_seconds": 30}).encode()
+        assert await setup.gateway.call(principal, "PollTask", params) == b'{"tasks":[]}'
+        ended.append(f"{principal.tenant} {worker_id}")
+
+    other = Principal("umbrella", "eve", frozenset({"work"}), None)
+    async with trio.open_nursery() as nursery:
+        for principal, worker_id in ((ADA, "w1"), (ADA, "w1"), (ADA, "w2"), (other, "w1")):
+            nursery.start_soon(poll, principal, worker_id)
+        await wait_all_tasks_blocked()
+        stopped = await setup.gateway.call(ADA, "StopPolls", b'{"worker_id":"w1"}')
+        assert stopped == b'{"stopped":2}'
+        await wait_all_tasks_blocked()
+        assert ended == ["acme w1"] * 2
+        assert await setup.gateway.call(ADA, "StopPolls", b'{"worker_id":"w1"}') == b'{"stopped":0}'
+        nursery.cancel_scope.cancel()

@@ -14,8 +14,8 @@ from enginekit.messages import events as ev
 from enginekit.messages.json import JSON
 from enginekit.worker import TaskContext, Worker
 
-TASKS = 100
-CUTS = 15
+TASKS = 60
+CUTS = 10
 CHUNK = 512
 """Bytes that are passed on at once: so that frames are cut, too."""
 
