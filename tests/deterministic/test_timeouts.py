@@ -147,7 +147,6 @@ def test_a_clock_that_runs_out(simulate, resource, clock, handler):
         (ACTIVITY, S2S, "(tasks.schedule_to_start_seconds in engine.toml; waited 86400.000 s)"),
         (ACTIVITY, S2C, "(tasks.timeout_seconds in engine.toml; waited 300.000 s)"),
         (NODE, S2C, "(tasks.timeout_seconds in engine.toml; waited 300.000 s)"),
-        (FUNCTION, S2S, "(the longest there is: no ScheduleToStartSeconds is given; waited 99999999.000 s)"),
     ],
 )
 def test_a_default_that_runs_out_is_named(simulate, resource, clock, cause):

@@ -109,6 +109,16 @@ def test_each_clock_of_a_task_has_its_own_event(drive, fields, started, after, k
         assert refusal(run, CompleteTask(task=task, returns=0, output=Raw(b"1"))) == "TIMED_OUT"
 
 
+def test_a_state_with_an_arn_waits_for_years_and_says_why(drive):
+    function = "arn:aws:lambda:eu-west-1:123456789012:function:resize"
+    run = resize(drive, Resource=function)
+    run.advance(99_999_999)
+    assert run.run.cause == (
+        'no worker took the task from queue "resize" within 99999999 seconds (the longest there is: no '
+        "ScheduleToStartSeconds is given; waited 99999999.000 s)"
+    )
+
+
 def test_what_the_daemon_runs_itself_is_asked_about_before_it_times_out(drive):
     run = drive(
         {
