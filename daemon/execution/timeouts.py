@@ -41,6 +41,10 @@ def _unended(task: Attempt) -> str:
         limit = _number(task.callback_seconds)
         return f'nobody completed the token of the task of queue "{task.queue}" within {limit} seconds of its start'
     limit = _number(task.timeout_seconds)
+    if task.kind is TaskKind.SIGNAL:
+        return f'signal "{task.queue}" did not come within {limit} seconds'
+    if task.kind is TaskKind.WORKFLOW:
+        return f"the child execution did not end within {limit} seconds of its start"
     return f'{_worker(task)} did not end the task of queue "{task.queue}" within {limit} seconds of its start'
 
 
@@ -58,7 +62,7 @@ def _setting(state: Task, task: Attempt, kind: TimeoutKind) -> str:
             own = not state.resource.arn
         case TimeoutKind.START_TO_CLOSE:
             field, given, default = "TimeoutSeconds", state.timeout is not None, "timeout_seconds"
-            own = not state.resource.arn and task.submitted_at is None
+            own = not state.resource.arn and task.kind.queued and task.submitted_at is None
     if given:
         return field
     return f"tasks.{default} in engine.toml" if own else f"the longest there is: no {field} is given"
@@ -82,8 +86,18 @@ def run_timeout_cause(run: Run, definition: Machine) -> str:
 
 def _at(node: Node) -> str:
     if node.task is not None:
-        return f'{node.path} (queue "{node.task.queue}", attempt {node.attempt})'
+        return f"{node.path} ({_waited_for(node.task)}, attempt {node.attempt})"
     return f"{node.path} (attempt {node.attempt})" if node.attempt > 1 else node.path
+
+
+def _waited_for(task: Attempt) -> str:
+    match task.kind:
+        case TaskKind.SIGNAL:
+            return f'signal "{task.queue}"'
+        case TaskKind.WORKFLOW:
+            return "a child execution"
+        case _:
+            return f'queue "{task.queue}"'
 
 
 def _number(seconds: float) -> str:

@@ -26,6 +26,7 @@ RUNNING = {
     "an activity with heartbeats": {"Resource": "activity:desk", "HeartbeatSeconds": 20},
     "a queued activity": {"Resource": "activity:nobody"},
     "a token": {"Resource": "activity:desk.waitForTaskToken"},
+    "a signal": {"Resource": "signal:go"},
     "a Lambda function": {"Resource": "arn:aws:lambda:eu-west-1:123456789012:function:desk"},
 }
 FAILS = {"Type": "Task", "Resource": "test:flaky", "Parameters": {"seconds": 5, "failures": 9}, "End": True}
@@ -141,7 +142,7 @@ def test_what_runs_is_cancelled_and_nobody_catches_that(simulate, who, what):
     assert not any(isinstance(event, ev.TaskRetryScheduled) for event in events), "its own Retry has taken it"
     if what == "a node":
         assert not ran_on
-    elif what != "a queued activity":
+    elif what not in ("a queued activity", "a signal"):
         assert (told, refused) == (True, ReportRefusal.CLOSED.value)
 
 

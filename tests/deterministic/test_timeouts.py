@@ -169,6 +169,33 @@ def test_a_default_that_runs_out_is_named(simulate, resource, clock, cause):
     assert cause in simulate(scenario).cause
 
 
+NAP = {"StartAt": "Nap", "States": {"Nap": {"Type": "Wait", "Seconds": 5000, "End": True}}}
+
+
+@pytest.mark.parametrize("handler", HANDLED)
+@pytest.mark.parametrize(
+    ("resource", "cause"),
+    [
+        ("signal:go", 'signal "go" did not come within 20 seconds (TimeoutSeconds; waited 20.000 s)'),
+        ("workflow:nap", "the child execution did not end within 20 seconds of its start (TimeoutSeconds; waited 20"),
+    ],
+)
+def test_what_waits_for_no_worker_has_one_clock(simulate, resource, cause, handler):
+    handling, caught = HANDLED[handler]
+
+    async def scenario(daemon):
+        register = calls.RegisterWorkflow(name="nap", definition=msgspec.Raw(msgspec.json.encode(NAP)))
+        await daemon.call(register, calls.RegisterWorkflowResult)
+        started = await daemon.start(definition(resource, FIELDS[S2C], named(handling, "States.Timeout")))
+        return await daemon.closed(started), await daemon.events(started)
+
+    closed, events = simulate(scenario)
+    timeouts = [event for event in events if isinstance(event, ev.TaskTimedOut)]
+    assert [event.kind for event in timeouts] == [S2C] * (2 if "Retry" in handling else 1)
+    assert all(event.cause.startswith(cause) for event in timeouts)
+    assert (closed.status is ExecutionStatus.SUCCEEDED) == caught
+
+
 # --- the execution's own ------------------------------------------------------------------------------------------
 
 CATCH_ALL = {
@@ -189,6 +216,7 @@ WHERE = {
         False,
         "Work (attempt 2)",
     ),
+    "awaiting a signal": (definition("signal:go", {}, CATCH_ALL), False, 'Work (signal "go", attempt 1)'),
     "waiting": ({"StartAt": "Nap", "States": {"Nap": {"Type": "Wait", "Seconds": 900, "End": True}}}, False, "Nap"),
 }
 
@@ -218,7 +246,7 @@ def test_the_time_of_the_execution_runs_out(simulate, where, by_start):
     ended = events[-1]
     assert isinstance(ended, ev.WorkflowTimedOut)
     assert (ended.waited_seconds, ended.cause) == (25.0, closed.cause)
-    ran = "queue" in cause
+    ran = "attempt 1" in cause
     assert [type(event) for event in events[-2:-1]] == ([ev.TaskCanceled] if ran else [type(events[-2])])
     assert ran == any(isinstance(event, ev.TaskCanceled) for event in events)
 
