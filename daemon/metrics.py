@@ -7,18 +7,54 @@ one exception are the names of language models: the first MODELS of them, and `o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from enginekit.messages.events import TaskKind, Usage
 from enginekit.messages.status import BreakerState, ErrorStatus, ExecutionStatus
+from enginekit.messages.subscriptions import ServiceRate
 
 OK: Final = "OK"
 MODELS: Final = 100
 OTHER: Final = "other"
 _FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SIZES: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500)
+
+
+_RATES: Final[dict[str, tuple[str, str]]] = {
+    "engine_rpc_calls_total": ("frontend", "calls"),
+    "engine_executions_started_total": ("history", "starts"),
+    "engine_executions_closed_total": ("history", "ends"),
+    "engine_events_total": ("history", "events"),
+    "engine_commits_total": ("history", "commits"),
+    "engine_wake_ups_total": ("timer", "wake-ups"),
+    "engine_tasks_dispatched_total": ("matching", "tasks"),
+    "engine_node_tasks_total": ("worker", "tasks"),
+}
+"""Which counter says how busy which service is."""
+
+
+class Meter:
+    """How busy the services are: what they did a second since `rates` was asked last. One for each who asks."""
+
+    def __init__(self, metrics: Metrics, now: Callable[[], float]) -> None:
+        self._metrics = metrics
+        self._now = now
+        self._at = now()
+        self._totals = metrics.totals()
+
+    def rates(self) -> list[ServiceRate]:
+        at, totals = self._now(), self._metrics.totals()
+        seconds = max(at - self._at, 0.001)
+        rates = [
+            ServiceRate(service=service, what=what, per_second=round((total - self._totals[name]) / seconds, 2))
+            for name, total in totals.items()
+            for service, what in (_RATES[name],)
+        ]
+        self._at, self._totals = at, totals
+        return rates
 
 
 class Metrics:
@@ -67,6 +103,10 @@ class Metrics:
             "engine_breaker_changes", "Circuit breakers that came into a state.", ["state"], registry=registry
         )
         self._events = Counter("engine_events", "Events written.", registry=registry)
+        self._wake_ups = Counter("engine_wake_ups", "Executions woken because their time had come.", registry=registry)
+        self._node_tasks = Counter(
+            "engine_node_tasks", "Attempts that the daemon's Worker has ended.", registry=registry
+        )
         self._model_calls = Counter(
             "engine_model_calls",
             "Calls of language models, by provider, model and how they ended (ok, failed, timed_out).",
@@ -108,6 +148,21 @@ class Metrics:
 
     def dispatched(self, kind: TaskKind, tasks: int) -> None:
         self._dispatched_by_kind[kind].inc(tasks)
+
+    def woken(self, executions: int) -> None:
+        self._wake_ups.inc(executions)
+
+    def node_task_ended(self) -> None:
+        self._node_tasks.inc()
+
+    def totals(self) -> dict[str, float]:
+        """What the services have done so far, by the counter's name."""
+        totals = dict.fromkeys(_RATES, 0.0)
+        for metric in self.registry.collect():
+            for sample in metric.samples:
+                if sample.name in totals:
+                    totals[sample.name] += sample.value
+        return totals
 
     def undelivered(self, tasks: int) -> None:
         self._returned.inc(tasks)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import ssl
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit
@@ -28,6 +28,7 @@ from enginekit.messages.json import JSON, decode, encode
 from enginekit.messages.status import ErrorStatus, ExecutionStatus, Refused, ReportRefusal
 from enginekit.methods import DECODERS, Caller, goes_in_batches, wait_seconds
 from enginekit.pages import Events, Executions, HistoryPages
+from enginekit.subscription import Updates
 
 _PASSING: Final = (ErrorStatus.UNAVAILABLE, ErrorStatus.RESOURCE_EXHAUSTED)
 _PAUSE_SECONDS: Final = 0.05
@@ -112,6 +113,34 @@ class Client(Caller):
         if closed.status is not ExecutionStatus.SUCCEEDED:
             raise WorkflowFailed(closed.workflow_id, closed.run_id, closed.status, closed.error, closed.cause)
         return decode(closed.output)
+
+    @property
+    def online(self) -> bool:
+        """Whether there is a connection to the daemon right now."""
+        return self._connection.is_open
+
+    @property
+    def problem(self) -> str:
+        """Why there is none, in words."""
+        return self._connection.problem
+
+    @asynccontextmanager
+    async def subscribe(self, topics: Sequence[str]) -> AsyncIterator[Updates]:
+        """Be told of these topics as they change (`executions`, `queues`, `services`, `history:WORKFLOW_ID`), over
+        losses of the connection, until the block ends. See `enginekit.subscription`."""
+        updates = Updates(self, self._connection, list(topics))
+        scope = trio.CancelScope()
+
+        async def run() -> None:
+            with scope:
+                await updates.run()
+
+        self._nursery.start_soon(run)
+        try:
+            yield updates
+        finally:
+            scope.cancel()
+            await updates.end()
 
     def history(
         self, workflow_id: str, run_id: str | None = None, *, after_id: int = 0, follow: bool = False

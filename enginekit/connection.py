@@ -35,6 +35,14 @@ Late: TypeAlias = Callable[[jsonrpc.Reply], None] | None
 
 E = TypeVar("E", bound=BaseException)
 
+NOTIFY = "Notify"
+
+
+class _Addressed(msgspec.Struct):
+    subscription: str
+
+
+_addressed = msgspec.json.Decoder(_Addressed)
 _hello = msgspec.json.Decoder(HelloResult)
 
 
@@ -104,6 +112,9 @@ class Connection:
         self._rejection: Refused | ProtocolError | None = None
         self._closing = trio.Event()
         self._life = trio.CancelScope(shield=True)
+        self._loss = trio.Event()
+        self.listeners: dict[str, Callable[[msgspec.Raw], None]] = {}
+        """Who takes the notifications of which subscription."""
         self._short_slots = trio.Semaphore(tuning.short_calls)
         self._poll_slots = trio.Semaphore(tuning.long_polls)
 
@@ -112,6 +123,10 @@ class Connection:
     @property
     def is_open(self) -> bool:
         return self._open
+
+    def loss(self) -> trio.Event:
+        """Set when the connection that is open now has been lost."""
+        return self._loss
 
     async def opened(self) -> None:
         """Return while there is a connection.
@@ -346,6 +361,8 @@ class Connection:
 
     def _answer(self, reply: jsonrpc.Reply) -> None:
         if reply.id is None:
+            if reply.method == NOTIFY and isinstance(reply.params, msgspec.Raw):
+                self._notified(reply.params)
             return
         pending = self._forget(reply.id)
         if pending is None:
@@ -354,6 +371,15 @@ class Connection:
         pending.answered.set()
         if pending.abandoned:
             self._deliver_late(pending, reply)
+
+    def _notified(self, params: msgspec.Raw) -> None:
+        try:
+            name = _addressed.decode(params).subscription
+        except msgspec.MsgspecError as error:
+            raise ProtocolError(f"the daemon sent a notification that is not understood: {error}") from error
+        listener = self.listeners.get(name)
+        if listener is not None:
+            listener(params)
 
     def _deliver_late(self, pending: _Pending, reply: jsonrpc.Reply) -> None:
         if pending.late is not None:
@@ -376,6 +402,8 @@ class Connection:
     def _drop_everything(self) -> None:
         """The connection has ended: so have the requests on it."""
         self._open = False
+        self._loss.set()
+        self._loss = trio.Event()
         self._outbox.clear()
         for call_id in list(self._pending):
             pending = self._forget(call_id)

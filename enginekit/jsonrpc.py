@@ -37,6 +37,8 @@ class Reply(msgspec.Struct, frozen=True):
     id: int | None = None
     result: Raw | UnsetType = UNSET
     error: ErrorObject | None = None
+    method: str | None = None
+    params: Raw | UnsetType = UNSET
 
 
 class _Handshake(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ import msgspec
 
 from enginekit.messages import calls, schedules
 from enginekit.messages.calls import Call, Result
+from enginekit.messages.subscriptions import Subscribe, SubscribeResult, Unsubscribe
 
 RESULTS: dict[type[Call], type[Result]] = {
     calls.Hello: calls.HelloResult,
@@ -38,6 +39,8 @@ RESULTS: dict[type[Call], type[Result]] = {
     calls.FailTask: calls.Acknowledged,
     calls.ReturnTask: calls.Acknowledged,
     calls.HeartbeatTask: calls.HeartbeatTaskResult,
+    Subscribe: SubscribeResult,
+    Unsubscribe: calls.Acknowledged,
     calls.CompleteTasks: calls.CompleteTasksResult,
     schedules.CreateSchedule: schedules.CreateScheduleResult,
     schedules.ListSchedules: schedules.ListSchedulesResult,
@@ -127,6 +130,10 @@ class Caller(ABC):
     async def call(
         self, params: calls.RedriveWorkflow | calls.RedriveDeadLetter, *, timeout_seconds: float | None = None
     ) -> calls.RedriveResult: ...
+    @overload
+    async def call(self, params: Subscribe, *, timeout_seconds: float | None = None) -> SubscribeResult: ...
+    @overload
+    async def call(self, params: Unsubscribe, *, timeout_seconds: float | None = None) -> calls.Acknowledged: ...
     @overload
     async def call(self, params: calls.PollTask, *, timeout_seconds: float | None = None) -> calls.PollTaskResult: ...
     @overload

@@ -26,7 +26,7 @@ from daemon.api.turnstile import Turnstile
 from daemon.clock import Clock
 from daemon.links.interface import Caller
 from daemon.links.table import Links
-from daemon.metrics import Metrics
+from daemon.metrics import Meter, Metrics
 from daemon.settings import Settings
 from enginekit.messages import calls
 from enginekit.messages.events import TaskKind
@@ -39,6 +39,7 @@ from enginekit.messages.links import (
     StartTasks,
 )
 from enginekit.messages.status import ErrorStatus, Refused
+from enginekit.messages.subscriptions import WatchExecutions, WatchExecutionsResult
 
 PROTOCOL = "engine.v1"
 DRAIN_RETRY_SECONDS = 2.0
@@ -173,7 +174,30 @@ class Gateway:
         for scope in self._starts:
             scope.deadline = min(scope.deadline, trio.current_time() + seconds)
 
+    def check(self, principal: Principal, method: str) -> None:
+        """Raises Refused where the principal may not call the method (any more)."""
+        self._check(principal, METHODS[method])
+
+    def meter(self) -> Meter:
+        """How busy the services are, from now on."""
+        return Meter(self._metrics, trio.current_time)
+
+    async def watch(self, principal: Principal, call: WatchExecutions) -> WatchExecutionsResult:
+        """What has changed among the executions. Raises Refused."""
+        caller = Caller(principal.tenant, principal.subject)
+        timeout = call.wait_seconds + self._call_seconds
+        return await self._links.history.request(caller, call, WatchExecutionsResult, timeout)
+
     async def _perform(self, principal: Principal, row: Method, params: Raw | bytes) -> calls.Result:
+        self._check(principal, row)
+        if row.reads:
+            await self.reads.enter()
+        call = _SHAPES[row.name].decode(params, self._settings.history.payload_bytes)
+        if row.new_work:
+            return await self._admit(principal, row, call)
+        return await self._route(principal, row, call)
+
+    def _check(self, principal: Principal, row: Method) -> None:
         if principal.expires_at is not None and self._clock.now() >= principal.expires_at * 1000:
             raise Refused(
                 ErrorStatus.UNAUTHENTICATED, "the token has expired: renew it in place with Authenticate, or reconnect"
@@ -185,12 +209,6 @@ class Gateway:
                 f'{row.name} needs the scope "{row.scope.value}"; the token has: {held}',
                 {"scope": row.scope.value},
             )
-        if row.reads:
-            await self.reads.enter()
-        call = _SHAPES[row.name].decode(params, self._settings.history.payload_bytes)
-        if row.new_work:
-            return await self._admit(principal, row, call)
-        return await self._route(principal, row, call)
 
     async def _admit(self, principal: Principal, row: Method, call: calls.Call) -> calls.Result:
         if self._draining:
@@ -223,7 +241,8 @@ class Gateway:
         if isinstance(call, calls.Hello):
             return self.hello(principal)
         raise Refused(
-            ErrorStatus.INVALID_ARGUMENT, f"{row.name} renews the token of a connection, and this call came without one"
+            ErrorStatus.INVALID_ARGUMENT,
+            f"{row.name} is about the connection it comes on, and this call came without one",
         )
 
     async def _describe_daemon(self, caller: Caller) -> calls.DescribeDaemonResult:

@@ -20,6 +20,7 @@ from typing import Final
 import msgspec
 
 from enginekit.messages import calls, schedules
+from enginekit.messages.subscriptions import Subscribe, SubscribeResult, Unsubscribe
 
 
 class Scope(str, Enum):
@@ -96,6 +97,8 @@ METHODS: Final[dict[str, Method]] = {
     for method in (
         Method(params=calls.Hello, result=calls.HelloResult, scope=None, answerer=Answerer.GATEWAY),
         Method(params=calls.Authenticate, result=calls.HelloResult, scope=None, answerer=Answerer.CONNECTION),
+        Method(params=Subscribe, result=SubscribeResult, scope=Scope.READ, answerer=Answerer.CONNECTION),
+        Method(params=Unsubscribe, result=calls.Acknowledged, scope=Scope.READ, answerer=Answerer.CONNECTION),
         _history(calls.RegisterWorkflow, calls.RegisterWorkflowResult, Scope.WRITE),
         _history(calls.GetDefinition, calls.GetDefinitionResult, Scope.READ),
         _history(calls.ListDefinitions, calls.ListDefinitionsResult, Scope.READ),

@@ -68,6 +68,16 @@ class Outbox(trio.abc.Stream):
         while not self.has_room(size):
             await self._drained.park()
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What is put in and not sent yet; nothing, once the connection is broken."""
+        return self._bytes
+
+    async def drained(self) -> None:
+        """Until some of what waits was sent, or the connection is broken."""
+        if self._bytes and not self._broken:
+            await self._drained.park()
+
     def put(self, frame: bytes, tokens: tuple[str, ...] = (), *, at_once: bool = False) -> None:
         """Have a frame sent. `tokens`: the tasks it hands out, which are `lost` if it cannot be. `at_once`: no other
         frame is about to follow that it could go out with."""

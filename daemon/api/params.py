@@ -44,6 +44,9 @@ _PATTERNS: Final[dict[str, str]] = {
     ): "must be 1 to 255 characters of A-Z a-z 0-9 _ . : / -, as `signal:NAME` has",
     repr(r"^[A-Za-z0-9._:@/-]{1,200}\Z"): "must be 1 to 200 characters of A-Z a-z 0-9 . _ : @ / -",
     repr(r"^[0-9a-f-]{36}/[0-9]{1,18}\Z"): "must be a dead letter's id, RUN_ID/NUMBER",
+    repr(r"^(executions|queues|services|history:~?[A-Za-z0-9._:@/-]+)\Z"): (
+        "must be executions, queues, services or history:WORKFLOW_ID"
+    ),
     repr(r"^[^=]+="): "must be `key=value`",
 }
 

@@ -18,9 +18,11 @@ from daemon.api.auth import Principal, Verifier
 from daemon.api.gateway import Gateway, tokens_of
 from daemon.api.outbox import Outbox, text_frame
 from daemon.api.params import Shape
+from daemon.api.subscriptions import Subscriptions
 from daemon.settings import FrontendSettings
 from enginekit.messages import calls
 from enginekit.messages.status import ErrorStatus, Refused
+from enginekit.messages.subscriptions import Subscribe, Unsubscribe
 
 IDLE_RECEIVERS: Final = 4
 """So many wait for frames; those above it end."""
@@ -29,6 +31,7 @@ RENEW: Final = calls.Authenticate.__name__
 
 _encoder = msgspec.json.Encoder()
 _renewal = Shape(calls.Authenticate)
+_SUBSCRIBING: Final = {each.__name__: Shape(each) for each in (Subscribe, Unsubscribe)}
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -61,12 +64,14 @@ class Session:
         self._calls = 0
         self._idle = 0
         self._scope = trio.CancelScope()
+        self._subscriptions: Subscriptions | None = None
 
     async def run(self) -> None:
         """Serve until the connection ends or `go_away`. Calls then still under way are cancelled, their answers
         dropped."""
         with self._scope:
             async with trio.open_nursery() as nursery:
+                self._subscriptions = Subscriptions(self._gateway, self._outbox, lambda: self.principal, nursery)
                 await self._receive(nursery)
 
     def go_away(self) -> None:
@@ -175,6 +180,8 @@ class Session:
         try:
             if request.method == RENEW:
                 result: calls.Result = await self._renew(request)
+            elif request.method in _SUBSCRIBING:
+                result = self._subscribe(request)
             else:
                 result = await self._gateway.perform(self.principal, request.method, request.params)
         except Refused as refused:
@@ -184,6 +191,16 @@ class Session:
             await self._gateway.give_back(self.principal, tokens, "polled for by a notification, which has no answer")
             return None
         return Answer(jsonrpc.encode_result(request.id, _encoder.encode(result)), tokens)
+
+    def _subscribe(self, request: jsonrpc.Request) -> calls.Result:
+        subscriptions = self._subscriptions
+        assert subscriptions is not None
+        self._gateway.check(self.principal, request.method)
+        call = _SUBSCRIBING[request.method].decode(request.params, 0)
+        if isinstance(call, Subscribe):
+            return subscriptions.subscribe(call)
+        assert isinstance(call, Unsubscribe)
+        return subscriptions.unsubscribe(call)
 
     async def _renew(self, request: jsonrpc.Request) -> calls.HelloResult:
         call = _renewal.decode(request.params, 0)

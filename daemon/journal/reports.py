@@ -54,6 +54,7 @@ class Reports:
 
     def outcome(self, message: TaskOutcome) -> None:
         """Acknowledged in any case: once it is on disk, or at once where it changes nothing."""
+        self._session.metrics.node_task_ended()
 
         def act(live: LiveRun) -> None:
             session = self._session

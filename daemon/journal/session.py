@@ -37,6 +37,7 @@ from daemon.journal.schedules import Schedules
 from daemon.journal.starting import Starts
 from daemon.journal.stepping import Stepper
 from daemon.journal.waiting import Waiters
+from daemon.journal.watching import Watch
 from daemon.language import ClosePolicy, Machine, processor_of
 from daemon.links.interface import Request
 from daemon.links.table import Links
@@ -114,6 +115,7 @@ class Session:
         """Names that a start or a registration is under way for."""
         self.starts = Starts(self)
         self.children = Children(self)
+        self.watch = Watch(self)
         self.schedules = Schedules(self)
         self.finder = Finder(store, definitions, self.runs, len(self.epochs), nursery)
         self.when_live = self.finder.when_live
@@ -465,6 +467,8 @@ class Session:
                 self.waiters.committed(live)
             if pending.created is not None:
                 self.metrics.execution_started()
+            if pending.created is not None or pending.reopened or (live.closed and pending.events):
+                self.watch.changed(live)
             if live.closed and pending.events:
                 self.pulses.pop(live.run.ref.run_id, None)
                 self.metrics.execution_closed(live.run.status)

@@ -30,6 +30,7 @@ from enginekit.messages import calls, schedules
 from enginekit.messages.calls import Call, ShardView
 from enginekit.messages.links import LoadTask, StartTasks, TaskExpired, TaskOutcome, ToHistory, WakeRuns, WakeSchedules
 from enginekit.messages.status import ErrorStatus, Refused
+from enginekit.messages.subscriptions import WatchExecutions
 
 log = structlog.get_logger("history")
 
@@ -141,6 +142,7 @@ class History:
             case TaskOutcome():
                 reports.outcome(message)
             case WakeRuns():
+                self._metrics.woken(len(message.runs))
                 for ref in message.runs:
                     session.when_live(ref, session.wake, _nobody)
             case WakeSchedules():
@@ -175,6 +177,7 @@ def _table(session: Session) -> dict[type[Call], Answer]:
         calls.WaitWorkflow: executions.wait,
         calls.GetHistory: executions.history,
         calls.ListWorkflows: executions.list,
+        WatchExecutions: session.watch.ask,
         calls.SignalWorkflow: executions.signal,
         calls.CancelWorkflow: executions.cancel,
         calls.TerminateWorkflow: executions.terminate,

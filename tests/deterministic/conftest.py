@@ -164,5 +164,10 @@ def simulate(tmp_path: Path) -> Callable[..., object]:
 
 
 @pytest.fixture
+def owner() -> Principal:
+    return OWNER
+
+
+@pytest.fixture
 def chance() -> random.Random:
     return random.Random(7)
