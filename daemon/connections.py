@@ -128,7 +128,7 @@ class Connections:
         """
         fault = self.fault(name, tenant)
         if fault is not None:
-            raise NodeFailure(ConnectionFault.UNKNOWN.value, f"Connection {fault}")
+            raise NodeFailure(ConnectionFault.UNKNOWN.value, f"Connection {fault}", unhealthy=None)
         assert isinstance(name, str)
         settings = self._settings[name]
         return Connection(name, settings, _secret(name, settings))
@@ -224,4 +224,4 @@ def _decoded(data: bytes) -> str:
 
 
 def _unusable(name: str, problem: str) -> NoReturn:
-    raise NodeFailure(ConnectionFault.UNUSABLE.value, f'connection "{name}" cannot be used: {problem}')
+    raise NodeFailure(ConnectionFault.UNUSABLE.value, f'connection "{name}" cannot be used: {problem}', unhealthy=None)

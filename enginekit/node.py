@@ -63,8 +63,8 @@ class NodeFailure(Exception):
     secret.
 
     `retry_after_seconds`: the next attempt, if there is one, begins no sooner. `unhealthy`: it is the destination that
-    does not do its work (no connection, an answer of 500 to 599, overload), which its circuit breaker counts. `log` and
-    `usage` as in NodeResult.
+    does not do its work (no connection, an answer of 500 to 599, overload), which its circuit breaker counts; None: it
+    was never called, so that this tells nothing of it. `log` and `usage` as in NodeResult.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class NodeFailure(Exception):
         cause: str,
         *,
         retry_after_seconds: float | None = None,
-        unhealthy: bool = False,
+        unhealthy: bool | None = False,
         log: str = "",
         usage: Usage | None = None,
     ) -> None:

@@ -70,7 +70,7 @@ class Attempt:
         while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]  # a failure out of a node type's own nursery
         if isinstance(error, NodeFailure):
-            self.healthy = not error.unhealthy
+            self.healthy = None if error.unhealthy is None else not error.unhealthy
             return TaskOutcome(
                 task,
                 worker_id,

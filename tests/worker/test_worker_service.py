@@ -90,6 +90,7 @@ RAISED: dict[str, Callable[[], BaseException]] = {
     "long": lambda: NodeFailure("E" * 1000, "c" * 100_000),
     "surrogate": lambda: NodeFailure("Acme.Odd", "half a \ud83d character"),
     "nameless": lambda: NodeFailure("", ""),
+    "not called": lambda: NodeFailure("Acme.InvalidArguments", "no such field", unhealthy=None),
 }
 
 
@@ -390,7 +391,9 @@ async def test_matching_is_told_how_the_destinations_did(stage: Stage, autojump_
                 ("well", 60.0, "test:tell"),
                 ("fail", 60.0, "test:tell"),
                 (None, 1.0, "test:gate"),
-                (None, 60.0, "test:raise"),
+                ("defect", 60.0, "test:raise"),
+                ("not called", 60.0, "test:raise"),
+                ("failure", 60.0, "test:raise"),
             ],
             1,
         ):
@@ -404,7 +407,9 @@ async def test_matching_is_told_how_the_destinations_did(stage: Stage, autojump_
         ([ref(2)], [DestinationReport(ref(2), "shop:80", False)]),
         ([ref(3)], [DestinationReport(ref(3), "shop:80", False)]),
         ([ref(4)], []),
-    ], "a defect of the node type tells nothing of the destination"
+        ([ref(5)], []),
+        ([ref(6)], [DestinationReport(ref(6), "shop:80", True)]),
+    ], "a defect of the node type tells nothing of the destination, nor does a call that was never made"
 
 
 # --- tasks that nobody wants any more ----------------------------------------------------------------------------

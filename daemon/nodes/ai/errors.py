@@ -103,7 +103,7 @@ def failed(
     return NodeFailure(
         error.value,
         cause,
-        unhealthy=error in UNHEALTHY,
+        unhealthy=error in UNHEALTHY if error is not AiError.INVALID_ARGUMENTS else None,
         usage=usage,
         retry_after_seconds=retry_after_seconds,
     )
