@@ -20,6 +20,11 @@ from daemon.stores.rows import DestinationBacklog
 from enginekit.messages.calls import ListQueuesResult, QueueView
 from enginekit.messages.links import ListBreakersResult
 
+COUNTING_SHARE = 0.05
+"""The share of the time in which the store may be at counting a tenant's tasks; in between its last answer is given."""
+TENANTS = 1000
+"""Tenants whose last answer is kept."""
+
 log = structlog.get_logger("daemon.matching")
 
 
@@ -30,6 +35,7 @@ class Looks:
         self._slots = slots
         self._breakers = breakers
         self._clock = clock
+        self._counted: dict[str, tuple[float, list[DestinationBacklog]]] = {}
 
     async def queues(self, request: Request) -> None:
         """Answer with the queues of the caller's tenant."""
@@ -51,12 +57,21 @@ class Looks:
         request.answer(ListBreakersResult(breakers=views))
 
     async def _backlogs(self, tenant: str) -> list[DestinationBacklog] | None:
-        """What the store has; None while it cannot be read."""
+        """What the store has, or had a moment ago: to count many takes it a while. None while it cannot be read."""
+        began = trio.current_time()
+        until, backlogs = self._counted.get(tenant, (began, []))
+        if began < until:
+            return backlogs
         try:
-            return await self._store.destination_backlogs(tenant)
+            backlogs = await self._store.destination_backlogs(tenant)
         except StoreUnavailable:
             log.info("the store cannot be read; the numbers of waiting tasks are those of memory", tenant=tenant)
             return None
+        now = trio.current_time()
+        if len(self._counted) >= TENANTS:
+            self._counted.clear()
+        self._counted[tenant] = (now + (now - began) / COUNTING_SHARE, backlogs)
+        return backlogs
 
     def _view(self, queue: TaskQueue, backlogs: list[DestinationBacklog] | None) -> QueueView:
         if queue.is_node:

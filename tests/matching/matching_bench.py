@@ -59,6 +59,7 @@ class FlakyStore(MemoryStore):
         self.reads = 0
         self.read_tasks = 0
         self.counted = 0
+        self.counting_seconds = 0.0
         self.came_back = trio.Event()
         self.hold: trio.Event | None = None
         self.held = trio.Event()
@@ -73,6 +74,7 @@ class FlakyStore(MemoryStore):
     async def destination_backlogs(self, tenant: str) -> list[DestinationBacklog]:
         self._check_there()
         self.counted += 1
+        await trio.sleep(self.counting_seconds)
         return await super().destination_backlogs(tenant)
 
     async def waiting_tasks(

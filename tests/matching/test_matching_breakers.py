@@ -161,7 +161,7 @@ async def test_a_candidate_that_expires_is_followed_by_another(
     assert await bench.handed() == waiting[2:4]
 
 
-async def test_the_time_to_start_ends_tasks_that_wait_for_it(nursery: trio.Nursery) -> None:
+async def test_the_time_to_start_ends_tasks_that_wait_for_it(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     bench = Bench(queue_tasks=10, breakers=SETTINGS)
     await opened(nursery, bench)
     waiting = await bench.schedule(30, name="http", destination=DEAD)
@@ -291,7 +291,9 @@ async def test_many_dead_destinations_share_the_room_and_each_keeps_its_probes(
     assert len(probes) == 40 * 2
 
 
-async def test_the_store_may_be_away_when_it_is_asked_how_many_wait(nursery: trio.Nursery) -> None:
+async def test_the_store_may_be_away_when_it_is_asked_how_many_wait(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
     bench = Bench(queue_tasks=10, breakers=SETTINGS)
     await opened(nursery, bench)
     await bench.schedule(30, name="http", destination=DEAD)
@@ -299,6 +301,24 @@ async def test_the_store_may_be_away_when_it_is_asked_how_many_wait(nursery: tri
     bench.store.away = True
     assert (await bench.breaker(DEAD)).waiting == 10
     assert (await bench.views())["http"].depth == 30
+
+
+async def test_a_store_that_takes_long_to_count_is_not_asked_all_the_time(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    bench = Bench(queue_tasks=10, breakers=SETTINGS)
+    await opened(nursery, bench)
+    waiting = await bench.schedule(30, name="http", destination=DEAD)
+    bench.store.counting_seconds = 0.1
+    assert (await bench.breaker(DEAD)).waiting == 30
+    await bench.end(waiting[0])
+    for _ in range(19):
+        assert (await bench.breaker(DEAD)).waiting == 30
+        assert (await bench.views())["http"].depth == 30
+        await trio.sleep(0.1)
+    assert bench.store.counted == 1
+    await trio.sleep(0.2)
+    assert (await bench.breaker(DEAD)).waiting == 29
 
 
 # --- what is shown ---------------------------------------------------------------------------------------------------
