@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable
 from enum import Enum
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TypeAlias
 
@@ -280,6 +281,15 @@ def _one_key(key: str) -> Check:
     return check
 
 
+def _networks(settings: Settings) -> str | None:
+    for text in settings.http.allow:
+        try:
+            ip_network(text)
+        except ValueError as error:
+            return f'{_shown(text)} is not a network like "10.1.0.0/16" or "::1": {error}'
+    return None
+
+
 def _backoff_limit(settings: Settings) -> str | None:
     supervisor = settings.supervisor
     if supervisor.backoff_limit_seconds < supervisor.backoff_seconds:
@@ -296,6 +306,7 @@ _CHECKS: tuple[tuple[tuple[str, str], Check], ...] = (
     *((("auth", key), _one_key(key)) for key in _KEYS),
     (("history", "payload_bytes"), _payload_fits_frame),
     (("history", "page_bytes"), _page_fits_frame),
+    (("http", "allow"), _networks),
     (("supervisor", "backoff_limit_seconds"), _backoff_limit),
 )
 

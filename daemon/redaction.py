@@ -26,10 +26,12 @@ REDACTED: Final = "[redacted]"
 class Redactor:
     """Replaces the secrets it is made with by REDACTED. Without any it changes nothing."""
 
-    __slots__ = ("_bytes", "_json", "_text")
+    __slots__ = ("_bytes", "_json", "_text", "longest")
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         forms = sorted({form for secret in secrets if secret for form in _forms(secret)}, key=len, reverse=True)
+        self.longest = len(forms[0].encode()) if forms else 0
+        """No form of a secret has more bytes. At the end of a text that was cut there may be the beginning of one."""
         self._text = re.compile("|".join(map(re.escape, forms))) if forms else None
         self._bytes = _any_of([form.encode() for form in forms])
         # As encoded JSON has them: whether a value holds any is then one search over its bytes.

@@ -148,6 +148,8 @@ class HttpSettings(Section, frozen=True, kw_only=True):
     response_bytes: Count = 256 * 1024
     connections: Count = 200
     redirects: Annotated[int, Meta(ge=0)] = 5
+    allow: list[str] = []
+    """Networks (CIDR) that calls may reach although their addresses are not public."""
 
 
 class AiSettings(Section, frozen=True, kw_only=True):

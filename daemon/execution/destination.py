@@ -12,13 +12,18 @@ DESTINATION_CHARACTERS = 300
 
 
 def destination_of(resource: str, arguments: JSON) -> str | None:
-    """`HOST:PORT` of an HTTP call; `RESOURCE/CONNECTION/MODEL` of a language model (`-` for no connection); None where
-    there is none, or the arguments do not tell (the node refuses those)."""
+    """`HOST:PORT` of an HTTP call, `http/CONNECTION` of one that goes on from a connection's URL;
+    `RESOURCE/CONNECTION/MODEL` of a language model (`-` for no connection); None where there is none, or the arguments
+    do not tell (the node refuses those)."""
     if not isinstance(arguments, dict):
         return None
     if resource == "http":
-        endpoint = arguments.get("ApiEndpoint")
-        return _host_and_port(endpoint) if isinstance(endpoint, str) else None
+        endpoint, connection = arguments.get("ApiEndpoint"), arguments.get("Connection")
+        if not isinstance(endpoint, str):
+            return None
+        if endpoint.startswith("/"):
+            return f"http/{connection}"[:DESTINATION_CHARACTERS] if isinstance(connection, str) else None
+        return _host_and_port(endpoint)
     if resource.startswith("ai:"):
         model, connection = arguments.get("Model"), arguments.get("Connection", "-")
         if isinstance(model, str) and isinstance(connection, str):

@@ -30,6 +30,10 @@ ENGINE_TOML = """\
 [frontend]
 rpc_listen = "127.0.0.1:0"
 http_listen = "127.0.0.1:0"
+
+[http]
+# The shop is on this machine, where calls may not go unless it is said.
+allow = ["127.0.0.0/8"]
 """
 
 

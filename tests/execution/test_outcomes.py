@@ -79,6 +79,8 @@ def test_a_missed_heartbeat_says_how_long_there_was_none(drive):
         ("http", {"ApiEndpoint": "http://[::1]/x"}, "[::1]:80"),
         ("http", {"ApiEndpoint": "http://user:secret@shop.example/"}, "shop.example:80"),
         ("http", {"ApiEndpoint": "http://shop.example:port/"}, None),
+        ("http", {"ApiEndpoint": "/items", "Connection": "shop"}, "http/shop"),
+        ("http", {"ApiEndpoint": "/items"}, None),
         ("http", {"ApiEndpoint": 7}, None),
         ("http", [], None),
         ("ai:openai", {"Model": "m", "Connection": "local"}, "ai:openai/local/m"),
