@@ -287,6 +287,7 @@ def _hold_to(connection: Connection, url: httpx2.URL, what: str) -> None:
             HttpError.CONNECTION_MISMATCH.value,
             f'{what} to {origin}, and connection "{connection.name}" is for {connection.origin} only: its secret was '
             "not sent there, nor was the call made without it",
+            unhealthy=None,
         )
 
 

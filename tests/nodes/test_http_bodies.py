@@ -124,7 +124,7 @@ async def test_what_cannot_be_encoded_is_not_sent(arguments: dict[str, JSON], ca
     failed = await failure(node, request(Method="POST", **arguments))
     assert failed.error == "Http.InvalidArguments"
     assert cause in failed.cause
-    assert failed.unhealthy is False
+    assert failed.unhealthy is None
 
 
 async def answered(content: bytes, content_type: str | None, **arguments: JSON) -> tuple[JSON, JSON]:

@@ -11,6 +11,9 @@ import trio
 WAITING = 500
 PROBES = 3
 SETTINGS = f"""
+[http]
+allow = ["127.0.0.0/8"]
+
 [worker]
 slots = 20
 

@@ -33,13 +33,13 @@ class HttpError(str, Enum):
     RESPONSE_TOO_LARGE = "Http.ResponseTooLarge"
 
 
-_OURS = frozenset({HttpError.INVALID_ARGUMENTS, HttpError.ADDRESS_REFUSED, HttpError.CONNECTION_MISMATCH})
-"""Not the destination's fault."""
+_NOT_CALLED = frozenset({HttpError.INVALID_ARGUMENTS, HttpError.ADDRESS_REFUSED})
+"""Nothing was heard of the destination, good or bad."""
 
 
 def refuse(field: str, problem: str) -> NoReturn:
     """Raises NodeFailure `Http.InvalidArguments`."""
-    raise NodeFailure(HttpError.INVALID_ARGUMENTS.value, f"{field} {problem}")
+    raise NodeFailure(HttpError.INVALID_ARGUMENTS.value, f"{field} {problem}", unhealthy=None)
 
 
 def target(request: httpx2.Request) -> str:
@@ -53,7 +53,9 @@ def fail_transport(error: httpx2.RequestError) -> NoReturn:
     """Raises NodeFailure: what the client's exception comes to."""
     name, problem = _diagnosis(error)
     raise NodeFailure(
-        name.value, f"{target(error.request)}: {problem}"[:CAUSE_CHARACTERS], unhealthy=name not in _OURS
+        name.value,
+        f"{target(error.request)}: {problem}"[:CAUSE_CHARACTERS],
+        unhealthy=None if name in _NOT_CALLED else True,
     ) from error
 
 
