@@ -119,6 +119,16 @@ def test_values_are_taken_and_the_rest_keeps_its_defaults(write: Write) -> None:
             "[auth]\nkey_file = 'a'\njwks_url = 'b'\n",
             ":3: [auth] jwks_url: keys come from one place, and key_file is set",
         ),
+        (
+            "[http]\nallow = ['10.1.0.0/16', '10.1.2.3/8']\n",
+            ':2: [http] allow: \'10.1.2.3/8\' is not a network like "10.1.0.0/16" or "::1": '
+            "10.1.2.3/8 has host bits set",
+        ),
+        (
+            "[http]\nallow = ['localhost']\n",
+            ':2: [http] allow: \'localhost\' is not a network like "10.1.0.0/16" or "::1": '
+            "'localhost' does not appear to be an IPv4 or IPv6 network",
+        ),
         ("[store\n", ":1: not TOML: Expected ']' at the end of a table declaration"),
         ("[store]\nurl = 'a'\nurl = 'b'\n", ":3: not TOML: Cannot overwrite a value"),
         ("[store]\nurl = '''\n", ":2: not TOML: Expected \"'''\""),
