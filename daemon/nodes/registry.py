@@ -19,6 +19,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, runtime_checkable
 
 import structlog
+import trio
 
 import daemon.nodes
 from daemon.settings import Settings
@@ -46,6 +47,14 @@ class Closing(Protocol):
     async def aclose(self) -> None: ...
 
 
+@runtime_checkable
+class Serving(Protocol):
+    """A node type that has something to do between calls may have this as well."""
+
+    async def serve(self) -> None:
+        """Until cancelled. Its end, or what it raises, is the Worker's."""
+
+
 class NodeTypes:
     """Every node type of this process.
 
@@ -66,6 +75,8 @@ class NodeTypes:
         self._origins: dict[str, str] = {}
         # Large definitions are checked in a thread, and that may be what makes a node type.
         self._making = threading.Lock()
+        self._made = trio.Event()
+        self._token: trio.lowlevel.TrioToken | None = None
         for module in pkgutil.iter_modules(daemon.nodes.__path__):
             if not module.ispkg and module.name not in _NOT_NODES:
                 self._add_own(module.name)
@@ -90,7 +101,29 @@ class NodeTypes:
                 node = self._nodes.get(name)
                 if node is None:
                     node = self._nodes[name] = self._make(name)
+                    if self._token is not None:
+                        self._token.run_sync_soon(self._tell)
         return node
+
+    async def serve(self) -> None:
+        """What node types do between calls, those that are yet to be made included. One caller at a time, until
+        cancelled."""
+        serving: set[str] = set()
+        self._token = trio.lowlevel.current_trio_token()
+        try:
+            async with trio.open_nursery() as nursery:
+                while True:
+                    self._made = trio.Event()
+                    for name, node in list(self._nodes.items()):
+                        if isinstance(node, Serving) and name not in serving:
+                            serving.add(name)
+                            nursery.start_soon(node.serve)
+                    await self._made.wait()
+        finally:
+            self._token = None
+
+    def _tell(self) -> None:
+        self._made.set()
 
     def check(self, name: str, arguments: Argument, tenant: str | None) -> list[ArgumentFault]:
         """What the node type of that name has against arguments of a definition. Nothing where it has no opinion, or is

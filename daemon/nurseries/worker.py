@@ -133,6 +133,7 @@ class Worker:
             nursery.start_soon(self._report_outcomes)
             nursery.start_soon(self._report_slots)
             nursery.start_soon(self._report_again)
+            nursery.start_soon(self._nodes.serve)
             task_status.started()
             while True:
                 for message in await self._links.worker.receive():

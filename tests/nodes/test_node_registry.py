@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 
 import pytest
+import trio
+import trio.testing
 
 from daemon.nodes.registry import NodeTypeError, NodeTypes
 from daemon.settings import Settings
@@ -52,7 +54,7 @@ def installed(name: str, value: str) -> EntryPoint:
     return EntryPoint(name, value, "engine.nodes")
 
 
-OURS = {"ai:anthropic", "ai:openai", "echo", "http"}
+OURS = {"ai:anthropic", "ai:openai", "code:javascript", "code:python", "echo", "http"}
 
 
 def types(*entries: EntryPoint) -> NodeTypes:
@@ -148,3 +150,30 @@ def test_a_node_type_is_asked_about_arguments_if_it_has_an_opinion() -> None:
     assert nodes.check("acme:broken", "x", "t") == []
     assert nodes.check("acme:picky", "crash", "t") == []
     assert nodes.check("not-there", "x", "t") == []
+
+
+class Serving(UpperNode):
+    served = 0
+
+    async def serve(self) -> None:
+        Serving.served += 1
+        try:
+            await trio.sleep_forever()
+        finally:
+            Serving.served -= 1
+
+
+async def test_what_a_node_type_does_between_calls_goes_on_with_the_others() -> None:
+    nodes = types(installed("acme:early", f"{__name__}:Serving"), installed("acme:late", f"{__name__}:Serving"))
+    nodes.get("acme:early")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(nodes.serve)
+        await trio.testing.wait_all_tasks_blocked()
+        assert Serving.served == 1
+        # Made in a thread, as when a large definition is checked.
+        await trio.to_thread.run_sync(nodes.get, "acme:late")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert Serving.served == 2
+        nursery.cancel_scope.cancel()
+    assert Serving.served == 0
+    nodes.get("echo")
