@@ -297,6 +297,20 @@ def _backoff_limit(settings: Settings) -> str | None:
     return None
 
 
+def _within(name: str, limit: str) -> Check:
+    def check(settings: Settings) -> str | None:
+        given, most = getattr(settings.code, name), getattr(settings.code, limit)
+        return f"{given} is more than {limit} ({most})" if given > most else None
+
+    return check
+
+
+_CODE_LIMITS = {
+    "timeout_milliseconds": "timeout_limit_milliseconds",
+    "memory_bytes": "memory_limit_bytes",
+    "output_bytes": "output_limit_bytes",
+}
+
 _CHECKS: tuple[tuple[tuple[str, str], Check], ...] = (
     (("store", "url"), _store_url),
     (("frontend", "rpc_listen"), _listen(lambda settings: settings.frontend.rpc_listen)),
@@ -308,6 +322,7 @@ _CHECKS: tuple[tuple[tuple[str, str], Check], ...] = (
     (("history", "page_bytes"), _page_fits_frame),
     (("http", "allow"), _networks),
     (("supervisor", "backoff_limit_seconds"), _backoff_limit),
+    *((("code", name), _within(name, limit)) for name, limit in _CODE_LIMITS.items()),
 )
 
 _COMPARED_WITH: dict[KeyPath, KeyPath] = {
@@ -315,6 +330,7 @@ _COMPARED_WITH: dict[KeyPath, KeyPath] = {
     ("history", "payload_bytes"): ("frontend", "frame_bytes"),
     ("history", "page_bytes"): ("frontend", "frame_bytes"),
     ("supervisor", "backoff_limit_seconds"): ("supervisor", "backoff_seconds"),
+    **{("code", name): ("code", limit) for name, limit in _CODE_LIMITS.items()},
 }
 """Where to look for the line of a fault when the file leaves the setting itself at its default."""
 

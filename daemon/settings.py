@@ -44,23 +44,6 @@ class FrontendSettings(Section, frozen=True, kw_only=True):
     call_timeout_seconds: Positive = 30.0
 
 
-class LimitSettings(Section, frozen=True, kw_only=True):
-    """What each tenant may ask for. `…_per_second`: in the long run, 0: without a limit; `…_burst`: at once."""
-
-    starts_per_second: Annotated[float, Meta(ge=0)] = 1000.0
-    starts_burst: Annotated[float, Meta(ge=1)] = 5000.0
-    writes_per_second: Annotated[float, Meta(ge=0)] = 200.0
-    writes_burst: Annotated[float, Meta(ge=1)] = 1000.0
-    reads_per_second: Annotated[float, Meta(ge=0)] = 2000.0
-    reads_burst: Annotated[float, Meta(ge=1)] = 10_000.0
-    work_per_second: Annotated[float, Meta(ge=0)] = 10_000.0
-    work_burst: Annotated[float, Meta(ge=1)] = 50_000.0
-    connections: Count = 500
-    in_flight_calls: Count = 2000
-    """Calls that may be under way at once, long polls apart."""
-    long_polls: Count = 5000
-
-
 class AuthSettings(Section, frozen=True, kw_only=True):
     """How tokens are checked. With nothing set the daemon makes an HS256 key in its data folder."""
 
@@ -167,6 +150,22 @@ class AiSettings(Section, frozen=True, kw_only=True):
     connections: Count = 200
 
 
+class CodeSettings(Section, frozen=True, kw_only=True):
+    """The `code:…` nodes: what code may use where a state says nothing, and (`…_limit_…`) what it may ask for."""
+
+    processes: Annotated[int, Meta(ge=1, le=256)] = 2
+    """Processes of each language: as many calls run at once."""
+    idle_seconds: Positive = 60.0
+    start_seconds: Positive = 30.0
+    timeout_milliseconds: Count = 5_000
+    timeout_limit_milliseconds: Count = 60_000
+    memory_bytes: Annotated[int, Meta(ge=1024 * 1024)] = 64 * 1024 * 1024
+    memory_limit_bytes: Annotated[int, Meta(ge=1024 * 1024, le=2 * 1024 * 1024 * 1024)] = 256 * 1024 * 1024
+    output_bytes: Count = 256 * 1024
+    output_limit_bytes: Annotated[int, Meta(ge=1, le=64 * 1024 * 1024)] = 256 * 1024
+    source_bytes: Count = 128 * 1024
+
+
 class ConnectionAuth(str, Enum):
     """How a connection's secret goes along with a call."""
 
@@ -233,7 +232,6 @@ class Settings(Section, frozen=True, kw_only=True):
 
     store: StoreSettings = StoreSettings()
     frontend: FrontendSettings = FrontendSettings()
-    limits: LimitSettings = LimitSettings()
     auth: AuthSettings = AuthSettings()
     history: HistorySettings = HistorySettings()
     matching: MatchingSettings = MatchingSettings()
@@ -243,6 +241,7 @@ class Settings(Section, frozen=True, kw_only=True):
     tasks: TaskSettings = TaskSettings()
     http: HttpSettings = HttpSettings()
     ai: AiSettings = AiSettings()
+    code: CodeSettings = CodeSettings()
     connections: dict[str, ConnectionSettings] = {}
     files: FileSettings = FileSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()

@@ -15,6 +15,7 @@ NEVER_PROCESSED = frozenset(
         "Http.ConnectTimeout",
         "States.Http.StatusCode.429",
         "States.Http.StatusCode.503",
+        "Code.Unavailable",
         "Engine.WorkerLost",
         "Ai.RateLimited",
         "Ai.Overloaded",

@@ -112,6 +112,10 @@ def test_values_are_taken_and_the_rest_keeps_its_defaults(write: Write) -> None:
             ":2: [frontend] http_listen: is the same address as rpc_listen (127.0.0.1:7460)",
         ),
         (
+            "[code]\ntimeout_limit_milliseconds = 100\n",
+            ":2: [code] timeout_milliseconds: 5000 is more than timeout_limit_milliseconds (100)",
+        ),
+        (
             "[supervisor]\nbackoff_seconds = 9\nbackoff_limit_seconds = 8\n",
             ":3: [supervisor] backoff_limit_seconds: 8 is less than backoff_seconds (9)",
         ),

@@ -240,6 +240,8 @@ async def test_attaches_with_what_it_can_run(stage: Stage) -> None:
         [
             "ai:anthropic",
             "ai:openai",
+            "code:javascript",
+            "code:python",
             "echo",
             "http",
             "test:answer",
