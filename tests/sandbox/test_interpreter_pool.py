@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from msgspec import structs
 from sandbox_calls import call, code_node
 
 from daemon.nodes.sandbox import process as process_module
@@ -309,3 +310,41 @@ async def test_a_large_input_and_output_go_through() -> None:
             result = await node.run(call("return input", value))
             assert isinstance(result, NodeResult)
             assert json.dumps(result.output) == json.dumps(value)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_printing_is_a_heartbeat(language: str) -> None:
+    beats = 0
+
+    def beat() -> None:
+        nonlocal beats
+        beats += 1
+
+    source = {
+        "python": "for i in range(30): print('a' * 1000)",
+        "javascript": "for (let i = 0; i < 30; i++) print('a'.repeat(1000))",
+    }
+    async with code_node(language) as node:
+        result = await node.run(structs.replace(call(source[language]), beat=beat, heartbeat_seconds=1.0))
+    assert isinstance(result, NodeResult)
+    assert len(result.log) == 16 * 1024
+    assert beats == 30
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_many_small_prints_are_few_messages(language: str) -> None:
+    beats = 0
+
+    def beat() -> None:
+        nonlocal beats
+        beats += 1
+
+    source = {
+        "python": "for i in range(20000): print(i % 10)",
+        "javascript": "for (let i = 0; i < 20000; i++) print(i % 10)",
+    }
+    async with code_node(language) as node:
+        result = await node.run(structs.replace(call(source[language], TimeoutMilliseconds=30_000), beat=beat))
+    assert isinstance(result, NodeResult)
+    assert result.log == ("0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n" * 820)[: 16 * 1024]
+    assert 100 <= beats < 1000

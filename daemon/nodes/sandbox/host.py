@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -53,24 +54,44 @@ class Interpreter(Protocol):
 
 
 class Printer:
-    """Counts what is printed, and passes on the beginning."""
+    """Counts what is printed, and passes on the beginning: at once, so that it is known whatever happens to the
+    process, but after AT_ONCE times gathered, so that nobody's loop is kept busy with it."""
+
+    AT_ONCE = 100
+    PAUSE_SECONDS = 0.05
 
     def __init__(self, output_bytes: int, keep: Print) -> None:
         self._left = output_bytes
         self._room = LOG_CHARACTERS
         self._keep = keep
+        self._gathered = ""
+        self._passed = 0
+        self._next_at = 0.0
         self.exceeded = False
 
     def __call__(self, text: str) -> None:
         """Raises TooMuchPrinted."""
         self._left -= len(text.encode("utf-8", "replace"))
-        if self._room:
-            kept = text_of(text, self._room)
-            self._room -= len(kept)
-            self._keep(kept)
+        kept = text_of(text, self._room)
+        self._room -= len(kept)
+        self._gathered += kept
+        if self._passed < self.AT_ONCE or time.monotonic() >= self._next_at:
+            self._pass_on()
         if self._left < 0:
             self.exceeded = True
             raise TooMuchPrinted
+
+    def finish(self) -> None:
+        """Pass on what is gathered."""
+        if self._gathered:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        # Perhaps nothing, when there is no more room: it still tells that there is progress.
+        self._keep(self._gathered)
+        self._gathered = ""
+        self._passed += 1
+        self._next_at = time.monotonic() + self.PAUSE_SECONDS
 
 
 def interpreter(language: str, *, confined: bool, compiled: bytes = b"") -> Interpreter:
@@ -95,6 +116,7 @@ def run_job(made: Interpreter, job: Job, keep: Print) -> Outcome:
         outcome = Failed(CodeError.MEMORY_LIMIT, f"it used more than {job.memory_bytes} bytes", spent=True)
     except Exception as error:  # noqa: BLE001 - whatever an interpreter does, it is this job's end alone
         outcome = Failed(CodeError.CRASHED, f"the interpreter failed: {type(error).__name__}: {error}", spent=True)
+    printer.finish()
     if printer.exceeded:
         return Failed(CodeError.OUTPUT_LIMIT, f"it printed more than {job.output_bytes} bytes", spent=True)
     if isinstance(outcome, Done) and len(outcome.output) > job.output_bytes:

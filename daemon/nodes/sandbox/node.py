@@ -31,7 +31,12 @@ class CodeNode:
         Cancelled: the process that runs it is killed."""
         job = self._job(call)
         log: list[str] = []
-        outcome = await self._sandbox.run(job, log.append)
+
+        def printed(text: str) -> None:
+            log.append(text)
+            call.beat()
+
+        outcome = await self._sandbox.run(job, printed)
         if isinstance(outcome, Failed):
             raise NodeFailure(outcome.error.value, outcome.cause, log="".join(log))
         try:
