@@ -13,7 +13,7 @@ import msgspec
 
 from daemon.nodes.ai.answer import Answer, Gathered, StopReason, ToolCall
 from daemon.nodes.ai.arguments import Arguments, ToolResults
-from daemon.nodes.ai.dialect import cut_off, typed
+from daemon.nodes.ai.dialect import cut_off, tokens, typed
 from daemon.nodes.ai.errors import AiError, event_failure, failed
 from daemon.settings import AiSettings
 from enginekit.messages.json import JSON, NotJSON, decode, encode
@@ -220,9 +220,9 @@ class AnthropicReader:
             return
         if usage.input_tokens is not None:
             cached = (usage.cache_creation_input_tokens or 0) + (usage.cache_read_input_tokens or 0)
-            self._input = max(0, usage.input_tokens + cached)
+            self._input = tokens(usage.input_tokens + cached)
         if usage.output_tokens is not None:
-            self._output = max(0, usage.output_tokens)
+            self._output = tokens(usage.output_tokens)
 
     def answer(self) -> Answer:
         if not self._ended or self._stop is None:

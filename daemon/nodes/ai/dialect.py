@@ -5,13 +5,15 @@ Interfaces only; `openai_dialect.py` and `anthropic_dialect.py` are the two ther
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
 from daemon.nodes.ai.answer import Answer
 from daemon.nodes.ai.errors import AiError, failed
 from enginekit.node import NodeFailure, Usage
+
+MOST_TOKENS: Final = 10**9
 
 T = TypeVar("T")
 
@@ -37,6 +39,11 @@ def typed(data: str, kind: type[T]) -> T:
         return msgspec.json.decode(data.encode(), type=kind)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise failed(AiError.PROTOCOL_ERROR, f"an event of the answer is not what it should be: {error}") from error
+
+
+def tokens(count: int | None) -> int:
+    """A count as a server gives it, within reason: counts add up, and have to fit where they are kept."""
+    return max(0, min(count or 0, MOST_TOKENS))
 
 
 def cut_off() -> NodeFailure:

@@ -13,7 +13,7 @@ import msgspec
 
 from daemon.nodes.ai.answer import Answer, Gathered, StopReason, ToolCall
 from daemon.nodes.ai.arguments import Arguments, ToolResults
-from daemon.nodes.ai.dialect import cut_off, typed
+from daemon.nodes.ai.dialect import cut_off, tokens, typed
 from daemon.nodes.ai.errors import event_failure
 from daemon.nodes.ai.schemas import is_strict
 from daemon.settings import AiSettings
@@ -158,8 +158,8 @@ class OpenAIReader:
         if chunk.usage is not None:
             self.usage = Usage(
                 requests=1,
-                input_tokens=max(0, chunk.usage.prompt_tokens or 0),
-                output_tokens=max(0, chunk.usage.completion_tokens or 0),
+                input_tokens=tokens(chunk.usage.prompt_tokens),
+                output_tokens=tokens(chunk.usage.completion_tokens),
             )
         for choice in chunk.choices or []:
             if choice.index:
