@@ -80,7 +80,7 @@ async def test_every_status_has_a_name(
     assert f"answered {status}" in failed.cause
     assert "for a reason" in failed.cause
     assert failed.usage is None
-    assert failed.unhealthy == (status in (429, 500, 502, 503, 529) and code != "insufficient_quota")
+    assert failed.unhealthy == (status in (302, 429, 500, 502, 503, 529) and code != "insufficient_quota")
 
 
 async def test_a_refusal_that_is_no_json_or_endless(bench: Bench, nursery: trio.Nursery) -> None:
@@ -175,8 +175,7 @@ async def test_a_stream_that_ends_too_early(bench: Bench, nursery: trio.Nursery)
 )
 async def test_a_malformed_event(bench: Bench, nursery: trio.Nursery, broken: bytes) -> None:
     failed = await failure_of(bench, nursery, saying([*bench.events("So")[:2], b"event: message_delta\n" + broken]))
-    assert failed.error == "Ai.ProtocolError"
-    assert not failed.unhealthy
+    assert (failed.error, failed.unhealthy) == ("Ai.ProtocolError", True)
 
 
 async def test_comments_pings_and_unknown_events_are_passed_over(bench: Bench) -> None:

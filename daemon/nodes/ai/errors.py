@@ -65,6 +65,7 @@ UNHEALTHY: Final = frozenset(
         AiError.TLS_ERROR,
         AiError.CONNECTION_LOST,
         AiError.READ_TIMEOUT,
+        AiError.PROTOCOL_ERROR,
     }
 )
 """Where the destination does not do its work, which its circuit breaker counts."""
