@@ -1,4 +1,4 @@
-"""The agent's tools: a shop of three orders, served as activities. `python -m examples.agent.tools` runs the worker.
+"""The agent's tools: a shop of three orders, served as activities: `engine worker examples.agent.tools:ACTIVITIES`.
 
 A tool checks what it is given, for a model made it up; and what it does in the world it does once for an order, however
 often it is asked.
@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import threading
 
-import trio
-
-from enginekit.local import open_local_client
 from enginekit.messages.json import JSON
-from enginekit.worker import Activity, ActivityError, Worker
+from enginekit.worker import Activity, ActivityError
 
 REFUND_LIMIT = 500
 
@@ -58,12 +55,3 @@ class Shop:
 
 
 ACTIVITIES = Shop().activities()
-
-
-async def main() -> None:
-    async with open_local_client() as client:
-        await Worker(client, ACTIVITIES).run()
-
-
-if __name__ == "__main__":
-    trio.run(main)
