@@ -252,7 +252,7 @@ async def test_a_connection_that_is_not_there_or_somebody_elses(bench: Bench) ->
     assert failed.error == "Engine.UnknownConnection"
     theirs = bench.call_with({"Model": "m", "Prompt": "Hi"}, tenant="somebody-else")
     failed = await bench.failure(node, theirs)
-    assert failed.error == "Engine.UnknownConnection"
+    assert (failed.error, failed.unhealthy) == ("Engine.UnknownConnection", None)
     assert f'without Connection it is "{bench.vendor}" that is used' in failed.cause
 
 

@@ -116,7 +116,9 @@ class AiNode:
             return self._connections.resolve(self._vendor.name, tenant)
         except NodeFailure as failure:
             raise NodeFailure(
-                failure.error, f'{failure.cause} (without Connection it is "{self._vendor.name}" that is used)'
+                failure.error,
+                f'{failure.cause} (without Connection it is "{self._vendor.name}" that is used)',
+                unhealthy=failure.unhealthy,
             ) from failure
 
     async def _load(self) -> None:
