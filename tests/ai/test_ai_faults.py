@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
+import httpx2
 import pytest
 import trio
 import trustme
@@ -15,7 +16,7 @@ from model_server import STREAM, Answering, Asked, ModelServer
 from wire_formats import delta, event, message_end, message_start, openai_answer, text_block
 
 from daemon.execution.transient import is_transient
-from daemon.nodes.ai.errors import AiError, retry_after
+from daemon.nodes.ai.errors import AiError, pause_asked_for
 from enginekit.messages.json import JSON
 from enginekit.node import NodeFailure, Usage
 
@@ -104,16 +105,19 @@ async def test_the_pause_that_a_server_asks_for(bench: Bench, nursery: trio.Nurs
     assert failed.retry_after_seconds == 0.25
 
 
-def test_retry_after_as_a_date_or_nonsense() -> None:
+def test_the_pause_as_a_date_or_nonsense() -> None:
     now = datetime(2026, 3, 1, tzinfo=UTC)
     wall = now.timestamp()
-    later = format_datetime(now + timedelta(seconds=90), usegmt=True)
-    assert retry_after({"retry-after": later}, wall) == 90
-    assert retry_after({"retry-after": later}, wall + 1000) == 0
+
+    def pause(**headers: str) -> float | None:
+        return pause_asked_for(httpx2.Headers({name.replace("_", "-"): text for name, text in headers.items()}), wall)
+
+    assert pause(retry_after=format_datetime(now + timedelta(seconds=90), usegmt=True)) == 90
+    assert pause(retry_after=format_datetime(now - timedelta(seconds=90), usegmt=True)) == 0
     for nonsense in ("soon", "-1", "nan", "inf", ""):
-        assert retry_after({"retry-after": nonsense}, wall) is None
-    assert retry_after({"retry-after-ms": "soon", "retry-after": "2"}, wall) == 2
-    assert retry_after({}, wall) is None
+        assert pause(retry_after=nonsense) is None
+        assert pause(retry_after_ms=nonsense, retry_after="2") == 2
+    assert pause() is None
 
 
 def test_which_of_them_pass_by_themselves() -> None:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Iterator, Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import Iterator
 from enum import Enum
-from math import isfinite
+from math import isfinite, nan
 from typing import Final
 
 import httpx2
 
+from daemon.nodes.web.answer import retry_after
 from enginekit.node import NodeFailure, Usage
 
 CAUSE_CHARACTERS: Final = 1024
@@ -110,9 +110,7 @@ def failed(
     )
 
 
-def status_failure(
-    status: int, reason: str, headers: Mapping[str, str], body: object, wall_seconds: float
-) -> NodeFailure:
+def status_failure(status: int, reason: str, headers: httpx2.Headers, body: object, wall_seconds: float) -> NodeFailure:
     """What an answer comes to whose status is no success. `body` as the vendors' clients have it: parsed, where it is
     JSON, else a text; `wall_seconds` is the time since 1970."""
     code, message = _told(body)
@@ -126,7 +124,7 @@ def status_failure(
         # Of those only: a server that is overloaded may call it what it likes.
         error = _BY_CODE.get(code, error)
     cause = f"the server answered {status} {reason}".rstrip() + (f": {message}" if message else "")
-    return failed(error, cause, retry_after_seconds=retry_after(headers, wall_seconds))
+    return failed(error, cause, retry_after_seconds=pause_asked_for(headers, wall_seconds))
 
 
 def event_failure(body: object) -> NodeFailure:
@@ -136,20 +134,16 @@ def event_failure(body: object) -> NodeFailure:
     return failed(error, f"the server broke off: {message or code or 'it does not say why'}")
 
 
-def retry_after(headers: Mapping[str, str], wall_seconds: float) -> float | None:
-    """The pause that the server asks for, in seconds: `retry-after-ms`, else `Retry-After` as seconds or a date; None
-    where it asks for none, or in a way that cannot be read."""
-    exact = _seconds(headers.get("retry-after-ms"))
-    if exact is not None:
-        return exact / 1000
-    given = headers.get("retry-after")
-    seconds = _seconds(given)
-    if seconds is not None or given is None:
-        return seconds
+def pause_asked_for(headers: httpx2.Headers, wall_seconds: float) -> float | None:
+    """In seconds: `retry-after-ms`, else `Retry-After` as seconds or a date; None where the server asks for none, or in
+    a way that cannot be read."""
     try:
-        return max(0.0, parsedate_to_datetime(given).timestamp() - wall_seconds)
-    except (ValueError, OverflowError):
-        return None
+        milliseconds = float(headers.get("retry-after-ms", ""))
+    except ValueError:
+        milliseconds = nan
+    if isfinite(milliseconds) and milliseconds >= 0:
+        return milliseconds / 1000
+    return retry_after(headers, wall_seconds)
 
 
 def transport_failure(error: BaseException) -> NodeFailure | None:
@@ -223,11 +217,3 @@ def _told(body: object) -> tuple[str, str]:
 
 def _shown(value: object) -> str:
     return json.dumps(value, default=str)[:CAUSE_CHARACTERS]
-
-
-def _seconds(text: str | None) -> float | None:
-    try:
-        seconds = float(text or "")
-    except ValueError:
-        return None
-    return seconds if isfinite(seconds) and seconds >= 0 else None
