@@ -137,6 +137,12 @@ class NodeTypes:
             _log.exception("a node type failed to check arguments", resource=name)
         return []
 
+    def replace(self, name: str, node: Node) -> None:
+        """Have this take the place of the node type of that name. Raises NodeTypeError: there is none."""
+        if name not in self._makers:
+            raise NodeTypeError(f"{name} cannot take the place of a node type: there is none of that name")
+        self._nodes[name] = node
+
     async def aclose(self) -> None:
         """Close what node types keep open. They can not be used afterwards. Cancelled: the rest is left to the
         process's end."""
