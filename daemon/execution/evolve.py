@@ -40,6 +40,11 @@ from enginekit.messages import events as ev
 from enginekit.messages.links import RunRef, TaskKind
 from enginekit.messages.status import ExecutionStatus, ReportRefusal
 
+# Looked up once: in Python 3.11 an enum's member is far from free.
+_ACTIVITY = TaskKind.ACTIVITY
+_SIGNAL = TaskKind.SIGNAL
+_RECORDED = ReportRefusal.ALREADY_RECORDED
+
 _variables = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
@@ -285,7 +290,7 @@ def _signal_received(run: Run, event: ev.SignalReceived) -> None:
 
 def _taken(run: Run, task: Task | None, ref: int) -> Payload | None:
     """The signal that the task has taken, where it waited for one: it is not kept any more."""
-    kept = run.signals.get(task.queue) if task is not None and task.kind is TaskKind.SIGNAL else None
+    kept = run.signals.get(task.queue) if task is not None and task.kind is _SIGNAL else None
     if task is None or not kept or kept[0].event_id != ref:
         return None
     payload = kept.pop(0)
@@ -330,7 +335,7 @@ def _end_task(run: Run, entry: int, task_id: int, how: ReportRefusal) -> Node:
         raise BrokenHistory(f"task {task_id} is not running in node {entry}")
     del run.tasks[task_id]
     node.task = None
-    if task.kind is TaskKind.ACTIVITY or task.callback_seconds is not None:
+    if task.kind is _ACTIVITY or task.callback_seconds is not None:
         run.ended_tasks[task_id] = how
         if len(run.ended_tasks) > REMEMBERED_TASKS:
             del run.ended_tasks[next(iter(run.ended_tasks))]
@@ -341,7 +346,7 @@ def _task_completed(run: Run, event: ev.TaskCompleted) -> None:
     _use(run, event)
     task = run.nodes[event.entry].task
     taken = _taken(run, task, event.output_ref)
-    node = _end_task(run, event.entry, event.task, ReportRefusal.ALREADY_RECORDED)
+    node = _end_task(run, event.entry, event.task, _RECORDED)
     node.result = payload_of(event.id, event.output, event.output_ref, taken, task.input if task else None, node.input)
 
 

@@ -5,6 +5,8 @@ Task, Map and Parallel states have files of their own; what is common to all sta
 
 from __future__ import annotations
 
+from typing import get_args
+
 from daemon.execution import distributed, fanout, redrive, scheduling, tasks
 from daemon.execution.state import ROOT, Branch, Node, after
 from daemon.execution.step import Step
@@ -39,6 +41,8 @@ from enginekit.messages.status import ExecutionStatus
 DEFAULT_RETRIER = -1
 """`TaskRetryScheduled.retrier` of a retry by engine.toml's default policy."""
 
+_KINDS: dict[type[State], str] = {sort: sort.kind.value for sort in get_args(State)}
+
 HISTORY_LIMIT = "Engine.HistoryLimit"
 
 ERROR_CHARACTERS = 256
@@ -48,8 +52,8 @@ CAUSE_CHARACTERS = 32_768
 
 def advance(step: Step) -> None:
     """Go on until everything waits for something outside, the run has closed, or the step is spent."""
-    run = step.run
-    while run.status is ExecutionStatus.RUNNING and not _history_full(step):
+    run, running = step.run, ExecutionStatus.RUNNING
+    while run.status is running and not _history_full(step):
         if run.again:
             if step.hands_over():
                 return
@@ -109,7 +113,7 @@ def _enter(step: Step, branch: Branch) -> None:
             node=name,
             path=f"{branch.key}.{name}" if branch.key else name,
             entry=entry,
-            kind=state.kind.value,
+            kind=_KINDS[type(state)],
             input_ref=branch.payload.event_id,
         )
     )

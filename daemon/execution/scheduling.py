@@ -27,6 +27,11 @@ from enginekit.messages.json import JSON
 REFERENCE_TIMEOUT_SECONDS = 99_999_999.0
 """What the reference service waits where a state with an ARN says nothing."""
 
+# Looked up once: in Python 3.11 an enum's member is far from free.
+_NODE = TaskKind.NODE
+_WORKFLOW = TaskKind.WORKFLOW
+_SIGNAL = TaskKind.SIGNAL
+
 
 def schedule(step: Step, node: Node, state: Task) -> None:
     """Put the node's next attempt into its task queue. Raises StateError."""
@@ -37,7 +42,7 @@ def schedule(step: Step, node: Node, state: Task) -> None:
     raw = step.value(node.input)
     kind = _KINDS[resource.kind]
     child: ev.ChildStart | None = None
-    if kind is TaskKind.WORKFLOW:
+    if kind is _WORKFLOW:
         queue = ""
         child, value = _child(step, state, arguments(state, raw, scope))
     else:
@@ -68,14 +73,14 @@ def schedule(step: Step, node: Node, state: Task) -> None:
             schedule_to_start_seconds=_seconds(times.schedule_to_start_seconds, to_start),
             heartbeat_seconds=None if times.heartbeat_seconds is None else float(times.heartbeat_seconds),
             callback_seconds=_seconds(times.timeout_seconds, REFERENCE_TIMEOUT_SECONDS) if awaited else None,
-            destination=destination_of(resource.name, value) if kind is TaskKind.NODE else None,
+            destination=destination_of(resource.name, value) if kind is _NODE else None,
             child=child,
         )
     )
-    if kind is TaskKind.WORKFLOW:
+    if kind is _WORKFLOW:
         assert child is not None
         step.decision.children_due[task_id] = child.policy
-    elif kind is TaskKind.SIGNAL:
+    elif kind is _SIGNAL:
         assert node.task is not None
         signals.take(step, node, node.task)
     else:

@@ -51,11 +51,6 @@ class Payload:
     def value(self) -> JSON:
         return decode(self.raw) if self.held is None else self.held[0]
 
-    def open(self) -> tuple[JSON]:
-        """Decode it."""
-        self.held = (decode(self.raw),)
-        return self.held
-
     def __repr__(self) -> str:
         return f"Payload({self.event_id}, {bytes(self.raw)!r})"
 

@@ -167,7 +167,7 @@ class Step:
         held = payload.held
         if held is None:
             self._opened.append(payload)
-            held = payload.open()
+            held = payload.held = (decode(payload.raw),)
         return held[0]
 
     def want(self, file: ReadItems | WriteResults) -> None:
@@ -179,13 +179,15 @@ class Step:
         """The decision. What was to be given back or asked about, and ended later in this step, is nobody's business
         any more; values are forgotten, except those that a Map still takes items from."""
         decision, run = self.decision, self.run
-        kept: set[int] = set()
-        if run.filling:
+        if not run.filling:
+            for payload in self._opened:
+                payload.held = None
+        else:
             filling = [run.nodes[entry] for entry in run.filling]
             kept = {id(node.input) for node in filling} | {id(node.fan.input) for node in filling if node.fan}
-        for payload in self._opened:
-            if id(payload) not in kept:
-                payload.held = None
+            for payload in self._opened:
+                if id(payload) not in kept:
+                    payload.held = None
         if decision.returned or decision.probes:
             decision.returned = [task for task in decision.returned if task in run.tasks]
             decision.probes = [task for task in decision.probes if task in run.tasks]
@@ -324,15 +326,16 @@ class Step:
             raw = encode(value)
         except NotJSON as error:
             raise StateError("States.Runtime", f"the value cannot be written as JSON: {error}") from error
-        self.check_size(raw)
+        if size(raw) > self.env.limits.payload_bytes:
+            raise self.too_large(raw)
         return raw
 
-    def check_size(self, raw: Raw) -> None:
-        limit = self.env.limits.payload_bytes
-        if size(raw) > limit:
-            raise StateError(
-                "States.DataLimitExceeded", f"the payload has {size(raw):,} bytes; at most {limit:,} are allowed"
-            )
+    def too_large(self, raw: Raw) -> StateError:
+        """What a payload of more bytes than `Limits.payload_bytes` fails with."""
+        return StateError(
+            "States.DataLimitExceeded",
+            f"the payload has {size(raw):,} bytes; at most {self.env.limits.payload_bytes:,} are allowed",
+        )
 
 
 def text_of(moment: datetime) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -104,8 +104,19 @@ def _field(text: str, name: str) -> Callable[[JSON, Evaluation], JSON]:
 
 
 def _reference(text: str, steps: Steps) -> Callable[[JSON, Evaluation], JSON]:
+    expected: list[tuple[Any, Any]] = [(dict if isinstance(step, str) else list, step) for step in steps]
+
     def read(value: JSON, evaluation: Evaluation) -> JSON:
-        return _follow(text, steps, value)
+        found: Any = value
+        try:
+            for sort, step in expected:
+                if type(found) is not sort:
+                    raise _nothing(text, steps, value)
+                found = found[step]
+        except LookupError:
+            raise _nothing(text, steps, value) from None
+        read_value: JSON = found
+        return read_value
 
     return read
 
