@@ -134,8 +134,8 @@ class Step:
         return self.run.last_event_id + 1
 
     def about(self, node: Node) -> About:
-        """The next event is about this node. The events of every transition spell it out: unpacking costs them three
-        times what making them does."""
+        """The next event is about this node. The events of every transition spell it out: unpacking
+        costs more than making them does."""
         return {
             "id": self.run.last_event_id + 1,
             "time": self.env.now,
@@ -326,16 +326,15 @@ class Step:
             raw = encode(value)
         except NotJSON as error:
             raise StateError("States.Runtime", f"the value cannot be written as JSON: {error}") from error
-        if size(raw) > self.env.limits.payload_bytes:
-            raise self.too_large(raw)
+        self.check_size(raw)
         return raw
 
-    def too_large(self, raw: Raw) -> StateError:
-        """What a payload of more bytes than `Limits.payload_bytes` fails with."""
-        return StateError(
-            "States.DataLimitExceeded",
-            f"the payload has {size(raw):,} bytes; at most {self.env.limits.payload_bytes:,} are allowed",
-        )
+    def check_size(self, raw: Raw) -> None:
+        limit = self.env.limits.payload_bytes
+        if size(raw) > limit:
+            raise StateError(
+                "States.DataLimitExceeded", f"the payload has {size(raw):,} bytes; at most {limit:,} are allowed"
+            )
 
 
 def text_of(moment: datetime) -> str:

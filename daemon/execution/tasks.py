@@ -19,10 +19,9 @@ from daemon.execution.step import Step
 from daemon.execution.timeouts import timeout_cause
 from daemon.execution.tokens import CALLBACK
 from daemon.execution.transient import is_transient
-from daemon.language import Task, task_result
+from daemon.language import StateError, Task, task_result
 from enginekit.messages import events as ev
 from enginekit.messages.events import TimeoutKind, Usage
-from enginekit.messages.json import size
 from enginekit.messages.status import ErrorStatus, Refused, ReportRefusal
 
 WORKER_LOST = "Engine.WorkerLost"
@@ -203,11 +202,12 @@ def _submit(step: Step, node: Node, task: Attempt, output: Raw | UnsetType, ref:
 
 def _too_large(step: Step, node: Node, task: Attempt, output: Raw, kept: Kept) -> bool:
     """Fail the task if its output is."""
-    if size(output) <= step.env.limits.payload_bytes:
-        return False
-    error = step.too_large(output)
-    fail_task(step, node, task, error.error, error.cause, kept=kept)
-    return True
+    try:
+        step.check_size(output)
+    except StateError as error:
+        fail_task(step, node, task, error.error, error.cause, kept=kept)
+        return True
+    return False
 
 
 def _complete(step: Step, node: Node, task: Attempt, output: Raw, kept: Kept = NOTHING_KEPT) -> None:
