@@ -30,6 +30,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "worker": ("worker:worker", "Run a worker for your own activities."),
     "task": ("task:task", "End a task by its token: complete, fail, heartbeat."),
     "queues": ("operations:queues", "Show the task queues."),
+    "console": ("console:console", "Watch the daemon and its executions in the terminal."),
     "status": ("operations:status", "Show the daemon's services, shards and store."),
     "token": ("token:token", "Sign a token with the local daemon's key."),
 }

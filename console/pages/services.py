@@ -1,0 +1,102 @@
+"""Services, circuit breakers and the store."""
+
+from __future__ import annotations
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.widgets import Static
+
+from console import colours
+from console.pages.page import Page
+from console.state import ConsoleState
+from console.widgets.table import Cell, Column, VirtualTable
+from console.words import rate, since, span, sparkline, until
+from enginekit.messages.calls import BreakerView, ServiceView
+
+SPARK = 20
+
+
+class ServicesPage(Page):
+    NAME = "Services"
+    HELP = (
+        "What the daemon is made of: each service with its state, how often it was started again, how long it runs, "
+        "and what it did in each of the last seconds. Below, the circuit breakers that are open or whose calls failed."
+    )
+
+    def compose_body(self) -> ComposeResult:
+        yield Static(id="daemon", classes="line", markup=False)
+        yield VirtualTable(
+            [
+                Column("service", 10),
+                Column("state", 10),
+                Column("restarts", 8, True),
+                Column("uptime", 9, True),
+                Column("rate", 8, True),
+                Column("", SPARK),
+                Column("last error", 0),
+            ],
+            empty="nothing is known yet",
+            id="services",
+        )
+        yield Static("Circuit breakers", classes="heading")
+        yield VirtualTable(
+            [
+                Column("destination", 0),
+                Column("state", 9),
+                Column("failures", 8, True),
+                Column("waiting", 7, True),
+                Column("since", 14, True),
+                Column("next try", 12, True),
+            ],
+            id="breakers",
+        )
+
+    def show(self, state: ConsoleState, now: float) -> None:
+        seen = state.services.daemon
+        services = seen.services if seen is not None else []
+        breakers = (seen.breakers or []) if seen is not None else []
+        self.query_one("#daemon", Static).update(self._daemon(state, now))
+        unknown = state.services.refused or "nothing is known yet"
+        self.query_one("#services", VirtualTable).show(
+            [each.name for each in services], lambda row: _service(state, services[row]), unknown
+        )
+        none = "Matching did not answer" if seen is not None and seen.breakers is None else "all are closed"
+        self.query_one("#breakers", VirtualTable).show(
+            [each.destination for each in breakers], lambda row: _breaker(breakers[row], now), none
+        )
+
+    def _daemon(self, state: ConsoleState, now: float) -> Text:
+        seen = state.services.daemon
+        if seen is None:
+            return Text("")
+        store = seen.store
+        line = Text(f"engine {seen.engine} · pid {seen.pid} · up {span(now - seen.started_at.timestamp())} · store ")
+        line.append(f"{store.kind} {store.state}", colours.of_service(store.state))
+        line.append(f" (schema {store.schema_version}, {store.restarts} restarts) · {len(seen.shards)} shards")
+        return line
+
+
+def _service(state: ConsoleState, each: ServiceView) -> list[Cell]:
+    """Its busiest count is the one that is drawn."""
+    counts = [values for (service, _), values in state.services.rates.items() if service == each.name]
+    busiest = max(counts, key=sum, default=())
+    return [
+        (each.name, "bold"),
+        (each.state, colours.of_service(each.state)),
+        (f"{each.restarts:,}", colours.WAITING if each.restarts else ""),
+        (span(each.uptime_seconds), ""),
+        (rate(busiest[-1]) if busiest else "", ""),
+        (sparkline(busiest, SPARK), colours.BUSY),
+        (each.last_error or "", colours.BAD),
+    ]
+
+
+def _breaker(each: BreakerView, now: float) -> list[Cell]:
+    return [
+        (each.destination, "bold"),
+        (each.state.value, colours.BREAKER[each.state]),
+        (f"{each.failure_rate:.0%}", ""),
+        (f"{each.waiting:,}", ""),
+        (since(each.since, now), ""),
+        (until(each.next_probe_at, now) if each.next_probe_at else "", ""),
+    ]

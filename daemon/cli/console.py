@@ -1,0 +1,24 @@
+"""`engine console`: the daemon in a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from enginekit.client import check_url
+from enginekit.local import find_daemon
+
+
+@click.command()
+def console() -> None:
+    """Watch the daemon and its executions, and act on them."""
+    found = find_daemon()
+    if isinstance(found.url, str):
+        try:
+            check_url(found.url)
+        except ValueError as error:
+            raise click.UsageError(f"ENGINE_URL: {error}") from error
+    from console.app import run_console  # half a second, which nobody else should wait
+
+    asyncio.run(run_console(found))

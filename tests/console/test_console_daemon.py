@@ -1,0 +1,104 @@
+"""The console against a real daemon: every page is driven by its keys."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from conftest import Sitting, access, prepared, sit
+
+from enginekit.local import Access, LocalDaemon
+from enginekit.messages.calls import RegisterWorkflow
+from enginekit.messages.json import encode
+
+WORK = {"StartAt": "Pack", "States": {"Pack": {"Type": "Task", "Resource": "activity:pack", "End": True}}}
+ECHO = {"StartAt": "E", "States": {"E": {"Type": "Task", "Resource": "echo", "End": True}}}
+
+
+async def _some(client) -> None:
+    await client.call(RegisterWorkflow(name="order", definition=encode(WORK)))
+    for number in range(3):
+        await client.start("order", workflow_id=f"order-{number}")
+    await client.start(ECHO, workflow_id="echo-1")
+    await client.wait("echo-1")
+
+
+def test_services_queues_and_executions_are_shown_and_filtered(daemon) -> None:
+    prepared(daemon, _some)
+
+    async def look(sitting: Sitting) -> None:
+        await sitting.sees("● live", "history", "matching", "RUNNING", "sqlite", "all are closed")
+        await sitting.press("2")
+        await sitting.sees("pack", "activity", "3")
+        await sitting.press("3")
+        await sitting.sees("order-0", "order-2", "echo-1", "SUCCEEDED")
+        await sitting.press("f")
+        await sitting.sees("status RUNNING", "order-1", without="echo-1")
+        await sitting.press("x", "w", *"order", "enter")
+        await sitting.sees("workflow order", "order-1", without="echo-1")
+        await sitting.press("x", "slash", *"echo", "enter")
+        await sitting.sees("echo-1", "text 'echo'", without="order-1")
+
+    sit(access(daemon), look, size=(80, 24))
+
+
+def test_a_daemon_that_is_killed_and_comes_back(start_daemon) -> None:
+    daemon = start_daemon()
+    prepared(daemon, _some)
+
+    async def look(sitting: Sitting) -> None:
+        await sitting.press("3")
+        await sitting.sees("● live", "order-2")
+        daemon.process.kill()
+        daemon.process.wait()
+        (daemon.data / "daemon.json").unlink()
+        await sitting.sees("● reconnecting, as of ", " ago", "The connection is lost", "order-2")
+        await asyncio.to_thread(start_daemon)
+        await sitting.sees("● live", "order-2", without="connection is lost")
+        await sitting.press("1")
+        await sitting.sees("up 1 s", "RUNNING")
+
+    sit(access(daemon), look)
+
+
+def test_there_is_no_daemon(tmp_path) -> None:
+    async def look(sitting: Sitting) -> None:
+        await sitting.sees("● connecting", "Looking for the daemon", "start one with `engine serve`")
+
+    local = LocalDaemon(tmp_path)
+    sit(Access(local.url, local.token), look)
+
+
+def test_a_token_that_has_expired(daemon) -> None:
+    async def look(sitting: Sitting) -> None:
+        await sitting.sees("● not let in", "does not let this console in", "the token has expired", "ENGINE_TOKEN")
+
+    sit(Access(daemon.url, daemon.token(exp=1_000_000_000)), look, size=(80, 24))
+
+
+def test_a_token_that_expires_while_we_look(start_daemon) -> None:
+    daemon = start_daemon("[auth]\nleeway_seconds = 0\n")
+
+    async def look(sitting: Sitting) -> None:
+        await sitting.sees("● live", "RUNNING")
+        await sitting.sees("● not let in, as of ", "the token has expired", "RUNNING")
+
+    sit(Access(daemon.url, daemon.token(exp=int(time.time()) + 6)), look)
+
+
+def test_a_token_without_the_scope_admin_sees_the_rest(daemon) -> None:
+    async def look(sitting: Sitting) -> None:
+        await sitting.sees("● live", "PERMISSION_DENIED")
+        await sitting.press("3")
+        await sitting.sees("none", "0 ")
+
+    sit(Access(daemon.url, daemon.token(tenant="nobody", scope="read")), look)
+
+
+def test_a_terminal_that_is_too_small(daemon) -> None:
+    async def look(sitting: Sitting) -> None:
+        await sitting.sees("engine: live", "services  6 of 6 run", "store     sqlite, READY", "60×15", "need 80×24")
+        await sitting.pilot.resize_terminal(80, 24)
+        await sitting.sees("1 Services", "RUNNING", without="60×15")
+
+    sit(access(daemon), look, size=(60, 15))
