@@ -152,6 +152,11 @@ def _argument(cursor: Cursor) -> Argument:
             return Value(value)
     if character == '"':
         raise cursor.malformed("text in an intrinsic function stands in single quotes")
+    if not character.isalpha():
+        raise cursor.malformed(
+            f"expected an argument (a path, a text in single quotes, a number, true, false, null or a function), "
+            f"found {cursor.found()}"
+        )
     return _call(cursor)
 
 

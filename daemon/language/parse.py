@@ -25,8 +25,10 @@ def parse_definition(
 
     Raises InvalidDefinition with every fault found.
     """
-    value = load(text)
+    value, faults = load(text)
     findings = Findings(node_types, check)
+    for path, message in faults:
+        findings.fault(path, message)
     if not isinstance(value, dict):
         findings.fault("", f"a definition is an object with StartAt and States, not {kind(value)}")
         raise InvalidDefinition(findings.all_faults())
@@ -124,14 +126,26 @@ def _state(fields: Fields, name: str, graph: Graph) -> State | None:
     written = fields.text("Type")
     if written is None:
         if "Type" not in fields:
-            fields.findings.fault(fields.where, f"needs a Type: {', '.join(sort.value for sort in StateKind)}")
+            near = next((name for name in fields.values if name.lower() == "type"), None)
+            hint = "" if near is None else f' ("{near}" is written with a capital T)'
+            fields.findings.fault(fields.where, f"needs a Type: {', '.join(sort.value for sort in StateKind)}{hint}")
+        _check_links(fields, name, graph)
         return None
     sort = next((each for each in StateKind if each.value == written), None)
     if sort is None:
         hint = fields.findings.suggest(written, [each.value for each in StateKind])
         fields.fault("Type", f'no type of state is "{written}"{hint}')
+        _check_links(fields, name, graph)
         return None
     return parse_state(sort, fields, name, graph, _nested)
+
+
+def _check_links(fields: Fields, name: str, graph: Graph) -> None:
+    """Where a state of no known type leads: Next and Default mean the same in every type that has them."""
+    for field in ("Next", "Default"):
+        target = fields.values.get(field)
+        if isinstance(target, str):
+            graph.link(name, fields.path(field), target)
 
 
 def _nested(fields: Fields, more: tuple[str, ...], what: str, *, isolated: bool = False) -> Machine:

@@ -11,7 +11,7 @@ from daemon.language.fields import LONGEST_SECONDS, Fields
 from daemon.language.graph import Graph
 from daemon.language.jsonpath import Path
 from daemon.language.placement import compile_placement, discard
-from daemon.language.query import compile_query_template, compile_text, is_query
+from daemon.language.query import ERROR_OUTPUT, compile_query_template, compile_text, is_query
 from daemon.language.retry import MAX_DELAY_SECONDS
 from daemon.language.template import compile_template, compile_value, constant, placed, read_path
 from daemon.language.values import kind
@@ -31,20 +31,21 @@ def selection(fields: Fields, name: str) -> Expression | None:
     return placed(path.read, where, RUNTIME) if path is not None else None
 
 
-def template(fields: Fields, name: str) -> Expression | None:
-    """Parameters, ResultSelector, ItemSelector: a template in the state's language, None where there is none."""
+def template(fields: Fields, name: str, also: str | None = None) -> Expression | None:
+    """Parameters, ResultSelector, ItemSelector: a template in the state's language, None where there is none. `also`
+    is what `$states` has in it beside the input and the context."""
     if name not in fields:
         return None
     value = fields.values[name]
     if fields.jsonata:
-        return compile_query_template(value, fields.path(name), fields.findings)
+        return compile_query_template(value, fields.path(name), fields.findings, also)
     if not isinstance(value, dict):
         fields.fault(name, f"must be an object, not {kind(value)}")
         return None
     return compile_template(value, fields.path(name), fields.findings)
 
 
-def assignment(fields: Fields) -> Expression | None:
+def assignment(fields: Fields, also: str | None = None) -> Expression | None:
     """Assign: an object of variables, None where there is none."""
     given = fields.object("Assign")
     if given is None:
@@ -56,7 +57,7 @@ def assignment(fields: Fields) -> Expression | None:
             given.fault(written, fault)
         else:
             fields.findings.variables.assign(name, given.path(written))
-    return template(fields, "Assign")
+    return template(fields, "Assign", also)
 
 
 def result_path(fields: Fields) -> Placement | None:
@@ -272,8 +273,8 @@ def catchers(fields: Fields, graph: Graph, name: str) -> tuple[Catcher, ...]:
                 errors=errors,
                 next=target or "",
                 place=None if each.jsonata else result_path(each),
-                output=template(each, "Output") if each.jsonata else None,
-                assign=assignment(each),
+                output=template(each, "Output", ERROR_OUTPUT) if each.jsonata else None,
+                assign=assignment(each, ERROR_OUTPUT),
             )
         )
     return tuple(made)

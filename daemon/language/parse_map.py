@@ -21,6 +21,7 @@ from daemon.language.parse_fields import (
     template,
     transition,
 )
+from daemon.language.query import RESULT
 from daemon.language.template import placed
 
 
@@ -47,8 +48,8 @@ def parse_map(fields: Fields, name: str, graph: Graph, nested: Nested) -> Map | 
         end=end,
         input_path=selection(fields, "InputPath"),
         output_path=selection(fields, "OutputPath"),
-        output=template(fields, "Output") if fields.jsonata else None,
-        assign=assignment(fields),
+        output=template(fields, "Output", RESULT) if fields.jsonata else None,
+        assign=assignment(fields, RESULT),
         parameters=template(fields, "ItemSelector" if "ItemSelector" in fields else "Parameters"),
         selector=template(fields, "ResultSelector"),
         place=result_path(fields),

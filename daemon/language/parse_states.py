@@ -36,6 +36,7 @@ from daemon.language.parse_fields import (
 )
 from daemon.language.parse_map import Nested, parse_map
 from daemon.language.parse_task import check_arguments, close_policy, parse_resource_field
+from daemon.language.query import RESULT
 from daemon.language.state_fields import check_names
 from daemon.language.timestamps import parse_timestamp
 from enginekit.messages.json import JSON
@@ -78,7 +79,22 @@ def parse_state(sort: StateKind, fields: Fields, name: str, graph: Graph, nested
     return parse_map(fields, name, graph, nested)
 
 
+def _warn_of_static(fields: Fields) -> None:
+    """A Result stands as it is: what looks computed in it is not."""
+    pending: list[tuple[str, JSON]] = [(fields.path("Result"), fields.values.get("Result"))]
+    while pending:
+        path, value = pending.pop()
+        if isinstance(value, dict):
+            for name, item in value.items():
+                pending.append((f"{path}.{name}", item))
+                if name.endswith(".$"):
+                    fields.findings.warn(f"{path}.{name}", "is not evaluated: Result is static, use Parameters")
+        elif isinstance(value, list):
+            pending.extend((f"{path}[{index}]", item) for index, item in enumerate(value))
+
+
 def _pass(fields: Fields, name: str, graph: Graph) -> Pass:
+    _warn_of_static(fields)
     following, end = transition(fields, name, graph)
     return Pass(
         name=name,
@@ -114,8 +130,8 @@ def _task(fields: Fields, name: str, graph: Graph) -> Task | None:
         fields.findings.warn(fields.path("Credentials"), "has no meaning here and is not used")
     input_path = selection(fields, "InputPath")
     parameters = template(fields, "Arguments" if fields.jsonata else "Parameters")
-    output = template(fields, "Output") if fields.jsonata else None
-    assign = assignment(fields)
+    output = template(fields, "Output", RESULT) if fields.jsonata else None
+    assign = assignment(fields, RESULT)
     selector = template(fields, "ResultSelector")
     place = result_path(fields)
     retry = retriers(fields)
@@ -272,8 +288,8 @@ def _parallel(fields: Fields, name: str, graph: Graph, nested: Nested) -> Parall
         end=end,
         input_path=selection(fields, "InputPath"),
         output_path=selection(fields, "OutputPath"),
-        output=template(fields, "Output") if fields.jsonata else None,
-        assign=assignment(fields),
+        output=template(fields, "Output", RESULT) if fields.jsonata else None,
+        assign=assignment(fields, RESULT),
         parameters=template(fields, "Arguments" if fields.jsonata else "Parameters"),
         selector=template(fields, "ResultSelector"),
         place=result_path(fields),

@@ -14,8 +14,8 @@ from typing import Final
 from daemon.language.errors import QUERY_EVALUATION_ERROR, Failed, Malformed
 from daemon.language.evaluation import ABSENT, Evaluation, Expression
 from daemon.language.fields import Findings
-from daemon.language.jsonata import UNDEFINED, Query, Undefined, compile_query
-from daemon.language.template import Template, placed
+from daemon.language.jsonata import BUILT_IN, UNDEFINED, Query, Undefined, compile_query
+from daemon.language.template import Template, looks_like_path, placed
 from daemon.language.variables import RESERVED
 from enginekit.messages.json import JSON
 
@@ -28,32 +28,60 @@ def is_query(text: str) -> bool:
     return len(text) >= 4 and text.startswith("{%") and text.endswith("%}")
 
 
-def compile_text(text: str, where: str, findings: Findings) -> Expression | None:
-    """Compile `{% … %}`. None when it was reported."""
+RESULT: Final = "result"
+ERROR_OUTPUT: Final = "errorOutput"
+_ALWAYS: Final = ("input", "context")
+
+
+def compile_text(text: str, where: str, findings: Findings, also: str | None = None) -> Expression | None:
+    """Compile `{% … %}`. `also` is what `$states` has here beside the input and the context: RESULT, ERROR_OUTPUT.
+
+    None when it was reported.
+    """
     inner = text[2:-2]
     try:
         query = compile_query(inner)
     except Malformed as malformed:
         findings.fault(where, f'"{_short(text)}": {malformed.reason} (character {malformed.position + 2})')
         return None
-    findings.variables.refer(query.variables, where)
+    findings.variables.refer(query.variables, where, BUILT_IN)
+    _check_parts(query, where, findings, (*_ALWAYS, also) if also is not None else _ALWAYS)
     return placed(_reader(query), where, QUERY_EVALUATION_ERROR)
 
 
-def compile_query_template(value: JSON, where: str, findings: Findings) -> Expression:
+def _check_parts(query: Query, where: str, findings: Findings, there: tuple[str, ...]) -> None:
+    """Note what an expression reads of `$states` that is not there in this field."""
+    for name, part in sorted(query.parts):
+        if name != RESERVED or part in there:
+            continue
+        if part == RESULT:
+            findings.fault(where, "$states.result is there in Output and Assign of Task, Parallel and Map states only")
+        elif part == ERROR_OUTPUT:
+            findings.fault(where, "$states.errorOutput is there in Output and Assign of a catcher only")
+        else:
+            findings.warn(where, f'$states has no "{part[:80]}"{findings.suggest(part, there)}')
+
+
+def compile_query_template(value: JSON, where: str, findings: Findings, also: str | None = None) -> Expression:
     """Compile any JSON in which strings may be expressions."""
-    return QueryTemplate(findings).expression(value, where, QUERY_EVALUATION_ERROR)
+    return QueryTemplate(findings, also).expression(value, where, QUERY_EVALUATION_ERROR)
 
 
 class QueryTemplate(Template):
     """JSONata: the strings between `{%` and `%}` are computed."""
 
+    def __init__(self, findings: Findings, also: str | None) -> None:
+        super().__init__(findings)
+        self._also = also
+
     def text(self, value: str, where: str) -> Expression | None:
         if is_query(value):
             self.leaves += 1
-            return compile_text(value, where, self.findings)
+            return compile_text(value, where, self.findings, self._also)
         if value.startswith("{%") or value.endswith("%}"):
             self.findings.warn(where, "is text, not an expression: one begins with {% and ends with %}")
+        elif looks_like_path(value):
+            self.findings.warn(where, "is text: this state is JSONata, where an expression stands in {% %}")
         return None
 
 

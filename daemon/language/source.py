@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 import yaml
 
@@ -22,6 +22,7 @@ from enginekit.messages.json import JSON
 MAX_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 100
 MAX_VALUES: Final = 200_000
+MAX_DIGITS: Final = 4_000
 
 _INTEGER = re.compile(r"[-+]?[0-9]+", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", re.ASCII)
@@ -34,10 +35,17 @@ _TAGS: Final = frozenset({"str", "int", "float", "bool", "null", "map", "seq"})
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def load(text: str | bytes) -> JSON:
+class Source(NamedTuple):
+    """The document, and what is wrong with how it is written: its names that are there twice are there once."""
+
+    value: JSON
+    faults: tuple[Fault, ...] = ()
+
+
+def load(text: str | bytes) -> Source:
     """The one document in the text. Text that begins with `{` or `[` is JSON, all other is YAML.
 
-    Raises InvalidDefinition.
+    Raises InvalidDefinition for text that is neither.
     """
     if isinstance(text, bytes):
         if len(text) > MAX_BYTES:
@@ -63,9 +71,11 @@ class _Pairs(list[tuple[str, JSON]]):
     """An object of the JSON text, with every pair that was written."""
 
 
-def _load_json(text: str) -> JSON:
+def _load_json(text: str) -> Source:
     try:
-        value = json.loads(text, object_pairs_hook=_Pairs, parse_constant=_not_finite, parse_float=_finite)
+        value = json.loads(
+            text, object_pairs_hook=_Pairs, parse_constant=_not_finite, parse_float=_finite, parse_int=_whole
+        )
     except json.JSONDecodeError as error:
         _refuse(f"not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})")
     except RecursionError:
@@ -74,9 +84,7 @@ def _load_json(text: str) -> JSON:
         _refuse(f"not valid JSON: {error}")
     faults: list[Fault] = []
     made = _settle(value, "", 0, faults)
-    if faults:
-        raise InvalidDefinition(tuple(faults))
-    return made
+    return Source(made, tuple(faults))
 
 
 def _not_finite(word: str) -> float:
@@ -88,6 +96,12 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"the number {text[:40]} is too large")
     return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"the number {text[:40]}... has {len(text):,} digits; {MAX_DIGITS:,} is the limit")
+    return int(text)
 
 
 def _settle(value: object, path: str, depth: int, faults: list[Fault]) -> JSON:
@@ -114,7 +128,7 @@ def _settle(value: object, path: str, depth: int, faults: list[Fault]) -> JSON:
     return value
 
 
-def _load_yaml(text: str) -> JSON:
+def _load_yaml(text: str) -> Source:
     try:
         return _Yaml().read(text)
     except yaml.MarkedYAMLError as error:
@@ -135,7 +149,7 @@ class _Yaml:
         self.faults: list[Fault] = []
         self.count = 0
 
-    def read(self, text: str) -> JSON:
+    def read(self, text: str) -> Source:
         """The one document in the text."""
         events = yaml.parse(text, Loader=_LOADER)
         value: JSON = None
@@ -146,9 +160,7 @@ class _Yaml:
                 if documents > 1:
                     _refuse("the YAML text holds more than one document")
                 value = self._value(next(events), events, "", 0)
-        if self.faults:
-            raise InvalidDefinition(tuple(self.faults))
-        return value
+        return Source(value, tuple(self.faults))
 
     def _value(self, event: yaml.Event, events: Iterator[yaml.Event], path: str, depth: int) -> JSON:
         if depth > MAX_DEPTH:
@@ -204,9 +216,9 @@ class _Yaml:
             return text
         if text in _WORDS:
             return _WORDS[text]
-        if len(text) <= 400 and _INTEGER.fullmatch(text):
+        if len(text) <= MAX_DIGITS and _INTEGER.fullmatch(text):
             return int(text)
-        if len(text) <= 400 and _FLOAT.fullmatch(text):
+        if len(text) <= MAX_DIGITS and _FLOAT.fullmatch(text):
             number = float(text)
             if math.isfinite(number):
                 return number

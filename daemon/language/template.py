@@ -6,6 +6,7 @@ StateError, whose cause starts with the path of the field it stands in.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -162,8 +163,23 @@ class Template:
         return build_array
 
 
+_LOOKS_LIKE_PATH: Final = re.compile(r"\$\$?[.\[][\w'\"*.]|States\.[A-Z]\w*\(")
+
+
+def looks_like_path(text: str) -> bool:
+    """Whether a text could be a path or an intrinsic function that was meant to be evaluated."""
+    return _LOOKS_LIKE_PATH.match(text) is not None
+
+
 class PathTemplate(Template):
     """JSONPath: the fields whose names end in `.$` are computed."""
+
+    def text(self, value: str, where: str) -> Expression | None:
+        if looks_like_path(value):
+            self.findings.warn(where, 'is text: what is to be evaluated stands in a field whose name ends in ".$"')
+        elif value.startswith("{%") and value.endswith("%}"):
+            self.findings.warn(where, "is text: this state is JSONPath, which has no {% %}")
+        return None
 
     def field(self, name: str, value: JSON, where: str) -> tuple[str, Expression | None]:
         target = name.removesuffix(".$")

@@ -37,7 +37,7 @@ class VariableScope:
     def __init__(self, outer: VariableScope | None = None, *, isolated: bool = False) -> None:
         self._outer = None if isolated else outer
         self._assigned: dict[str, str] = {}
-        self._referred: list[tuple[str, str]] = []
+        self._referred: list[tuple[str, str, Iterable[str]]] = []
         self._inner: list[VariableScope] = []
         if outer is not None:
             outer._inner.append(self)
@@ -46,16 +46,16 @@ class VariableScope:
         """The field at this path assigns it."""
         self._assigned.setdefault(name, path)
 
-    def refer(self, names: Iterable[str], path: str) -> None:
-        """The field at this path refers to these."""
-        self._referred.extend((name, path) for name in sorted(names))
+    def refer(self, names: Iterable[str], path: str, known: Iterable[str] = ()) -> None:
+        """The field at this path refers to these. `known` are names of something else that may have been meant."""
+        self._referred.extend((name, path, known) for name in sorted(names))
 
     def check(self, fault: Report, suggest: Callable[[str, Iterable[str]], str]) -> None:
         """Note what is wrong here and in the scopes inside."""
         visible = self._visible()
-        for name, path in self._referred:
+        for name, path, known in self._referred:
             if name not in visible and name != RESERVED:
-                fault(path, f'no state in reach assigns "${name}"{suggest(name, visible)}')
+                fault(path, f'no state in reach assigns "${name}"{suggest(name, (*visible, *known))}')
         outer = {} if self._outer is None else self._outer._visible()
         for name, path in self._assigned.items():
             if name in outer:

@@ -61,7 +61,7 @@ def test_a_valid_file(run: Run, tmp_path: Path) -> None:
     file.write_text(VALID)
     result = run("validate", str(file))
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"{file}: valid\n", "")
-    assert json.loads(run("validate", str(file), "--json").stdout) == {"valid": True, "faults": []}
+    assert json.loads(run("validate", str(file), "--json").stdout) == {"valid": True, "faults": [], "warnings": []}
 
 
 def test_every_fault_of_a_file_stands_on_its_line(run: Run, tmp_path: Path) -> None:
@@ -87,6 +87,17 @@ def test_arguments_are_judged_as_far_as_they_are_known(run: Run, tmp_path: Path)
     assert [fault["path"] for fault in found["faults"]] == ["States.Call.Parameters.Method"]
     file.write_text(file.read_text().replace('"http"', '"not:installed-here"'))
     assert run("validate", str(file)).exit_code == 0
+
+
+def test_what_may_surprise_in_a_valid_file_is_told(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "flow.yaml"
+    file.write_text("StartAt: Around\nStates:\n  Around: {Type: Pass, Next: Around}\n")
+    told = "States.Around: no way leads from this state to an end"
+    result = run("validate", str(file))
+    assert (result.exit_code, result.stdout.splitlines()) == (0, [f"{file}: valid", f"warning: {told}"])
+    path, message = told.split(": ")
+    found = json.loads(run("validate", str(file), "--json").stdout)
+    assert found == {"valid": True, "faults": [], "warnings": [{"path": path, "message": message}]}
 
 
 def test_a_file_that_is_no_document_is_not_valid(run: Run, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ RE2, in linear time. Source: docs.jsonata.org; the functions that Step Functions
 
 from __future__ import annotations
 
+from daemon.language.jsonata.built_in import BUILT_IN
 from daemon.language.jsonata.query import Query, compile_query
 from daemon.language.jsonata.values import UNDEFINED, Undefined
 
-__all__ = ["UNDEFINED", "Query", "Undefined", "compile_query"]
+__all__ = ["BUILT_IN", "UNDEFINED", "Query", "Undefined", "compile_query"]

@@ -27,10 +27,12 @@ T = TypeVar("T")
 
 
 class Compiler:
-    """One compilation. `variables` gathers the names that the expression refers to and does not bind."""
+    """One compilation. `variables` gathers the names that the expression refers to and does not bind, `parts` the
+    fields that it reads of them by name."""
 
     def __init__(self, built_in: frozenset[str]) -> None:
         self.variables: set[str] = set()
+        self.parts: set[tuple[str, str]] = set()
         self._built_in = built_in
         self._bound: list[set[str]] = [set()]
         self._kinds: dict[str, Callable[[Tree], Code]] = {
@@ -116,6 +118,8 @@ class Compiler:
     def _path(self, tree: Tree) -> Code:
         names = {name for step in tree.steps for name in (step.focus, step.index) if name is not None}
         names |= {str(stage.value) for step in tree.steps for stage in step.stages if stage.kind == "index"}
+        if len(tree.steps) > 1 and tree.steps[0].kind == "variable" and tree.steps[1].kind == "name":
+            self.parts.add((str(tree.steps[0].value), str(tree.steps[1].value)))
         return self._scoped(names, lambda: paths.path(tree, self))
 
     def _binary(self, tree: Tree) -> Code:

@@ -22,14 +22,18 @@ STUMBLED: Final = "the expression could not be evaluated:"
 class Query:
     """A compiled expression. Immutable: any number of executions may evaluate it.
 
-    `variables` are those it refers to without binding them itself, names of the language's own functions left out.
+    `variables` are those it refers to without binding them itself, names of the language's own functions left out;
+    `parts` the fields that it reads of variables by name.
     """
 
-    __slots__ = ("_code", "_size", "text", "variables")
+    __slots__ = ("_code", "_size", "parts", "text", "variables")
 
-    def __init__(self, text: str, code: Code, size: int, variables: frozenset[str]) -> None:
+    def __init__(
+        self, text: str, code: Code, size: int, variables: frozenset[str], parts: frozenset[tuple[str, str]]
+    ) -> None:
         self.text = text
         self.variables = variables
+        self.parts = parts
         self._code = code
         self._size = size
 
@@ -66,4 +70,4 @@ def compile_query(text: str) -> Query:
     tree = parse(text)
     compiler = Compiler(frozenset(BUILT_IN))
     code = compiler.compile(tree)
-    return Query(text, code, tree.size, frozenset(compiler.variables))
+    return Query(text, code, tree.size, frozenset(compiler.variables), frozenset(compiler.parts))
