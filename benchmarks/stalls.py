@@ -109,6 +109,55 @@ def spread() -> dict[str, JSON]:
     return {"StartAt": "M", "States": {"M": state}}
 
 
+def everywhere(expression: str) -> dict[str, JSON]:
+    """A state each of whose fields costs about as much as an evaluation may."""
+    query = f"{{% {expression} %}}"
+    state: dict[str, JSON] = {
+        "Type": "Task",
+        "Resource": "echo",
+        "Arguments": query,
+        "TimeoutSeconds": query,
+        "HeartbeatSeconds": query,
+        "Output": query,
+        "Assign": {"a": query},
+        "End": True,
+    }
+    return {"QueryLanguage": "JSONata", "StartAt": "A", "States": {"A": state}}
+
+
+def rules() -> dict[str, JSON]:
+    """A Choice of many rules, none of which holds."""
+    rule: JSON = {"Variable": "$..n", "IsNull": True}
+    choices: list[JSON] = [{"And": [{"Not": rule}] * 200 + [rule], "Next": "B"} for _ in range(20)]
+    choice: JSON = {"Type": "Choice", "Choices": choices, "Default": "B"}
+    return {"StartAt": "A", "States": {"A": choice, "B": {"Type": "Succeed"}}}
+
+
+def patterns() -> dict[str, JSON]:
+    """As many large regular expressions as there is room for."""
+    made: JSON = {f"k{number}": f"{{% $contains('a', /\\pL{{2}}{number}/) %}}" for number in range(100)}
+    state: JSON = {"Type": "Pass", "Output": made, "End": True}
+    return {"QueryLanguage": "JSONata", "StartAt": "A", "States": {"A": state}}
+
+
+def near_misses() -> dict[str, JSON]:
+    """Names that take long to compare."""
+    states: dict[str, JSON] = {
+        f"{'state' * 14}{number}": {"Type": "Pass", "Next": f"{'state' * 14}{number}x"} for number in range(4_000)
+    }
+    return {"StartAt": next(iter(states)), "States": states}
+
+
+def long_expression() -> dict[str, JSON]:
+    """One expression as long as it may be."""
+    state: JSON = {"Type": "Pass", "Output": f"{{% [{','.join(['1'] * 32_000)}] %}}", "End": True}
+    return {"QueryLanguage": "JSONata", "StartAt": "A", "States": {"A": state}}
+
+
+NESTED = "$reduce([1..40], function($t, $n) { [[$t], [$t]] }, 0)"
+"""Two to the forty zeros, in arrays that share their parts."""
+TWINS = "$reduce([1..40], function($t, $n) { {'a': $t, 'b': $t} }, 1)"
+
 ATTACKS = [
     jsonata("tail recursion without end", "($f := function($n) { $f($n + 1) }; $f(1))"),
     jsonata("recursion without end", "($f := function($n) { 1 + $f($n + 1) }; $f(1))"),
@@ -124,6 +173,14 @@ ATTACKS = [
     jsonata("** over a deep document", "$states.input.**", DEEP),
     jsonata("a cross product", "$states.input.list@$a.list@$b[$a.n = $b.n]", WIDE),
     jsonata("grouping", "$states.input.list{$string(n): $sum(tags)}", WIDE),
+    jsonata("the truth of a shared value", f"$boolean({NESTED})"),
+    jsonata("the text of a shared value", f"$string({TWINS})"),
+    jsonata("a pattern of a thousand parts", "$contains($states.input.t, /(a{0,50}){0,20}b/)", {"t": "a" * 200_000}),
+    jsonata("a pattern that looks ahead to the end", "$match($states.input.t, /a.*b|a/)", {"t": "a" * 200_000}),
+    jsonata("$formatNumber in a $map", "$map([1..100000], function($i) { $formatNumber($i, '#,##0.00') })"),
+    jsonata("order by", "$states.input^(>$)", list(range(40_000))),
+    jsonata("a transform", "$states.input ~> |list|{'z': n + 1}|", WIDE),
+    jsonata("$distinct of objects", "$distinct($states.input.list)", WIDE),
     path("$..* over a wide document", "$..*", WIDE),
     path("$..*..* over a deep document", "$..*..*", DEEP),
     path("$..[?(@..n)]", "$..[?(@..n)]", WIDE),
@@ -132,6 +189,17 @@ ATTACKS = [
     path("States.Format that doubles, nested", doubled(8), WIDE),
     Attack("States.Format that doubles, forty states", chained(40), {"text": "ab"}),
     path("States.ArrayUnique", "States.ArrayUnique($.list)", WIDE),
+    path("nine hundred sums", f"States.Array({','.join(['$.sum()'] * 900)})", [0] * 60_000),
+    path("forty texts of a document", f"States.Array({','.join(['States.JsonToString($)'] * 40)})", WIDE),
+    path("States.StringSplit", "States.StringSplit($, 'a')", "ab" * 100_000),
+    path("States.JsonMerge", "States.JsonMerge($, $, false)", {f"k{number}": number for number in range(18_000)}),
+    path("a filter of three comparisons", "$[?(@ == 1 || @ == 2 || @ == 3)]", [0] * 60_000),
+    path("a filter with a pattern", "$[?(@ =~ /(x+x+)+y/)]", ["x" * 100] * 2_000),
+    Attack("a Choice of twenty times two hundred rules", rules(), WIDE),
+    Attack("a state whose every field costs", everywhere("$count([1..240000]) + 1000"), None),
+    Attack("a hundred large regular expressions", patterns()),
+    Attack("names that are hard to compare", near_misses()),
+    Attack("an expression of 64 KiB", long_expression()),
     Attack("thirty costly states", repeated("$..*"), WIDE),
     Attack("a distributed Map, a costly ItemSelector", spread(), {"items": list(range(30_000)), "wide": [1] * 2_000}),
     Attack("a definition of 1 MiB", large_definition(), {"a": {f"b{number}": number for number in range(20)}}),

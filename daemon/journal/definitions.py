@@ -23,8 +23,9 @@ log = structlog.get_logger("history")
 
 CACHED_DEFINITIONS = 512
 
-LARGE = 64 * 1024
-"""Texts longer than this are parsed in a thread: that takes longer, and the loop goes on meanwhile."""
+LARGE = 4 * 1024
+"""Texts longer than this are parsed in a thread: that may take long (10 ms a KiB at worst), and the loop goes on
+meanwhile."""
 
 
 NodeCheck: TypeAlias = Callable[[str, Argument, str | None], Iterable[ArgumentFault]]

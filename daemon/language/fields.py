@@ -20,7 +20,12 @@ ArgumentCheck: TypeAlias = Callable[[str, Argument], Iterable[ArgumentFault]]
 
 MAX_FAULTS: Final = 1_000
 _MAX_SUGGESTIONS: Final = 25
-_MAX_CANDIDATES: Final = 1_000
+_MAX_COMPARED: Final = 10_000
+"""How many characters of names that may have been meant are looked at in all."""
+MAX_EXPRESSIONS: Final = 256 * 1024
+"""How many characters of JSONata a definition may have in all, each expression counted for some more than it has."""
+_EACH_EXPRESSION: Final = 30
+MAX_PATTERNS: Final = 100
 
 MAX_COUNT: Final = 2**31 - 1
 LONGEST_SECONDS: Final = 99_999_999
@@ -40,6 +45,9 @@ class Findings:
         self.variables = VariableScope()
         self._untold = 0
         self._suggestions = 0
+        self._compared = _MAX_COMPARED
+        self._expressions = MAX_EXPRESSIONS
+        self._patterns = MAX_PATTERNS
 
     def fault(self, path: str, message: str) -> None:
         """Note a fault."""
@@ -58,12 +66,34 @@ class Findings:
         more = (Fault("", f"and {self._untold:,} more faults"),) if self._untold else ()
         return (*self.faults, *more)
 
+    def room_for(self, text: str, path: str) -> bool:
+        """Account for an expression before it is read, which takes time. False where there are too many of them; that
+        is reported once."""
+        before, self._expressions = self._expressions, self._expressions - len(text) - _EACH_EXPRESSION
+        if before >= 0 > self._expressions:
+            self.fault(
+                path, f"this is one expression too many: all together have {MAX_EXPRESSIONS:,} characters at most"
+            )
+        return self._expressions >= 0
+
+    def count_patterns(self, patterns: int, path: str) -> None:
+        """Account for regular expressions."""
+        before, self._patterns = self._patterns, self._patterns - patterns
+        if before >= 0 > self._patterns:
+            self.fault(path, f"this is one regular expression too many: a definition has {MAX_PATTERNS} at most")
+            self._expressions = -1
+
     def suggest(self, name: str, candidates: Iterable[str]) -> str:
         """`; did you mean "X"?` for the candidate most like the name, or nothing."""
         if self._suggestions >= _MAX_SUGGESTIONS:
             return ""
         self._suggestions += 1
-        known = list(candidates)[:_MAX_CANDIDATES]
+        known: list[str] = []
+        for each in candidates:
+            self._compared -= len(each)
+            if self._compared < 0:
+                break
+            known.append(each)
         near = get_close_matches(name[:80], known, 1) or [each for each in known if each.lower() == name.lower()][:1]
         return f'; did you mean "{near[0]}"?' if near else ""
 

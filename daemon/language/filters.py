@@ -12,7 +12,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from daemon.language.evaluation import Evaluation
-from daemon.language.path_tree import And, Compare, Condition, Exists, Literal, Not, Or, PathTree
+from daemon.language.path_tree import And, Compare, Condition, Exists, Literal, Matches, Not, Or, PathTree
 from daemon.language.values import is_number, same
 from enginekit.messages.json import JSON
 
@@ -46,10 +46,23 @@ def compile_condition(condition: Condition, operand: Callable[[PathTree], Operan
     if isinstance(condition, Exists):
         lookup = operand(condition.path)
         return lambda value, root, evaluation: lookup(value, root, evaluation) is not ABSENT
+    if isinstance(condition, Matches):
+        return _matching(condition, operand)
     if isinstance(condition, Literal):
         truth = bool(condition.value)
         return lambda value, root, evaluation: truth
     return _comparison(condition, operand)
+
+
+def _matching(condition: Matches, operand: Callable[[PathTree], Operand]) -> Predicate:
+    left = _operand(condition.left, operand)
+    matches = condition.pattern.matches
+
+    def holds(value: JSON, root: JSON, evaluation: Evaluation) -> bool:
+        text = left(value, root, evaluation)
+        return isinstance(text, str) and matches(text, evaluation.spend)
+
+    return holds
 
 
 def _comparison(condition: Compare, operand: Callable[[PathTree], Operand]) -> Predicate:

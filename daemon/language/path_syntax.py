@@ -2,15 +2,16 @@
 
 The grammar is Jayway's, which the reference service uses: `$`, `$$` or `$variable`, `.name` (a backslash makes the next
 character part of the name), `['name']`, `[0]`, `[-1]`, `[1:3]`, `[0,2]`, `['a','b']`, `*`, `..`, `[?(filter)]` and
-functions such as `.length()` at the end. Regular expressions in filters are left out: they cannot be bounded.
+functions such as `.length()` at the end. Regular expressions in filters go to RE2.
 """
 
 from __future__ import annotations
 
 import re
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
+from daemon.language.jsonata.patterns import BadPattern, Pattern, compile_pattern
 from daemon.language.path_tree import (
     SPACE,
     And,
@@ -23,6 +24,7 @@ from daemon.language.path_tree import (
     Function,
     Indices,
     Literal,
+    Matches,
     Names,
     Not,
     Or,
@@ -344,7 +346,8 @@ def _comparison(cursor: Cursor) -> Condition:
     left = _operand(cursor)
     cursor.skip_space()
     if cursor.accept("=~"):
-        raise cursor.malformed("regular expressions are not available in filters", cursor.position - 2)
+        cursor.skip_space()
+        return Matches(left, _pattern(cursor))
     operator = next((each for each in COMPARISONS if cursor.accept(each)), "")
     if not operator:
         start = cursor.position
@@ -357,6 +360,36 @@ def _comparison(cursor: Cursor) -> Condition:
         return Exists(left) if isinstance(left, PathTree) else left
     cursor.skip_space()
     return Compare(operator, left, _operand(cursor))
+
+
+class _Flags(NamedTuple):
+    case_insensitive: bool
+    multiline: bool = False
+
+
+def _pattern(cursor: Cursor) -> Pattern:
+    """`/expression/` with an `i` after it, perhaps."""
+    start = cursor.position
+    cursor.expect("/", "before a regular expression")
+    source: list[str] = []
+    while not cursor.accept("/"):
+        character = cursor.peek()
+        if not character:
+            raise cursor.malformed("the regular expression that begins here is never closed", start)
+        if character == "\\":
+            source.append(character)
+            cursor.position += 1
+        source.append(cursor.peek())
+        cursor.position += 1
+    flags = cursor.position
+    while cursor.peek().isalpha():
+        cursor.position += 1
+    if cursor.text[flags : cursor.position] not in ("", "i"):
+        raise cursor.malformed('of the flags of a regular expression, only "i" is known', flags)
+    try:
+        return compile_pattern("".join(source), _Flags(case_insensitive=flags < cursor.position))
+    except BadPattern as bad:
+        raise cursor.malformed(str(bad), start) from None
 
 
 def _operand(cursor: Cursor) -> Literal | PathTree:

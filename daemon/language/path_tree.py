@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple, TypeAlias
 
 from daemon.language.errors import Malformed
+from daemon.language.jsonata.patterns import Pattern
 from enginekit.messages.json import JSON
 
 MAX_NESTING: Final = 20
@@ -91,6 +92,13 @@ class Compare(NamedTuple):
     right: Literal | PathTree
 
 
+class Matches(NamedTuple):
+    """`left =~ /pattern/`: the whole text matches."""
+
+    left: Literal | PathTree
+    pattern: Pattern
+
+
 class Exists(NamedTuple):
     """A path alone: whether it leads anywhere."""
 
@@ -115,13 +123,15 @@ class Or(NamedTuple):
     conditions: tuple[Condition, ...]
 
 
-Condition: TypeAlias = "Compare | Exists | Not | And | Or | Literal"
+Condition: TypeAlias = "Compare | Matches | Exists | Not | And | Or | Literal"
 
 
 def _variables_of(condition: Condition) -> set[str]:
     if isinstance(condition, Compare):
         sides = (condition.left, condition.right)
         return set().union(*(side.variables() for side in sides if isinstance(side, PathTree)))
+    if isinstance(condition, Matches):
+        return condition.left.variables() if isinstance(condition.left, PathTree) else set()
     if isinstance(condition, Exists):
         return condition.path.variables()
     if isinstance(condition, Not):

@@ -39,12 +39,16 @@ def compile_text(text: str, where: str, findings: Findings, also: str | None = N
     None when it was reported.
     """
     inner = text[2:-2]
+    if not findings.room_for(inner, where):
+        return None
     try:
         query = compile_query(inner)
     except Malformed as malformed:
+        findings.count_patterns(inner.count("/") // 2, where)
         findings.fault(where, f'"{_short(text)}": {malformed.reason} (character {malformed.position + 2})')
         return None
     findings.variables.refer(query.variables, where, BUILT_IN)
+    findings.count_patterns(query.patterns, where)
     _check_parts(query, where, findings, (*_ALWAYS, also) if also is not None else _ALWAYS)
     return placed(_reader(query), where, QUERY_EVALUATION_ERROR)
 

@@ -29,6 +29,10 @@ def constant(value: JSON) -> Expression:
 
 def read_path(text: str, where: str, findings: Findings) -> Path | None:
     """Compile a path, or report why it is none."""
+    patterns = text.count("=~")
+    if patterns and not findings.room_for(text, where):
+        return None
+    findings.count_patterns(patterns, where)
     try:
         path = compile_path(text)
     except Malformed as malformed:
@@ -58,6 +62,10 @@ def compile_value(text: str, where: str, findings: Findings) -> Expression | Non
         if path is None:
             return None
         return placed(path.read, where, RUNTIME)
+    patterns = text.count("=~")
+    if patterns and not findings.room_for(text, where):
+        return None
+    findings.count_patterns(patterns, where)
     try:
         call, variables = compile_intrinsic(text)
     except Malformed as malformed:

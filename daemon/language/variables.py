@@ -8,7 +8,8 @@ outside. Source: Step Functions developer guide, "Passing data between states wi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Final
 
 MAX_NAME: Final = 80
@@ -52,17 +53,28 @@ class VariableScope:
 
     def check(self, fault: Report, suggest: Callable[[str, Iterable[str]], str]) -> None:
         """Note what is wrong here and in the scopes inside."""
-        visible = self._visible()
         for name, path, known in self._referred:
-            if name not in visible and name != RESERVED:
-                fault(path, f'no state in reach assigns "${name}"{suggest(name, (*visible, *known))}')
-        outer = {} if self._outer is None else self._outer._visible()
-        for name, path in self._assigned.items():
-            if name in outer:
-                fault(path, f'"${name}" is assigned outside, at {outer[name]}; in here it can only be read')
+            if name != RESERVED and self._place_of(name) is None:
+                fault(path, f'no state in reach assigns "${name}"{suggest(name, chain(self._names(), known))}')
+        if self._outer is not None:
+            for name, path in self._assigned.items():
+                outside = self._outer._place_of(name)
+                if outside is not None:
+                    fault(path, f'"${name}" is assigned outside, at {outside}; in here it can only be read')
         for scope in self._inner:
             scope.check(fault, suggest)
 
-    def _visible(self) -> dict[str, str]:
-        outer = {} if self._outer is None else self._outer._visible()
-        return {**outer, **self._assigned}
+    def _place_of(self, name: str) -> str | None:
+        """Where a variable that can be read here is assigned."""
+        scope: VariableScope | None = self
+        while scope is not None:
+            if name in scope._assigned:
+                return scope._assigned[name]
+            scope = scope._outer
+        return None
+
+    def _names(self) -> Iterator[str]:
+        scope: VariableScope | None = self
+        while scope is not None:
+            yield from scope._assigned
+            scope = scope._outer

@@ -33,6 +33,7 @@ class Compiler:
     def __init__(self, built_in: frozenset[str]) -> None:
         self.variables: set[str] = set()
         self.parts: set[tuple[str, str]] = set()
+        self.patterns = 0
         self._built_in = built_in
         self._bound: list[set[str]] = [set()]
         self._kinds: dict[str, Callable[[Tree], Code]] = {
@@ -43,7 +44,7 @@ class Compiler:
             "string": self._literal,
             "number": self._literal,
             "value": self._literal,
-            "regex": lambda tree: calls.regex(tree),
+            "regex": self._regex,
             "wildcard": lambda tree: selection.wildcard,
             "descendant": lambda tree: selection.descendants,
             "parent": lambda tree: _variable_code(str(tree.value)),
@@ -112,6 +113,10 @@ class Compiler:
             return compile_inner()
         finally:
             self._bound.pop()
+
+    def _regex(self, tree: Tree) -> Code:
+        self.patterns += 1
+        return calls.regex(tree)
 
     # --- structure ----------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import re2
 
 MAX_PATTERN: Final = 1_000
 _MAX_MEMORY: Final = 1024 * 1024
+_PROBE_MEMORY: Final = 64 * 1024
 """What RE2 may use for one pattern: a large counted repetition is refused."""
 
 
@@ -69,6 +70,11 @@ class Pattern:
                 again = left >> 7
             spend(25 + len(found.groups()) + again)
             yield Match(found[0], found.start(), found.end(), list(found.groups()))
+
+    def matches(self, text: str, spend: Callable[[int], None]) -> bool:
+        """Whether it matches the text as a whole."""
+        spend((len(text) * self._size >> 5) + 1)
+        return self._compiled.fullmatch(text) is not None
 
 
 _FEW_PARTS: Final = 10
@@ -132,15 +138,20 @@ def compile_pattern(source: str, flags: Any) -> Pattern:
     """
     if len(source) > MAX_PATTERN:
         raise BadPattern(source, f"it has more than {MAX_PATTERN:,} characters")
+    # A large pattern takes long to compile: what does not fit into little memory is refused at little cost.
+    _compiled(source, flags, _PROBE_MEMORY)
+    return Pattern(source, _compiled(source, flags, _MAX_MEMORY))
+
+
+def _compiled(source: str, flags: Any, memory: int) -> Any:
     options = re2.Options()
-    options.max_mem = _MAX_MEMORY
+    options.max_mem = memory
     options.log_errors = False
     options.case_sensitive = not flags.case_insensitive
     prefix = "(?m)" if flags.multiline else ""
     try:
-        compiled = compile_linear(prefix + source.replace("\\/", "/"), options=options)
+        return compile_linear(prefix + source.replace("\\/", "/"), options=options)
     except re2.error as error:
         reason = error.args[0] if error.args else error
         detail = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
         raise BadPattern(source, detail) from None
-    return Pattern(source, compiled)

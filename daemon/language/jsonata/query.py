@@ -23,17 +23,16 @@ class Query:
     """A compiled expression. Immutable: any number of executions may evaluate it.
 
     `variables` are those it refers to without binding them itself, names of the language's own functions left out;
-    `parts` the fields that it reads of variables by name.
+    `parts` the fields that it reads of variables by name, `patterns` how many regular expressions it has.
     """
 
-    __slots__ = ("_code", "_size", "parts", "text", "variables")
+    __slots__ = ("_code", "_size", "parts", "patterns", "text", "variables")
 
-    def __init__(
-        self, text: str, code: Code, size: int, variables: frozenset[str], parts: frozenset[tuple[str, str]]
-    ) -> None:
+    def __init__(self, text: str, code: Code, size: int, compiler: Compiler) -> None:
         self.text = text
-        self.variables = variables
-        self.parts = parts
+        self.variables = frozenset(compiler.variables)
+        self.parts = frozenset(compiler.parts)
+        self.patterns = compiler.patterns
         self._code = code
         self._size = size
 
@@ -70,4 +69,4 @@ def compile_query(text: str) -> Query:
     tree = parse(text)
     compiler = Compiler(frozenset(BUILT_IN))
     code = compiler.compile(tree)
-    return Query(text, code, tree.size, frozenset(compiler.variables), frozenset(compiler.parts))
+    return Query(text, code, tree.size, compiler)

@@ -21,6 +21,7 @@ from daemon.language.jsonata.patterns import BadPattern, Pattern, compile_patter
 MAX_DEPTH: Final = 120
 """How deep expressions may nest in one another."""
 MAX_TEXT: Final = 64 * 1024
+MAX_PATTERNS: Final = 50
 _PLAIN: Final = re.compile(
     r"\s*\$([A-Za-z_][A-Za-z0-9_]*)((?:\.(?!(?:and|or|in)\b)[A-Za-z_][A-Za-z0-9_]*)*)\s*", re.ASCII
 )
@@ -75,7 +76,20 @@ class _Local(threading.local):
 
 
 _local = _Local()
-_engine: Any = compile_pattern
+
+
+def _counted() -> Callable[[str, Any], Pattern]:
+    """What compiles the patterns of one expression, as many as it may have."""
+    left = MAX_PATTERNS
+
+    def engine(source: str, flags: Any) -> Pattern:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise BadPattern(source, f"an expression has {MAX_PATTERNS} patterns at most")
+        return compile_pattern(source, flags)
+
+    return engine
 
 
 def parse(text: str) -> Tree:
@@ -92,7 +106,7 @@ def parse(text: str) -> Tree:
     parser, _local.parser = _local.parser or _fresh(), None
     parser.ancestry, parser.ancestor_label, parser.ancestor_index = [], 0, 0
     try:
-        symbol = parser.parse(text, _engine)
+        symbol = parser.parse(text, _counted())
     except JException as error:
         message = str(error)
         raise Malformed(f"{error.error}: {message[0].lower()}{message[1:]}", _place(error.location, text)) from None
