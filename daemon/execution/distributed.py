@@ -45,7 +45,7 @@ def start(step: Step, node: Node, state: Map) -> None:
     if plan.read is None:
         items = items_of(state, raw, scope)
         total, keyed = len(items.values), items.keyed
-        made, ref = step.place(items.values, node.input)
+        made, ref = step.place(items.values, node.input, what=f"{state.where}: the array of its items")
     step.emit(
         ev.MapRunStarted(
             **step.about(node),
@@ -117,7 +117,7 @@ def _start_items(
                 break
             inputs.append(item_input(state, raw, index, item, mapping.keyed, source, scope))
         made = units(mapping.plan, inputs, step.env.limits.payload_bytes)
-        encoded = [step.encoded(unit.input) for unit in made]
+        encoded = [step.encoded(unit.input, f"{state.where}: the input of an item's execution") for unit in made]
     except StateError as error:
         nodes.fail(step, node, state, error.error, error.cause)
         return

@@ -188,7 +188,7 @@ def _leave_with(step: Step, node: Node, state: State, result: JSON) -> None:
 def leave(step: Step, node: Node, value: JSON, following: str | None, variables: dict[str, JSON] | None = None) -> None:
     """Raises StateError when the output or the variables are too large."""
     made = step.assigned(node, variables)
-    raw, ref = step.place(value, node.result, node.input)
+    raw, ref = step.place(value, node.result, node.input, what=f"States.{node.name}: its output")
     branch = step.run.branches[node.branch]
     step.emit(
         ev.NodeExited(
@@ -319,7 +319,9 @@ def _catch(step: Step, node: Node, state: Task | Map | Parallel, error: str, cau
     catcher = state.catch[index]
     try:
         scope, held = step.scope(node), step.value(node.input)
-        raw = step.encoded(caught_output(state, catcher, held, error, cause, scope))
+        raw = step.encoded(
+            caught_output(state, catcher, held, error, cause, scope), f"{state.where}.Catch[{index}]: its output"
+        )
         made = step.assigned(node, caught_variables(state, catcher, held, error, cause, scope))
     except StateError as fault:
         # The error output did not fit where the catcher wants it: that is the failure now, and nobody's to catch.

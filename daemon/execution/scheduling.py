@@ -50,7 +50,7 @@ def schedule(step: Step, node: Node, state: Task) -> None:
     if node.given and node.arguments is not None:
         value = step.value(node.arguments)
     times = task_times(state, raw, scope)
-    inline, ref = step.place(value, node.arguments, node.input)
+    inline, ref = step.place(value, node.arguments, node.input, what=f"{state.where}: the input of its task")
     timeout, to_start = env.defaults.timeout_seconds, env.defaults.schedule_to_start_seconds
     if resource.arn or not kind.queued:
         # A person who is to send a signal, and a whole execution, are not to be measured by what a call may take.

@@ -296,7 +296,7 @@ class Step:
             for name, value in branch.variables.items()
             if branch.key != node.branch or name not in values
         )
-        raw = self.encoded(values)
+        raw = self.encoded(values, f"States.{node.name}.Assign: the object of the variables")
         if held + size(raw) > limit:
             raise StateError(
                 "States.DataLimitExceeded",
@@ -307,33 +307,35 @@ class Step:
 
     # --- payloads -----------------------------------------------------------------------------------------------
 
-    def place(self, value: JSON, *held: Payload | None) -> tuple[Raw | UnsetType, int]:
-        """The value for a new event: as a reference where one of these holds it already, else inline.
+    def place(self, value: JSON, *held: Payload | None, what: str) -> tuple[Raw | UnsetType, int]:
+        """The value for a new event: as a reference where one of these holds it already, else inline. `what` it is, for
+        the cause of its failure.
 
         Raises StateError States.DataLimitExceeded.
         """
         for payload in held:
             if payload is not None and payload.held is not None and payload.held[0] is value:
                 return UNSET, payload.event_id
-        raw = self.encoded(value)
+        raw = self.encoded(value, what)
         for payload in held:
             if payload is not None and payload.raw == raw:
                 return UNSET, payload.event_id
         return raw, 0
 
-    def encoded(self, value: JSON) -> Raw:
+    def encoded(self, value: JSON, what: str) -> Raw:
+        """The value as bytes. Raises StateError, whose cause begins with `what` it is."""
         try:
             raw = encode(value)
         except NotJSON as error:
-            raise StateError("States.Runtime", f"the value cannot be written as JSON: {error}") from error
-        self.check_size(raw)
+            raise StateError("States.Runtime", f"{what} cannot be written as JSON: {error}") from error
+        self.check_size(raw, what)
         return raw
 
-    def check_size(self, raw: Raw) -> None:
+    def check_size(self, raw: Raw, what: str) -> None:
         limit = self.env.limits.payload_bytes
         if size(raw) > limit:
             raise StateError(
-                "States.DataLimitExceeded", f"the payload has {size(raw):,} bytes; at most {limit:,} are allowed"
+                "States.DataLimitExceeded", f"{what} has {size(raw):,} bytes; at most {limit:,} are allowed"
             )
 
 
