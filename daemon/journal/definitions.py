@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import structlog
 import trio
@@ -27,6 +28,9 @@ LARGE = 4 * 1024
 """Texts longer than this are parsed in a thread: that may take long (10 ms a KiB at worst), and the loop goes on
 meanwhile."""
 
+HUGE = 32 * 1024
+"""Texts longer than this make so many objects that the garbage collector is kept away from them."""
+
 
 NodeCheck: TypeAlias = Callable[[str, Argument, str | None], Iterable[ArgumentFault]]
 """What a node type (its name) has against arguments in a definition of a tenant's."""
@@ -39,12 +43,33 @@ async def _parse(
     try:
         if len(text) <= LARGE or not threads:
             return parse_definition(text, node_types, check)
-        return await trio.to_thread.run_sync(parse_definition, text, node_types, check)
+        return await trio.to_thread.run_sync(_parse_aside, text, node_types, check)
     except InvalidDefinition:
         raise
     except Exception as error:
         log.exception("a definition could not be read", hash=hash_of(text))
         raise Refused(ErrorStatus.INTERNAL, "the definition could not be read: a fault of the engine's") from error
+
+
+_GENERATIONS: Final = gc.get_threshold()
+
+
+def _parse_aside(text: str, node_types: frozenset[str] | None, check: ArgumentCheck | None) -> Definition:
+    """In a thread.
+
+    A large definition is hundreds of thousands of objects, and a full collection of garbage goes through all that live
+    without letting the loop go on. So there is none meanwhile, and none looks at a large definition later: it holds no
+    cycles, and is gone when nobody has it any more.
+    """
+    if len(text) <= HUGE:
+        return parse_definition(text, node_types, check)
+    gc.set_threshold(*_GENERATIONS[:2], 1_000_000)
+    try:
+        made = parse_definition(text, node_types, check)
+        gc.freeze()
+        return made
+    finally:
+        gc.set_threshold(*_GENERATIONS)
 
 
 def definition_text(definition: Raw) -> str:

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 
 from daemon.language.errors import DATA_LIMIT_EXCEEDED, Failed
 from daemon.language.evaluation import Evaluation, seeded
-from daemon.language.values import MAX_BYTES, encodable, identity, kind, same
+from daemon.language.values import MAX_BYTES, encodable, identity, kind, same, weigh
 from enginekit.messages.json import JSON, NotJSON, decode, encode
 
 Function: TypeAlias = Callable[[list[JSON], Evaluation], JSON]
@@ -61,7 +61,7 @@ def _shown(value: JSON, evaluation: Evaluation, depth: int = 0) -> str:
 
 def _written(value: JSON, evaluation: Evaluation) -> str:
     """The value as JSON text."""
-    evaluation.weigh(value)
+    evaluation.spend(weigh(value) >> 2)
     try:
         return bytes(encode(value)).decode()
     except NotJSON as error:

@@ -19,28 +19,27 @@ def compile_placement(text: str, steps: Steps, where: str) -> Placement:
     if len(steps) == 1 and isinstance(steps[0], str):
         return _as_field(text, steps[0], where)
 
-    def place(raw: JSON, result: JSON) -> JSON:
-        return _put(raw, 0, result)
+    return lambda raw, result: _put(raw, steps, 0, result, text, where)
 
-    def _put(value: JSON, number: int, result: JSON) -> JSON:
-        if number == len(steps):
-            return result
-        step = steps[number]
-        if isinstance(step, str):
-            if not isinstance(value, dict):
-                raise _no_match(where, text, kind(value), f'a field "{step}"')
-            copied = value.copy()
-            copied[step] = _put(value.get(step, {}), number + 1, result)
-            return copied
-        if not isinstance(value, list):
-            raise _no_match(where, text, kind(value), f"an item {step}")
-        if step >= len(value):
-            raise _no_match(where, text, f"an array of {len(value)}", f"an item {step}")
-        items = value.copy()
-        items[step] = _put(value[step], number + 1, result)
-        return items
 
-    return place
+def _put(value: JSON, steps: Steps, number: int, result: JSON, text: str, where: str) -> JSON:
+    """A copy of the value with the result at the steps from this number on."""
+    if number == len(steps):
+        return result
+    step = steps[number]
+    if isinstance(step, str):
+        if not isinstance(value, dict):
+            raise _no_match(where, text, kind(value), f'a field "{step}"')
+        copied = value.copy()
+        copied[step] = _put(value.get(step, {}), steps, number + 1, result, text, where)
+        return copied
+    if not isinstance(value, list):
+        raise _no_match(where, text, kind(value), f"an item {step}")
+    if step >= len(value):
+        raise _no_match(where, text, f"an array of {len(value)}", f"an item {step}")
+    items = value.copy()
+    items[step] = _put(value[step], steps, number + 1, result, text, where)
+    return items
 
 
 def _as_field(text: str, name: str, where: str) -> Placement:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from typing import Any
 
 import pytest
 
-from daemon.language import InvalidDefinition, parse_definition
+from daemon.language import InvalidDefinition, Pass, parse_definition
 
 
 def _faults_of(states: dict[str, Any], **top: Any) -> list[str]:
@@ -72,3 +74,36 @@ def test_a_state_without_a_known_type_is_checked_as_far_as_it_can_be() -> None:
         'States.Z.Type: no type of state is "Taks"; did you mean "Task"?',
         'States.Z.Default: no state named "Q"',
     ]
+
+
+def test_a_definition_holds_no_cycles() -> None:
+    """What nobody has any more is gone at once, without the garbage collector."""
+    expressions = {"a.$": "$.b[?(@.c == 1)]", "d.$": "States.Format('{}', $x)", "e.$": "$x"}
+    states: dict[str, Any] = {
+        "X": {"Type": "Pass", "Assign": {"x": 1}, "ResultPath": "$.a.b[0].c", "Next": "Y"},
+        "Y": {"Type": "Pass", "Parameters": expressions, "ResultPath": "$.a", "Next": "Z"},
+        "Z": {"Type": "Pass", "QueryLanguage": "JSONata", "Output": "{% $map([1], function($v) { $v + $x }) %}",
+              "Next": "C"},
+        "C": {"Type": "Choice", "Choices": [{"And": [{"Variable": "$.a", "IsNull": True}], "Next": "D"}],
+              "Default": "D"},
+        "D": {"Type": "Wait", "SecondsPath": "$.a", "Next": "E"},
+        "E": {"Type": "Map", "ItemProcessor": {"StartAt": "F", "States": {"F": {"Type": "Fail", "CausePath": "$.a"}}},
+              "End": True},
+    }  # fmt: skip
+    text = json.dumps({"StartAt": "X", "States": states})
+    parse_definition(text)
+    gc.collect()
+    made = parse_definition(text)
+    gc.collect()
+    state = weakref.ref(made.states["X"].place) if isinstance(made.states["X"], Pass) else None
+    gc.disable()
+    try:
+        before = len(gc.get_objects())
+        del made
+        held = before - len(gc.get_objects())
+        assert state is not None
+        assert state() is None
+        assert held > 100
+        assert gc.collect() < 20
+    finally:
+        gc.enable()

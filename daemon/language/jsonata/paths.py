@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cmp_to_key
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from daemon.language.errors import Failed
@@ -260,6 +261,14 @@ def _order(tree: Tree, compiler: Compiler) -> Callable[[list[Value], Frame, bool
             inside = frame.inner(item) if stream else frame
             value = item[VALUE] if stream else item
             keyed.append(([code(value, inside) for code, _ in terms], item))
+
+        if len(terms) == 1:
+            keys = [key[0] for key, _ in keyed]
+            if all(map(is_number, keys)) or all(isinstance(key, str) for key in keys):
+                # Nearly always: then nothing need be called to compare two items.
+                spend(4 * len(keyed))
+                keyed.sort(key=itemgetter(0), reverse=terms[0][1])
+                return Sequence([item for _, item in keyed], tuples=stream)
 
         def compare(one: tuple[list[Value], Value], other: tuple[list[Value], Value]) -> int:
             spend(3)
