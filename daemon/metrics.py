@@ -103,6 +103,9 @@ class Metrics:
             "engine_breaker_changes", "Circuit breakers that came into a state.", ["state"], registry=registry
         )
         self._events = Counter("engine_events", "Events written.", registry=registry)
+        self._limited = Counter(
+            "engine_rpc_limited", "Calls refused because their tenant asks for more than it may.", registry=registry
+        )
         self._wake_ups = Counter("engine_wake_ups", "Executions woken because their time had come.", registry=registry)
         self._node_tasks = Counter(
             "engine_node_tasks", "Attempts that the daemon's Worker has ended.", registry=registry
@@ -148,6 +151,10 @@ class Metrics:
 
     def dispatched(self, kind: TaskKind, tasks: int) -> None:
         self._dispatched_by_kind[kind].inc(tasks)
+
+    def limited(self) -> None:
+        """A call was refused because its tenant asks for more than it may."""
+        self._limited.inc()
 
     def woken(self, executions: int) -> None:
         self._wake_ups.inc(executions)

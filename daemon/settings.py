@@ -44,6 +44,23 @@ class FrontendSettings(Section, frozen=True, kw_only=True):
     call_timeout_seconds: Positive = 30.0
 
 
+class LimitSettings(Section, frozen=True, kw_only=True):
+    """What each tenant may ask for. `…_per_second`: in the long run, 0: without a limit; `…_burst`: at once."""
+
+    starts_per_second: Annotated[float, Meta(ge=0)] = 1000.0
+    starts_burst: Annotated[float, Meta(ge=1)] = 5000.0
+    writes_per_second: Annotated[float, Meta(ge=0)] = 200.0
+    writes_burst: Annotated[float, Meta(ge=1)] = 1000.0
+    reads_per_second: Annotated[float, Meta(ge=0)] = 2000.0
+    reads_burst: Annotated[float, Meta(ge=1)] = 10_000.0
+    work_per_second: Annotated[float, Meta(ge=0)] = 10_000.0
+    work_burst: Annotated[float, Meta(ge=1)] = 50_000.0
+    connections: Count = 500
+    in_flight_calls: Count = 2000
+    """Calls that may be under way at once, long polls apart."""
+    long_polls: Count = 5000
+
+
 class AuthSettings(Section, frozen=True, kw_only=True):
     """How tokens are checked. With nothing set the daemon makes an HS256 key in its data folder."""
 
@@ -232,6 +249,7 @@ class Settings(Section, frozen=True, kw_only=True):
 
     store: StoreSettings = StoreSettings()
     frontend: FrontendSettings = FrontendSettings()
+    limits: LimitSettings = LimitSettings()
     auth: AuthSettings = AuthSettings()
     history: HistorySettings = HistorySettings()
     matching: MatchingSettings = MatchingSettings()

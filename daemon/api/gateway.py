@@ -20,6 +20,7 @@ from msgspec import Raw
 
 from daemon.api.auth import Principal
 from daemon.api.jsonrpc import UnknownMethod
+from daemon.api.limits import Limited, TenantLimits
 from daemon.api.methods import METHODS, Answerer, Method
 from daemon.api.params import Shape
 from daemon.api.turnstile import Turnstile
@@ -90,6 +91,7 @@ class Gateway:
         self._admitted = 0
         self._settled = trio.Event()
         self.reads = Turnstile(READS_AT_ONCE, READ_TURNS)
+        self.limits = TenantLimits(settings.limits)
         self.answered = 0
         """Calls answered so far, refusals among them."""
 
@@ -190,12 +192,22 @@ class Gateway:
 
     async def _perform(self, principal: Principal, row: Method, params: Raw | bytes) -> calls.Result:
         self._check(principal, row)
-        if row.reads:
-            await self.reads.enter()
         call = _SHAPES[row.name].decode(params, self._settings.history.payload_bytes)
-        if row.new_work:
-            return await self._admit(principal, row, call)
-        return await self._route(principal, row, call)
+        waits = row.waits(call)
+        try:
+            account = self.limits.admit(principal.tenant, row.group, row.name, waits, trio.current_time())
+        except Limited as limited:
+            self._metrics.limited()
+            await trio.sleep(limited.held_back_seconds)
+            raise
+        try:
+            if row.reads:
+                await self.reads.enter()
+            if row.new_work:
+                return await self._admit(principal, row, call)
+            return await self._route(principal, row, call)
+        finally:
+            self.limits.release(account, waits)
 
     def _check(self, principal: Principal, row: Method) -> None:
         if principal.expires_at is not None and self._clock.now() >= principal.expires_at * 1000:

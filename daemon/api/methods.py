@@ -19,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from daemon.api.limits import Group
 from enginekit.messages import calls, schedules
 from enginekit.messages.subscriptions import Subscribe, SubscribeResult, Unsubscribe
 
@@ -68,6 +69,15 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     new_work: bool = False
 
     @property
+    def group(self) -> Group | None:
+        """What it is counted with; None for the connection's own."""
+        if self.scope is Scope.WORK:
+            return Group.WORK
+        if self.scope is Scope.WRITE:
+            return Group.START if self.new_work else Group.WRITE
+        return Group.READ if self.scope is not None else None
+
+    @property
     def name(self) -> str:
         return self.params.__name__
 
@@ -80,6 +90,10 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     def reads(self) -> bool:
         """Whether it only looks: such calls take turns."""
         return self.params in _READS
+
+    def waits(self, call: calls.Call) -> bool:
+        """Whether somebody wants to wait with it."""
+        return isinstance(call, calls.WaitWorkflow | calls.GetHistory | calls.PollTask) and call.wait_seconds > 0
 
     def timeout(self, call: calls.Call, base_seconds: float) -> float:
         """Seconds the call may take in all."""

@@ -32,6 +32,8 @@ SPARE_CONNECTIONS: Final = 64
 """So many beyond the limit are still told that it is reached; more are closed unheard."""
 QUEUED_FRAMES: Final = 4
 
+_HTTP_STATUS: Final = {ErrorStatus.UNAUTHENTICATED: 401, ErrorStatus.RESOURCE_EXHAUSTED: 429}
+
 log = structlog.get_logger(__name__)
 _encoder = msgspec.json.Encoder()
 
@@ -125,6 +127,7 @@ class RpcServer:
                 self._metrics.connection_ended("slow")
                 log.warning("frontend.connection_cut_off", why=outbox.cut_off)
             if session is not None:
+                self._gateway.limits.disconnect(session.principal.tenant)
                 await self._gateway.give_back(session.principal, outbox.lost, "the poll's answer could not be sent")
 
     async def _run(self, session: Session) -> None:
@@ -168,7 +171,11 @@ class RpcServer:
             self._metrics.connection_ended("rejected")
             return None
         offered = PROTOCOL if request.proposed_subprotocols else None
-        connection: WebSocketConnection = await request.accept(subprotocol=offered)
+        try:
+            connection: WebSocketConnection = await request.accept(subprotocol=offered)
+        except BaseException:
+            self._gateway.limits.disconnect(principal.tenant)
+            raise
         return Session(connection, outbox, principal, self._gateway, self._verifier, self._settings)
 
     async def _principal(self, request: WebSocketRequest) -> Principal:
@@ -190,9 +197,11 @@ class RpcServer:
                 400, Refused(ErrorStatus.INVALID_ARGUMENT, f"the subprotocol spoken here is {PROTOCOL}; offer it")
             )
         try:
-            return await self._verifier.verify(_bearer(request))
+            principal = await self._verifier.verify(_bearer(request))
+            self._gateway.limits.connect(principal.tenant)
         except Refused as refused:
-            raise Rejected(401 if refused.status is ErrorStatus.UNAUTHENTICATED else 503, refused) from refused
+            raise Rejected(_HTTP_STATUS.get(refused.status, 503), refused) from refused
+        return principal
 
 
 def _bearer(request: WebSocketRequest) -> str:
