@@ -106,6 +106,9 @@ class Metrics:
         self._limited = Counter(
             "engine_rpc_limited", "Calls refused because their tenant asks for more than it may.", registry=registry
         )
+        self._dead_letters = Counter(
+            "engine_dead_letters", "Tasks that failed for good and made their execution fail.", registry=registry
+        )
         self._wake_ups = Counter("engine_wake_ups", "Executions woken because their time had come.", registry=registry)
         self._node_tasks = Counter(
             "engine_node_tasks", "Attempts that the daemon's Worker has ended.", registry=registry
@@ -155,6 +158,10 @@ class Metrics:
     def limited(self) -> None:
         """A call was refused because its tenant asks for more than it may."""
         self._limited.inc()
+
+    def dead_lettered(self) -> None:
+        """A task failed for good, and its execution with it."""
+        self._dead_letters.inc()
 
     def woken(self, executions: int) -> None:
         self._wake_ups.inc(executions)

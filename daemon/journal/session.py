@@ -467,6 +467,8 @@ class Session:
                 self.waiters.committed(live)
             if pending.created is not None:
                 self.metrics.execution_started()
+            for _ in pending.letters_added:
+                self.metrics.dead_lettered()
             if pending.created is not None or pending.reopened or (live.closed and pending.events):
                 self.watch.changed(live)
             if live.closed and pending.events:
