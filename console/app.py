@@ -6,22 +6,30 @@ changes there are, there are a few pictures a second, and a key is answered betw
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, ClassVar
 
-from textual.app import App
+from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.dom import DOMNode
 from textual.screen import Screen
 
 from console.connection import Connection
+from console.dialogs.help import Help
+from console.pages.execution import ExecutionPage
 from console.pages.executions import ExecutionsPage
+from console.pages.letters import LettersPage
 from console.pages.page import Page
 from console.pages.queues import QueuesPage
+from console.pages.schedules import SchedulesPage
 from console.pages.services import ServicesPage
 from console.source import Source
 from enginekit.local import Access
 
 DRAW_SECONDS = 0.25
+_UNNAMED = ("scroll_", "page_", "app.focus_", "screen.", "command_palette", "maximize", "minimize")
+"""Actions of Textual's own that need no line in the help."""
 
 
 class ConsoleApp(App[None]):
@@ -35,12 +43,18 @@ class ConsoleApp(App[None]):
         "services": ServicesPage,
         "queues": QueuesPage,
         "executions": ExecutionsPage,
+        "letters": LettersPage,
+        "schedules": SchedulesPage,
     }
     DEFAULT_MODE = "services"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("1", "go('services')", "Services", show=False),
         Binding("2", "go('queues')", "Queues", show=False),
         Binding("3", "go('executions')", "Executions", show=False),
+        Binding("4", "go('letters')", "Dead letters", show=False),
+        Binding("5", "go('schedules')", "Schedules", show=False),
+        Binding("question_mark", "help", "Help", key_display="?"),
+        Binding("ctrl+p", "command_palette", "Commands", priority=True, show=False),
         Binding("q", "quit", "Quit"),
     ]
 
@@ -57,11 +71,45 @@ class ConsoleApp(App[None]):
         if isinstance(self.screen, Page):
             self.screen.draw()
 
+    def action_help(self) -> None:
+        """What can be done here."""
+        if isinstance(self.screen, Page):
+            self.push_screen(
+                Help(self.screen.NAME, self.screen.HELP, [(key, what) for key, what, _ in self._keys(self.screen)])
+            )
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """Everything that has a key, by its name."""
+        for key, what, run in self._keys(screen):
+            yield SystemCommand(what, f"key {key}", run)
+
+    def _keys(self, screen: Screen[Any]) -> list[tuple[str, str, Callable[[], object]]]:
+        """Every key of the page that is there: how it is written, what it does, and that."""
+        found: dict[tuple[DOMNode, str], list[str]] = {}
+        bindings: dict[tuple[DOMNode, str], Binding] = {}
+        for active in screen.active_bindings.values():
+            place = (active.node, active.binding.action)
+            action = active.binding.action
+            if active.binding.description and active.enabled and not action.startswith(_UNNAMED):
+                found.setdefault(place, []).append(self.get_key_display(active.binding))
+                bindings[place] = active.binding
+        places = sorted(found, key=lambda place: (place[0] is not screen, place[0] is not self))
+        return [
+            (
+                ", ".join(dict.fromkeys(found[place])),
+                bindings[place].description,
+                partial(self.run_action, bindings[place].action, place[0]),
+            )
+            for place in places
+        ]
+
     async def action_go(self, name: str) -> None:
         await self.switch_mode(name)
 
     def open_execution(self, workflow_id: str, run_id: str) -> None:
+        """Look at this execution, on a page above the one that is there."""
         self.source.look_at(workflow_id, run_id)
+        self.push_screen(ExecutionPage())
 
 
 async def run_console(access: Access) -> None:

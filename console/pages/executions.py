@@ -11,10 +11,11 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Input, Static
 
 from console import colours
-from console.pages.page import Page
+from console.cells import Cell
+from console.pages.acting import ActingPage, Target
 from console.state import ConsoleState, Executions
 from console.views import choice_in_words, visible
-from console.widgets.table import Cell, Column, VirtualTable
+from console.widgets.table import Column, VirtualTable
 from console.words import since, span
 from enginekit.messages.calls import ExecutionSummary
 from enginekit.messages.status import ExecutionStatus
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 STATUSES = [None, *ExecutionStatus]
 
 
-class ExecutionsPage(Page):
+class ExecutionsPage(ActingPage):
     NAME = "Executions"
     HELP = (
         "Executions, newest first; older ones are read as you come to them. `f` goes through the statuses, `w` asks "
@@ -35,7 +36,7 @@ class ExecutionsPage(Page):
         Binding("f", "status", "Status"),
         Binding("w", "workflow", "Workflow"),
         Binding("slash", "text", "Text"),
-        Binding("x", "all", "All"),
+        Binding("x", "all", "All", show=False),
     ]
 
     def __init__(self) -> None:
@@ -92,6 +93,11 @@ class ExecutionsPage(Page):
         chosen = self.source.state.executions.by_run.get(event.key)
         if chosen is not None:
             cast("ConsoleApp", self.app).open_execution(chosen.workflow_id, chosen.run_id)
+
+    def target(self) -> Target | None:
+        run_id = self.query_one(VirtualTable).current
+        chosen = self.source.state.executions.by_run.get(run_id or "")
+        return Target(chosen.workflow_id, chosen.run_id) if chosen is not None else None
 
     # --- choosing ------------------------------------------------------------------------------------------------
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from textual.app import ComposeResult
 
 from console import colours
+from console.cells import Cell
 from console.pages.page import Page
 from console.state import ConsoleState
-from console.widgets.table import Cell, Column, VirtualTable
+from console.widgets.table import Column, VirtualTable
 from console.words import rate, span, sparkline
 from enginekit.messages.calls import QueueView
 

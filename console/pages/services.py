@@ -7,9 +7,10 @@ from textual.app import ComposeResult
 from textual.widgets import Static
 
 from console import colours
+from console.cells import Cell
 from console.pages.page import Page
 from console.state import ConsoleState
-from console.widgets.table import Cell, Column, VirtualTable
+from console.widgets.table import Column, VirtualTable
 from console.words import rate, since, span, sparkline, until
 from enginekit.messages.calls import BreakerView, ServiceView
 

@@ -7,7 +7,7 @@ go around it; on the first row it stays first, so that the newest is seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import ClassVar, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -19,8 +19,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-Cell: TypeAlias = tuple[str, str]
-"""A text and its style, in rich's words."""
+from console.cells import Cell
 
 AHEAD_ROWS = 200
 
@@ -43,11 +42,11 @@ class VirtualTable(ScrollView, can_focus=True):
         Binding("pagedown", "leap(1)", "Page down", show=False),
         Binding("home,g", "edge(-1)", "First", show=False),
         Binding("end,G", "edge(1)", "Last", show=False),
-        Binding("enter", "choose", "Open"),
+        Binding("enter", "choose", "Open", show=False),
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = {"table--title", "table--cursor", "table--row"}
 
-    class Chosen(Message):
+    class AboutRow(Message):
         def __init__(self, table: VirtualTable, key: str) -> None:
             super().__init__()
             self.table = table
@@ -57,7 +56,10 @@ class VirtualTable(ScrollView, can_focus=True):
         def control(self) -> VirtualTable:
             return self.table
 
-    class Moved(Chosen):
+    class Chosen(AboutRow):
+        pass
+
+    class Moved(AboutRow):
         pass
 
     class NearEnd(Message):

@@ -100,7 +100,7 @@ def sit(found: Access, do: Callable[[Sitting], Awaitable[None]], size: tuple[int
     async def run() -> None:
         connection = Connection(found)
         app = ConsoleApp(connection)
-        async with connection.attached(app.exit), app.run_test(size=size) as pilot:
+        async with connection.attached(app.exit), app.run_test(size=size, notifications=True) as pilot:
             await do(Sitting(app, pilot))
 
     asyncio.run(run())
