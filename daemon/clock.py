@@ -1,6 +1,7 @@
 """Wall-clock time for the services: real, or derived from Trio's clock so that a mock clock moves it.
 
-Only shells read a clock. `language/` and `execution/` are handed the time.
+Only shells read a clock. `language/` and `execution/` are handed the time. Whoever is told durations as moments of the
+wall clock watches over its steps with a `StepWatch`.
 """
 
 from __future__ import annotations
@@ -8,21 +9,29 @@ from __future__ import annotations
 import sys
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
 from enginekit.messages.links import Millis
 
+_STEADY: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+STEP_MILLIS: Final = 1000
+"""Less than this between two looks is no step: clocks are kept right by running a little faster or slower."""
+
 
 class Clock(Protocol):
-    """Milliseconds since 1970 UTC. May step (NTP, suspend); durations inside a process use `trio.current_time()`."""
+    """`now`: milliseconds since 1970 UTC, which anybody may set. `elapsed`: milliseconds since some moment, which
+    nobody can; the time that a machine was asleep counts where the system can tell."""
 
     @property
     def real(self) -> bool:
         """Whether it goes on by itself. A simulated one stands still for the loop and jumps while a thread works."""
 
     def now(self) -> Millis: ...
+
+    def elapsed(self) -> Millis: ...
 
 
 class WallClock:
@@ -32,6 +41,9 @@ class WallClock:
 
     def now(self) -> Millis:
         return time.time_ns() // 1_000_000
+
+    def elapsed(self) -> Millis:
+        return time.clock_gettime_ns(_STEADY) // 1_000_000
 
 
 class TrioClock:
@@ -48,6 +60,23 @@ class TrioClock:
         if self._origin is None:
             self._origin = current
         return self._start + round((current - self._origin) * 1000)
+
+    def elapsed(self) -> Millis:
+        return round(trio.current_time() * 1000)
+
+
+class StepWatch:
+    """Tells that a clock was set, from one look to the next."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._offset = clock.now() - clock.elapsed()
+
+    def look(self) -> Millis:
+        """By how much it was set since the last look; mostly 0."""
+        offset = self._clock.now() - self._clock.elapsed()
+        step, self._offset = offset - self._offset, offset
+        return step if abs(step) >= STEP_MILLIS else 0
 
 
 def time_is_real() -> bool:

@@ -7,7 +7,7 @@ definition, the time, chance, limits. Nothing is read from anywhere else.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 
 import msgspec
@@ -81,6 +81,13 @@ class Pulse(msgspec.Struct, kw_only=True):
     leases: dict[int, datetime] = {}
     details: dict[int, Raw] = {}
     probed: set[int] = set()
+
+    def step(self, seconds: float) -> None:
+        """The clock was set: workers were heard of that much later, as it goes now."""
+        by = timedelta(seconds=seconds)
+        self.since += by
+        self.beats = {task: at + by for task, at in self.beats.items()}
+        self.leases = {task: at + by for task, at in self.leases.items()}
 
     def forget(self, tasks: list[int]) -> None:
         """They are over."""
@@ -163,6 +170,12 @@ class FileFailed(Command, frozen=True, kw_only=True):
     mapping: int
     error: str
     cause: str
+
+
+class StepClock(Command, frozen=True, kw_only=True):
+    """The clock that deadlines go by was set, by so many seconds."""
+
+    seconds: float
 
 
 class Wake(Command, frozen=True, kw_only=True):

@@ -96,6 +96,17 @@ def _moment(deadline: tuple[datetime, Due]) -> datetime:
     return deadline[0]
 
 
+def step_clock(step: Step, seconds: float) -> None:
+    """The clock was set. Where nothing lasts, that is nothing to tell."""
+    run = step.run
+    lasting = run.deadline is not None or any(
+        node.retry_at is not None or node.task is not None or (node.timer is not None and not node.named)
+        for node in run.nodes.values()
+    )
+    if lasting and not run.status.closed:
+        step.emit(ev.ClockStepped(id=step.next_id, time=step.env.now, seconds=seconds))
+
+
 def wake(step: Step, pulse: Pulse) -> None:
     """Do what is due. What does not fit into one step stays due."""
     run, now = step.run, step.env.now

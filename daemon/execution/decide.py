@@ -29,6 +29,7 @@ from daemon.execution.commands import (
     Signal,
     Start,
     StartTask,
+    StepClock,
     Terminate,
     Wake,
 )
@@ -87,6 +88,8 @@ def decide(run: Run, command: Command, env: Environment) -> Decision:
             distributed.results_written(step, command)
         case FileFailed():
             distributed.file_failed(step, command)
+        case StepClock():
+            deadlines.step_clock(step, command.seconds)
         case Wake():
             deadlines.wake(step, command.pulse)
         case StartTask():

@@ -7,6 +7,7 @@ needs the old one replays it. An event that does not fit the state is a broken h
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, TypeAlias
 
 import msgspec
@@ -35,6 +36,7 @@ from daemon.execution.state import (
     Payload,
     Run,
     Task,
+    after,
 )
 from enginekit.messages import events as ev
 from enginekit.messages.links import RunRef, TaskKind
@@ -404,7 +406,25 @@ def _retry_scheduled(run: Run, event: ev.TaskRetryScheduled) -> None:
 
 
 def _timer_started(run: Run, event: ev.TimerStarted) -> None:
-    run.nodes[event.entry].timer = event.fire_at
+    node = run.nodes[event.entry]
+    node.timer, node.named = event.fire_at, event.named
+
+
+def _clock_stepped(run: Run, event: ev.ClockStepped) -> None:
+    """Whatever lasts ends later. `Node.named` timers, and what has been, stay as they are."""
+
+    def later(at: datetime | None) -> datetime | None:
+        return None if at is None else after(at, event.seconds)
+
+    run.deadline = later(run.deadline)
+    for node in run.nodes.values():
+        node.retry_at = later(node.retry_at)
+        if not node.named:
+            node.timer = later(node.timer)
+        if node.task is not None:
+            node.task.queued_at = after(node.task.queued_at, event.seconds)
+            node.task.started_at = later(node.task.started_at)
+            node.task.submitted_at = later(node.task.submitted_at)
 
 
 def _timer_fired(run: Run, event: ev.TimerFired) -> None:
@@ -439,6 +459,7 @@ _APPLY: dict[type[ev.Event], Callable[[Run, Any], None]] = {
     ev.TaskRetryScheduled: _retry_scheduled,
     ev.TimerStarted: _timer_started,
     ev.TimerFired: _timer_fired,
+    ev.ClockStepped: _clock_stepped,
     ev.MapStarted: map_started,
     ev.MapIterationStarted: iteration_started,
     ev.MapIterationEnded: part_ended,

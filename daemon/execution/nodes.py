@@ -153,6 +153,7 @@ def _run(step: Step, node: Node, state: State) -> None:
                 ev.TimerStarted(
                     **step.about(node),
                     fire_at=after(wait_until(state, raw, step.scope(node)), 0),
+                    named=state.named,
                 )
             )
         case Succeed():

@@ -180,6 +180,8 @@ class Node(msgspec.Struct, kw_only=True):
     fan: Fan | None = None
     mapping: Mapping | None = None
     timer: datetime | None = None
+    named: bool = False
+    """Whether somebody gave the time of the timer."""
     retry_at: datetime | None = None
     failures: list[Failure] = []
     failed: bool = False

@@ -9,6 +9,7 @@
                     what may be asked: executions, definitions, workers' reports, schedules
     schedules.py    schedules, and what they fire; zones.py their cron texts and time zones
     handout.py      what is told of a task to Matching and to workers
+    clock_steps.py  the machine's clock is set
     stepping.py     runs that never rest, in turns
     waiting.py      callers who wait for a run
     pages.py        a history as it goes over the wire

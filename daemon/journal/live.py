@@ -91,6 +91,9 @@ class LiveRuns:
         """The run_id of the open run of this workflow_id, where it is in memory."""
         return self._open.get((tenant, workflow_id))
 
+    def all(self) -> list[LiveRun]:
+        return list(self._runs.values())
+
     def add(self, live: LiveRun) -> None:
         ref = live.run.ref
         live.size = live.measure()

@@ -24,6 +24,7 @@ from daemon.execution.step import Child, Decision
 from daemon.execution.tasks import seconds_since
 from daemon.journal.batch import PROCEED, Answer, Gathering, PendingWrite
 from daemon.journal.children import CHILD_EFFECT, NOTICE_EFFECT, Children
+from daemon.journal.clock_steps import ClockSteps
 from daemon.journal.committer import Committer
 from daemon.journal.dead_letters import sweep
 from daemon.journal.definitions import Definitions
@@ -117,6 +118,7 @@ class Session:
         self.children = Children(self)
         self.watch = Watch(self)
         self.schedules = Schedules(self)
+        self.clock_steps = ClockSteps(self)
         self.finder = Finder(store, definitions, self.runs, len(self.epochs), nursery)
         self.when_live = self.finder.when_live
         self.matching: Outbox[ToMatching] = Outbox(links.matching, RefillQueues())
@@ -217,6 +219,8 @@ class Session:
         """A new run, gathered for the next commit. Raises Refused."""
         self.decided += 1
         ref = command.run
+        self.clock_steps.look()
+        self.clock_steps.begun(ref.run_id)
         try:
             run, decision = start(command, self.environment(ref, definition, by))
         except Exception as error:
@@ -273,6 +277,8 @@ class Session:
         problem = self.finder.set_aside_for(ref)
         if problem is not None:
             raise problem
+        self.clock_steps.look()
+        self.clock_steps.settle(live)
         self.decided += 1
         maps, letter = list(live.run.mappings), live.run.letter
         try:

@@ -156,6 +156,8 @@ class Wait(_State, frozen=True, kw_only=True):
 
     kind: ClassVar[StateKind] = StateKind.WAIT
     until: Callable[[JSON, Evaluation], datetime]
+    named: bool = False
+    """Whether it is a time that the definition names, and not so many seconds."""
 
 
 class Succeed(_State, frozen=True, kw_only=True):

@@ -225,6 +225,7 @@ def _wait(fields: Fields, name: str, graph: Graph) -> Wait | None:
         output=output,
         assign=assign,
         until=until,
+        named="Seconds" not in given[0],
     )
 
 

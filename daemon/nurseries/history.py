@@ -28,7 +28,16 @@ from daemon.settings import Settings
 from daemon.stores.interface import Fenced, Store, StoreUnavailable
 from enginekit.messages import calls, schedules
 from enginekit.messages.calls import Call, ShardView
-from enginekit.messages.links import LoadTask, StartTasks, TaskExpired, TaskOutcome, ToHistory, WakeRuns, WakeSchedules
+from enginekit.messages.links import (
+    LoadTask,
+    LookAtClock,
+    StartTasks,
+    TaskExpired,
+    TaskOutcome,
+    ToHistory,
+    WakeRuns,
+    WakeSchedules,
+)
 from enginekit.messages.status import ErrorStatus, Refused
 from enginekit.messages.subscriptions import WatchExecutions
 
@@ -145,6 +154,8 @@ class History:
                 self._metrics.woken(len(message.runs))
                 for ref in message.runs:
                     session.when_live(ref, session.wake, _nobody)
+            case LookAtClock():
+                session.clock_steps.look()
             case WakeSchedules():
                 for schedule in message.schedules:
                     session.schedules.wake(schedule)

@@ -28,7 +28,7 @@ from typing import TypeAlias
 import structlog
 import trio
 
-from daemon.clock import Clock
+from daemon.clock import Clock, StepWatch
 from daemon.links.interface import Request
 from daemon.links.table import Links
 from daemon.settings import TimerSettings
@@ -37,6 +37,7 @@ from daemon.stores.rows import DueRun, DueSchedule
 from enginekit.messages.links import (
     ArmSchedule,
     ArmTimer,
+    LookAtClock,
     Millis,
     RescanTimers,
     RunRef,
@@ -78,6 +79,7 @@ class Timer:
         self._store = store
         self._settings = settings
         self._clock = clock
+        self._watch = StepWatch(clock)
         self._window: Millis = round(settings.window_seconds * 1000)
         self._armed: dict[Sleeper, Millis] = {}
         self._heap: list[tuple[Millis, int, Sleeper]] = []
@@ -98,6 +100,9 @@ class Timer:
         """
         task_status.started()
         while True:
+            if self._watch.look():
+                # History moves what lasts before it hears of anything that is due by the clock as it is now.
+                await self._links.history.send(LookAtClock())
             if self._until_look() <= 0:
                 await self._look()
             await self._fire()

@@ -353,11 +353,21 @@ class TaskRetryScheduled(NodeEvent, frozen=True, kw_only=True):
 
 
 class TimerStarted(NodeEvent, frozen=True, kw_only=True):
+    """`named`: a time that somebody gave, not so many seconds."""
+
     fire_at: datetime
+    named: bool = False
 
 
 class TimerFired(NodeEvent, frozen=True, kw_only=True):
     late_seconds: float = 0.0
+
+
+class ClockStepped(Event, frozen=True, kw_only=True):
+    """The machine's clock was set, by so many seconds, while the execution waited: what lasts for some time ends that
+    much later by the clock, after as long as it would have. Named times stay what they are."""
+
+    seconds: float
 
 
 # --- fan-out -----------------------------------------------------------------------------------------------------
@@ -474,6 +484,7 @@ AnyEvent: TypeAlias = (
     | TaskRetryScheduled
     | TimerStarted
     | TimerFired
+    | ClockStepped
     | MapStarted
     | MapIterationStarted
     | MapIterationEnded

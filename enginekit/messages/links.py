@@ -103,6 +103,10 @@ class WakeSchedules(Message, frozen=True):
     schedules: list[ScheduleRef]
 
 
+class LookAtClock(Message, frozen=True):
+    """The machine's clock was set."""
+
+
 class TaskExpired(Message, frozen=True):
     """Nobody took it within its ScheduleToStart."""
 
@@ -110,7 +114,7 @@ class TaskExpired(Message, frozen=True):
     waited_seconds: float
 
 
-ToHistory: TypeAlias = TaskOutcome | WakeRuns | WakeSchedules | TaskExpired
+ToHistory: TypeAlias = TaskOutcome | WakeRuns | WakeSchedules | LookAtClock | TaskExpired
 
 
 class LoadTask(Call, frozen=True, kw_only=True):

@@ -40,6 +40,16 @@ OWNER = Principal(
 )
 
 
+class SettableClock(TrioClock):
+    """The machine's clock, as somebody has set it."""
+
+    set_by = 0
+    """Milliseconds."""
+
+    def now(self) -> int:
+        return super().now() + self.set_by
+
+
 class Sabotaged:
     """A service that raises when it is told to."""
 
@@ -71,11 +81,12 @@ class Simulation(Daemon):
         self.sabotage: dict[ServiceName, trio.Event] = {}
         self._always_raises = always_raises
         self.memory = MemoryStore(4, b"k" * 32)
+        self.clock = SettableClock()
         entry = EntryPoint(name="test:flaky", value="flaky_node:Flaky", group="engine.nodes")
         super().__init__(
             settings,
             folder,
-            TrioClock(),
+            self.clock,
             store=self.memory,
             nodes=NodeTypes(settings, [entry], made=made),
             seed=seed,
