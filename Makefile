@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint check bench latency idle transitions distributed stalls chaos clean
+.PHONY: demo test lint check bench latency idle transitions distributed stalls timers chaos clean
 
 demo: $(READY)           ## run 200 orders through a daemon on free ports, and show how they ended
 	@$(BIN)/python -m examples.orders.demo
@@ -41,6 +41,9 @@ distributed: $(READY)    ## 100,000 items of a distributed Map: how fast, with h
 
 stalls: $(READY)         ## the longest the loop stands still under definitions made to cost
 	@$(BIN)/python -m benchmarks.stalls
+
+timers: $(READY)         ## timers held to their limits: late by how much, 10,000 at once, a million armed
+	@$(BIN)/python -m benchmarks.timers
 
 clean:
 	rm -rf $(VENV)

@@ -390,6 +390,18 @@ async def test_a_full_history_link_holds_it_up_and_loses_nothing(
     assert sorted(name for _, name in bench.fired) == list("abcdef")
 
 
+async def test_ten_thousand_that_are_due_within_a_second_are_fired_once_each_and_in_order(
+    autojump_clock: MockClock, nursery: trio.Nursery, bench: Bench
+) -> None:
+    """Half of them hinted at, half of them found in the store."""
+    await bench.start(nursery)
+    for number in range(10_000):
+        await bench.commit(f"r{number:05}", 1000 + number / 10_000, hint=number % 2 == 0)
+    await trio.sleep(1010)
+    assert [name for _, name in bench.fired] == [f"r{number:05}" for number in range(10_000)]
+    assert all(at > 1000 + int(name[1:]) / 10_000 - 0.001 for at, name in bench.fired), "none of them early"
+
+
 async def test_schedules_are_fired_as_runs_are(
     autojump_clock: MockClock, nursery: trio.Nursery, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
