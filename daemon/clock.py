@@ -74,7 +74,11 @@ class StepWatch:
 
     def look(self) -> Millis:
         """By how much it was set since the last look; mostly 0."""
-        offset = self._clock.now() - self._clock.elapsed()
+        begun = self._clock.elapsed()
+        now = self._clock.now()
+        if self._clock.elapsed() - begun > STEP_MILLIS // 10:
+            return 0  # whoever looks was held up between the two clocks: the next look will do
+        offset = now - begun
         step, self._offset = offset - self._offset, offset
         return step if abs(step) >= STEP_MILLIS else 0
 
