@@ -158,6 +158,20 @@ async def test_what_the_store_has_is_fired_after_a_restart(
     assert bench.fired == [(0, "overdue"), (11, "near"), (500, "far")]
 
 
+async def test_years_later_it_is_fired_to_the_millisecond(
+    autojump_clock: MockClock, nursery: trio.Nursery, bench: Bench
+) -> None:
+    due = 30 * 365 * 86_400 + 0.123
+    first = await bench.start(nursery)
+    await bench.commit("far", due)
+    await trio.sleep(3600)
+    first.cancel()
+    await trio.sleep(due - 3 * 3600)
+    await bench.start(nursery)
+    await trio.sleep(4 * 3600)
+    assert bench.fired == [(due, "far")]
+
+
 async def test_a_later_hint_replaces_an_earlier_one(
     autojump_clock: MockClock, nursery: trio.Nursery, bench: Bench
 ) -> None:
