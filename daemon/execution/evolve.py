@@ -159,7 +159,10 @@ def _redriven(run: Run, event: ev.WorkflowRedriven) -> None:
     run.redrive_request_id = event.request_id
     run.letter = 0
     for node in run.nodes.values():
-        node.failed = False
+        if node.failed:
+            # Not only where it began: the states around it had used up theirs, too.
+            node.failed = False
+            node.retries = {}
     run.again = list(event.again)
     for entry in event.again:
         node = run.nodes[entry]

@@ -177,8 +177,12 @@ class Step:
 
     def end(self) -> Decision:
         """The decision. What was to be given back or asked about, and ended later in this step, is nobody's business
-        any more; values are forgotten, except those that a Map still takes items from."""
+        any more, and a run that has closed in it has nothing more to do; values are forgotten, except those that a Map
+        still takes items from."""
         decision, run = self.decision, self.run
+        if run.status.closed:
+            decision.unfinished = False
+            decision.files = []
         if not run.filling:
             for payload in self._opened:
                 payload.held = None

@@ -10,7 +10,7 @@ by the task, so that there is one child a task whatever crashes in between.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import structlog
@@ -59,10 +59,11 @@ class Children:
         self._session = session
         self._policies: dict[_Key, ClosePolicy | None] = {}
         """What is to be delivered; None for a notice."""
-        self._queue: deque[_Key] = deque()
+        self._queues: OrderedDict[str, deque[_Key]] = OrderedDict()
+        """By tenant: they take turns, so that one's hundred thousand children hold up nobody else's."""
         self._busy: set[_Key] = set()
         self._again: set[_Key] = set()
-        self._some = trio.Event()
+        self._idle = trio.lowlevel.ParkingLot()
 
     def outstanding(self, ref: RunRef, effect: int) -> bool:
         """Whether the effect is in the store already, or on its way there."""
@@ -79,8 +80,8 @@ class Children:
             self._again.add(key)
         elif key in self._policies:
             self._busy.add(key)
-            self._queue.append(key)
-            self._some.set()
+            self._queues.setdefault(ref.tenant, deque()).append(key)
+            self._idle.unpark()
 
     async def run(self) -> None:
         """Deliver, until cancelled."""
@@ -90,10 +91,9 @@ class Children:
 
     async def _deliver_all(self) -> None:
         while True:
-            while not self._queue:
-                self._some = trio.Event()
-                await self._some.wait()
-            key = self._queue.popleft()
+            while not self._queues:
+                await self._idle.park()
+            key = self._next()
             ref, effect = key
             policy = self._policies[key]
             try:
@@ -116,6 +116,14 @@ class Children:
                 self.due(ref, effect)
             else:
                 await self._remove(ref, effect)
+
+    def _next(self) -> _Key:
+        """The oldest of the tenant whose turn it is."""
+        tenant, queue = self._queues.popitem(last=False)
+        key = queue.popleft()
+        if queue:
+            self._queues[tenant] = queue
+        return key
 
     async def _remove(self, ref: RunRef, effect: int) -> None:
         del self._policies[ref, effect]
@@ -208,7 +216,9 @@ class Children:
         run = (await self._session.live(child)).run
         about = run.parent_task
         assert about is not None
-        assert run.closed_at is not None
+        if run.closed_at is None:
+            # It was redriven before this was told: the parent hears how it ends then.
+            return
         await self._act(
             RunRef(child.tenant, about.workflow_id, about.run_id),
             ChildClosed(

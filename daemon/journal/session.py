@@ -147,7 +147,6 @@ class Session:
         self.nursery.start_soon(self.committer.run)
         self.nursery.start_soon(self.waiters.run)
         self.nursery.start_soon(self.stepper.run)
-        self.nursery.start_soon(self.children.run)
         if self.settings.dead_letters.retention_days:
             self.nursery.start_soon(sweep, self, self.settings.dead_letters.retention_days)
         for outbox in (self.matching, self.worker, self.timer):
@@ -156,23 +155,27 @@ class Session:
         self.matching.put(RefillQueues())
         self.timer.put(RescanTimers())
         after: StoredEffect | None = None
-        found: list[StoredEffect] = []
+        cut_short: list[RunRef] = []
+        stopped: list[StoredEffect] = []
         while page := await self.store.effects(1000, after):
-            found += page
+            for effect in page:
+                kind, number = effect.effect.kind, effect.effect.event_id
+                if kind == PROCEED:
+                    self.effects[effect.run.run_id] = number
+                    cut_short.append(effect.run)
+                elif kind == STOP:
+                    stopped.append(effect)
+                elif kind in (CHILD_EFFECT, NOTICE_EFFECT):
+                    policy = ClosePolicy(effect.effect.data.decode()) if kind == CHILD_EFFECT else None
+                    self.children.add(effect.run, number, policy)
+                    self.children.due(effect.run, number)
             after = page[-1]
-        proceeding = [effect for effect in found if effect.effect.kind == PROCEED]
-        for effect in proceeding:
-            self.effects[effect.run.run_id] = effect.effect.event_id
-        for effect in proceeding:
-            self.when_live(effect.run, self.stepper.add, self._log_lost)
-        for effect in found:
-            kind, number = effect.effect.kind, effect.effect.event_id
-            if kind in (CHILD_EFFECT, NOTICE_EFFECT):
-                policy = ClosePolicy(effect.effect.data.decode()) if kind == CHILD_EFFECT else None
-                self.children.add(effect.run, number, policy)
-                self.children.due(effect.run, number)
-            elif kind == STOP:
-                self.mappings.stop(effect.run, self.shard(effect.run), -effect.effect.event_id, effect.effect.data)
+        # Nothing is decided before all of them are known: a run has one step to go on with.
+        self.nursery.start_soon(self.children.run)
+        for ref in cut_short:
+            self.when_live(ref, self.stepper.add, self._log_lost)
+        for each in stopped:
+            self.mappings.stop(each.run, self.shard(each.run), -each.effect.event_id, each.effect.data)
         await self.schedules.begin()
 
     def end(self) -> None:
@@ -341,17 +344,26 @@ class Session:
 
     async def live(self, ref: RunRef) -> LiveRun:
         """The run, as it is now: after another await it may have been forgotten. Raises Refused."""
-        found: list[LiveRun | Refused] = []
+        found: list[LiveRun] = []
+        lost: list[Refused] = []
         done = trio.Event()
 
-        def have(outcome: LiveRun | Refused) -> None:
-            found.append(outcome)
+        def have(live: LiveRun) -> None:
+            # It stays in memory until whoever waits here has its turn: there is never a second state of it. (Cancelled
+            # in between, the session ends, and all that it has in memory with it.)
+            live.waiters += 1
+            found.append(live)
             done.set()
 
-        self.when_live(ref, have, have)
+        def have_not(refused: Refused) -> None:
+            lost.append(refused)
+            done.set()
+
+        self.when_live(ref, have, have_not)
         await done.wait()
-        if isinstance(found[0], Refused):
-            raise found[0]
+        if lost:
+            raise lost[0]
+        found[0].waiters -= 1
         return found[0]
 
     def pulse(self, live: LiveRun) -> Pulse:

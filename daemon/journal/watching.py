@@ -32,11 +32,13 @@ MARGIN_SECONDS: Final = 0.25
 
 
 class _Watched:
-    """One tenant's changes, oldest first. `forgotten` has the numbers of those that were dropped, `floor` the last."""
+    """One tenant's changes, oldest first, numbered within `name`. `forgotten` has the numbers of those that were
+    dropped, `floor` the last."""
 
-    __slots__ = ("asked_at", "changes", "floor", "forgotten", "seq", "some")
+    __slots__ = ("asked_at", "changes", "floor", "forgotten", "name", "seq", "some")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.changes: OrderedDict[str, tuple[int, ExecutionSummary]] = OrderedDict()
         self.seq = 0
         self.floor = 0
@@ -50,7 +52,6 @@ class Watch:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._name = session.run_ids.make(session.clock.now())
         self._watched: dict[str, _Watched] = {}
 
     def changed(self, live: LiveRun) -> None:
@@ -75,15 +76,20 @@ class Watch:
         watched.some.set()
 
     async def ask(self, request: Request, call: WatchExecutions) -> None:
-        watched = self._watched.setdefault(request.caller.tenant, _Watched())
+        watched = self._watched.get(request.caller.tenant)
+        if watched is None:
+            # Never the name of one before: who comes back with its numbers is to begin anew.
+            name = self._session.run_ids.make(self._session.clock.now())
+            watched = self._watched[request.caller.tenant] = _Watched(name)
         watched.asked_at = trio.current_time()
-        if call.watch != self._name:
-            request.answer(WatchExecutionsResult(watch=self._name, seq=watched.seq))
+        if call.watch != watched.name:
+            request.answer(WatchExecutionsResult(watch=watched.name, seq=watched.seq))
             return
         until = min(trio.current_time() + call.wait_seconds, request.deadline - MARGIN_SECONDS)
         with trio.move_on_at(until):
             while watched.seq <= call.after:
-                watched.some = trio.Event()
+                if watched.some.is_set():
+                    watched.some = trio.Event()
                 await watched.some.wait()
         watched.asked_at = trio.current_time()
         news = (change for change in watched.changes.values() if change[0] > call.after)
@@ -91,7 +97,7 @@ class Watch:
         missed = sum(number > call.after for number in watched.forgotten)
         seq = found[-1][0] if found else max(call.after, watched.floor)
         executions = [summary for _, summary in found]
-        request.answer(WatchExecutionsResult(watch=self._name, seq=seq, executions=executions, missed=missed))
+        request.answer(WatchExecutionsResult(watch=watched.name, seq=seq, executions=executions, missed=missed))
 
 
 def summary_of(run: Run) -> ExecutionSummary:

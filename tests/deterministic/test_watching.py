@@ -104,3 +104,39 @@ def test_who_asks_too_seldom_misses_some_and_is_told_how_many(simulate, ask):
         assert (nothing.executions, nothing.missed) == ([], 0)
 
     simulate(scenario)
+
+
+def test_everybody_who_waits_is_told_at_once(simulate, ask):
+    async def scenario(daemon):
+        begun = await ask(daemon)
+        told = []
+
+        async def wait():
+            seen = await ask(daemon, begun.watch, begun.seq, 20.0)
+            told.append((len(seen.executions), trio.current_time()))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(wait)
+            await trio.sleep(1)
+            await daemon.start(WAIT)
+            at = trio.current_time()
+        assert told == [(1, at)] * 5
+
+    simulate(scenario)
+
+
+def test_who_was_away_for_long_is_not_left_waiting_for_numbers_of_before(simulate, ask):
+    async def scenario(daemon):
+        begun = await ask(daemon)
+        for _ in range(20):
+            await daemon.start(FAIL)
+        seen = await ask(daemon, begun.watch, begun.seq)
+        assert len(seen.executions) == 20
+        await trio.sleep(100)
+        for _ in range(5):
+            await daemon.start(FAIL)
+        # What was noted of the tenant is gone: the answer says so by another name, and the topic begins anew.
+        assert (await ask(daemon, begun.watch, seen.seq, 1.0)).watch != begun.watch
+
+    simulate(scenario)

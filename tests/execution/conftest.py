@@ -110,6 +110,7 @@ class Drive:
         assert [event.id for event, _ in decoded] == list(range(1, len(decoded) + 1))
         assert snapshot.dump(replay(decoded)) == snapshot.dump(self.run)
         assert snapshot.dump(snapshot.load(snapshot.dump(self.run))) == snapshot.dump(self.run)
+        assert not (self.run.status.closed and (decision.unfinished or decision.files))
         if decision.unfinished:
             self.do(Proceed())
 

@@ -213,6 +213,20 @@ def test_the_same_request_again_changes_nothing(drive):
     assert run.stored == before
 
 
+def test_the_retries_of_what_failed_around_it_count_anew_as_well(drive):
+    inner = machine(A=task(End=True))
+    run = drive(machine(P={"Type": "Parallel", "Branches": [inner], "Retry": RETRY, "End": True}))
+    for _ in range(2):
+        for _ in range(3):
+            run.fail("P[0].A", "Boom")
+            run.advance(10)
+        assert run.run.status is ExecutionStatus.FAILED
+        redrive(run)
+    assert run.types.count("ParallelStarted") == 5
+    run.complete("P[0].A", 1)
+    assert run.output == [1]
+
+
 def test_the_context_tells_how_often(drive):
     run = drive(machine(A=task(Parameters={"n.$": "$$.Execution.RedriveCount"}, End=True)))
     for count in range(3):
