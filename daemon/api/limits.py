@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from enum import Enum
+from itertools import islice
 from typing import Final
 
 from daemon.settings import LimitSettings
 from enginekit.messages.status import ErrorStatus, Refused
 
 TENANTS: Final = 10_000
-"""Tenants whose accounts are remembered although nothing of theirs is under way."""
+"""Beyond so many tenants, accounts are forgotten that say nothing: nothing is under way, nothing was taken lately."""
+LOOKED_AT: Final = 8
+"""Accounts that are looked at for each new one then."""
 REFUSAL_SECONDS: Final = 0.25
 """The longest that a refusal is held back."""
 BUSY_SECONDS: Final = 0.5
@@ -60,6 +63,10 @@ class TokenBucket:
             return 0.0
         return (1.0 - self._left) / self._rate
 
+    def full(self, now: float) -> bool:
+        """Whether it is as good as a new one."""
+        return self._left + (now - self._at) * self._rate >= self._burst
+
 
 class Account:
     """One tenant's."""
@@ -72,9 +79,10 @@ class Account:
         self.in_flight = 0
         self.polls = 0
 
-    @property
-    def idle(self) -> bool:
-        return not (self.connections or self.in_flight or self.polls)
+    def says_nothing(self, now: float) -> bool:
+        """Whether a new one would be the same."""
+        under_way = self.connections or self.in_flight or self.polls
+        return not under_way and all(bucket.full(now) for bucket in self.buckets.values())
 
 
 class TenantLimits:
@@ -95,7 +103,7 @@ class TenantLimits:
 
     def admit(self, tenant: str, group: Group | None, method: str, waits: bool, now: float) -> Account:
         """A call begins; `waits`: it is a long poll. `release` it when it has ended. Raises Limited."""
-        account = self._account(tenant)
+        account = self._account(tenant, now)
         settings = self._settings
         if waits:
             if account.polls >= settings.long_polls:
@@ -118,9 +126,9 @@ class TenantLimits:
         else:
             account.in_flight -= 1
 
-    def connect(self, tenant: str) -> None:
+    def connect(self, tenant: str, now: float) -> None:
         """A connection is opened. Raises Limited."""
-        account, limit = self._account(tenant), self._settings.connections
+        account, limit = self._account(tenant, now), self._settings.connections
         if account.connections >= limit:
             raise _busy(f"{limit:,} connections of tenant {tenant} are open already (limits.connections)", 5.0)
         account.connections += 1
@@ -144,21 +152,23 @@ class TenantLimits:
                 max(round(seconds, 3), 0.001),
             )
 
-    def _account(self, tenant: str) -> Account:
+    def _account(self, tenant: str, now: float) -> Account:
         account = self._accounts.get(tenant)
         if account is None:
             if len(self._accounts) >= TENANTS:
-                self._forget()
+                self._forget(now)
             account = self._accounts[tenant] = Account()
         self._accounts.move_to_end(tenant)
         return account
 
-    def _forget(self) -> None:
-        """The account that was not used for longest, of those with nothing under way."""
-        for tenant, account in self._accounts.items():
-            if account.idle:
+    def _forget(self, now: float) -> None:
+        """Those that say nothing, among the few that were not used for longest. One whose bucket is empty stays: a
+        flood of other tenants' names does not fill it again."""
+        for tenant, account in list(islice(self._accounts.items(), LOOKED_AT)):
+            if account.says_nothing(now):
                 del self._accounts[tenant]
-                return
+            else:
+                self._accounts.move_to_end(tenant)
 
 
 _SETTINGS: Final = {Group.START: "starts", Group.WRITE: "writes", Group.READ: "reads", Group.WORK: "work"}

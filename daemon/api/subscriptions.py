@@ -1,7 +1,8 @@
 """Subscriptions of one connection: each topic is one task that asks the services and tells the client.
 
 A topic asks only when the outbox has room for what it will say, so a client that reads slowly makes its own topics
-slow, and nothing else: what changes meanwhile is coalesced where it is known. Nothing here keeps a backlog.
+slow, and nothing else: what changes meanwhile is coalesced where it is known. Nothing here keeps a backlog: what has
+found no room after all is forgotten and asked for again, one topic of a connection at a time.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ HISTORY_EVENTS: Final = 200
 ROOM_BYTES: Final = 64 * 1024
 """Notifications are sent while less than this waits on the connection: answers are not to wait behind them."""
 
+_PASSING: Final = frozenset({ErrorStatus.UNAVAILABLE, ErrorStatus.INTERNAL, ErrorStatus.RESOURCE_EXHAUSTED})
+"""After these a topic begins anew; after others it has ended."""
+
 R = TypeVar("R", bound=calls.Result)
 
 _encoder = msgspec.json.Encoder()
@@ -71,11 +75,17 @@ class _Topic:
         """Changes that are not told, and of which the next notification tells."""
 
     async def room(self) -> None:
-        """Until the client has read what it was told before."""
-        while self._outbox.waiting_bytes >= ROOM_BYTES:
+        """Until the client has read what it was told before. What is told before the next await finds room."""
+        while not self._has_room():
             await self._outbox.drained()
 
-    def tell(self, data: calls.Result | None, *, snapshot: bool = False, ended: str | None = None) -> None:
+    def _has_room(self) -> bool:
+        return self._outbox.waiting_bytes < ROOM_BYTES
+
+    def tell(self, data: calls.Result | None, *, snapshot: bool = False, ended: str | None = None) -> bool:
+        """False: others have taken the room, and nothing was told."""
+        if not self._has_room():
+            return False
         self._seq += 1
         missed, self.missed = self.missed, 0
         notify = Notify(
@@ -89,6 +99,7 @@ class _Topic:
         )
         params = _encoder.encode(notify)
         self._outbox.put(text_frame(b'{"jsonrpc":"2.0","method":"Notify","params":' + params + b"}"))
+        return True
 
 
 class Subscriptions:
@@ -102,6 +113,7 @@ class Subscriptions:
         self._principal = principal
         self._nursery = nursery
         self._scopes: dict[str, trio.CancelScope] = {}
+        self._turn = trio.Lock()
 
     def subscribe(self, call: Subscribe) -> SubscribeResult:
         """Raises Refused."""
@@ -116,8 +128,8 @@ class Subscriptions:
             )
         for topic in call.topics:
             self._gateway.check(self._principal(), _method_of(topic))
-        self._scopes[name] = trio.CancelScope()
-        self._nursery.start_soon(self._run, name, list(dict.fromkeys(call.topics)))
+        self._scopes[name] = scope = trio.CancelScope()
+        self._nursery.start_soon(self._run, name, scope, list(dict.fromkeys(call.topics)))
         return SubscribeResult(subscription=name)
 
     def unsubscribe(self, call: Unsubscribe) -> calls.Acknowledged:
@@ -128,8 +140,7 @@ class Subscriptions:
         scope.cancel()
         return calls.Acknowledged()
 
-    async def _run(self, name: str, topics: list[str]) -> None:
-        scope = self._scopes[name]
+    async def _run(self, name: str, scope: trio.CancelScope, topics: list[str]) -> None:
         with scope:
             async with trio.open_nursery() as nursery:
                 for topic in topics:
@@ -145,7 +156,7 @@ class Subscriptions:
                 await follow(topic)
                 return
             except Refused as refused:
-                if refused.status is not ErrorStatus.UNAVAILABLE and refused.status is not ErrorStatus.INTERNAL:
+                if refused.status not in _PASSING:
                     await topic.room()
                     topic.tell(None, ended=str(refused))
                     return
@@ -167,27 +178,40 @@ class Subscriptions:
         return found
 
     async def _executions(self, topic: _Topic) -> None:
-        begun = await self._watch(None, 0)
+        begun = await self._watch(None, 0, 0.0)
         listed = await self._ask(calls.ListWorkflows(page_size=SNAPSHOT_EXECUTIONS), calls.ListWorkflowsResult)
         await topic.room()
         topic.tell(ExecutionsChanged(executions=listed.executions), snapshot=True)
         after = begun.seq
-        while True:
+
+        async def look(wait: float) -> bool:
+            nonlocal after
             await topic.room()
-            found = await self._watch(begun.watch, after)
+            found = await self._watch(begun.watch, after, wait)
             if found.watch != begun.watch:
                 raise Refused(ErrorStatus.UNAVAILABLE, "History has started again: what changed meanwhile is not known")
+            before, topic.missed = topic.missed, topic.missed + found.missed
+            if found.executions and not topic.tell(ExecutionsChanged(executions=found.executions)):
+                topic.missed = before
+                return False
             after = found.seq
-            topic.missed += found.missed
-            if found.executions:
-                topic.tell(ExecutionsChanged(executions=found.executions))
+            return True
+
+        while True:
+            if not await look(WAIT_SECONDS):
+                await self._in_turn(look)
             await trio.sleep(PAUSE_SECONDS)
 
-    async def _watch(self, watch: str | None, after: int) -> WatchExecutionsResult:
+    async def _in_turn(self, look: Callable[[float], Awaitable[bool]]) -> None:
+        """Look without waiting until it is told, while no other topic of the connection does so."""
+        async with self._turn:
+            while not await look(0.0):
+                pass
+
+    async def _watch(self, watch: str | None, after: int, wait: float) -> WatchExecutionsResult:
         principal = self._principal()
         self._gateway.check(principal, "ListWorkflows")
-        call = WatchExecutions(watch=watch, after=after, wait_seconds=0.0 if watch is None else WAIT_SECONDS)
-        return await self._gateway.watch(principal, call)
+        return await self._gateway.watch(principal, WatchExecutions(watch=watch, after=after, wait_seconds=wait))
 
     async def _queues(self, topic: _Topic) -> None:
         told: dict[tuple[str, str], calls.QueueView] = {}
@@ -195,6 +219,7 @@ class Subscriptions:
         while True:
             await topic.room()
             listed = (await self._ask(calls.ListQueues(), calls.ListQueuesResult)).queues
+            await topic.room()
             found = {(queue.kind, queue.queue): queue for queue in listed}
             changed = [queue for key, queue in found.items() if told.get(key) != queue]
             gone = [key for key in told if key not in found]
@@ -209,6 +234,7 @@ class Subscriptions:
         while True:
             await topic.room()
             described = await self._ask(calls.DescribeDaemon(), calls.DescribeDaemonResult)
+            await topic.room()
             topic.tell(ServicesSeen(daemon=described, rates=meter.rates()), snapshot=snapshot)
             snapshot = False
             await trio.sleep(SERVICE_SECONDS)
@@ -216,22 +242,28 @@ class Subscriptions:
     async def _history(self, topic: _Topic) -> None:
         workflow_id = topic.topic.removeprefix(HISTORY)
         run_id: str | None = None
-        after, snapshot = 0, True
-        while True:
+        after, snapshot, closed = 0, True, False
+
+        async def look(wait: float) -> bool:
+            nonlocal run_id, after, snapshot, closed
             await topic.room()
-            wait = 0.0 if snapshot else WAIT_SECONDS
             call = calls.GetHistory(
                 workflow_id=workflow_id, run_id=run_id, after_id=after, limit=HISTORY_EVENTS, wait_seconds=wait
             )
             page = await self._ask(call, calls.GetHistoryResult)
-            run_id, after = page.run_id, page.next_after_id
             if page.events or page.closed or snapshot:
                 grown = HistoryGrown(run_id=page.run_id, events=page.events, closed=page.closed)
-                topic.tell(grown, snapshot=snapshot)
+                if not topic.tell(grown, snapshot=snapshot):
+                    return False
                 snapshot = False
-            if page.closed:
-                return
+            run_id, after, closed = page.run_id, page.next_after_id, page.closed
+            return True
+
+        await self._in_turn(look)
+        while not closed:
             await trio.sleep(PAUSE_SECONDS)
+            if not await look(WAIT_SECONDS):
+                await self._in_turn(look)
 
 
 def _method_of(topic: str) -> str:

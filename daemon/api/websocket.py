@@ -198,7 +198,7 @@ class RpcServer:
             )
         try:
             principal = await self._verifier.verify(_bearer(request))
-            self._gateway.limits.connect(principal.tenant)
+            self._gateway.limits.connect(principal.tenant, trio.current_time())
         except Refused as refused:
             raise Rejected(_HTTP_STATUS.get(refused.status, 503), refused) from refused
         return principal

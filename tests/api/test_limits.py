@@ -65,22 +65,35 @@ def test_what_is_under_way_is_bounded_and_long_polls_apart():
 
 def test_connections_are_bounded():
     limits = TenantLimits(SMALL)
-    limits.connect("acme")
-    limits.connect("acme")
+    limits.connect("acme", 0.0)
+    limits.connect("acme", 0.0)
     with pytest.raises(Limited, match=r"limits.connections"):
-        limits.connect("acme")
-    limits.connect("other")
+        limits.connect("acme", 0.0)
+    limits.connect("other", 0.0)
     limits.disconnect("acme")
-    limits.connect("acme")
+    limits.connect("acme", 0.0)
 
 
 def test_accounts_are_bounded_too_and_those_in_use_stay():
     limits = TenantLimits(SMALL)
-    limits.connect("held")
+    limits.connect("held", 0.0)
     for number in range(TENANTS + 100):
-        limits.release(start(limits, f"tenant-{number}"), False)
+        limits.release(start(limits, f"tenant-{number}", number / 1000), False)
     assert len(limits) <= TENANTS
     limits.disconnect("held")
+
+
+def test_a_flood_of_other_tenants_does_not_give_a_tenant_its_burst_anew():
+    limits = TenantLimits(SMALL)
+    for _ in range(5):
+        limits.release(start(limits), False)
+    for number in range(TENANTS + 100):
+        limits.release(start(limits, f"tenant-{number}"), False)
+    with pytest.raises(Limited):
+        start(limits)
+    for number in range(TENANTS + 100):
+        limits.release(start(limits, f"later-{number}", 60.0), False)
+    assert len(limits) <= TENANTS + 100
 
 
 async def test_a_flood_of_one_tenant_leaves_the_others_calls_as_they_were(serve, peers):

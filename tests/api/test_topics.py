@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
+import msgspec
 import trio
 
-from enginekit.messages.calls import ExecutionSummary, ListWorkflows, ListWorkflowsResult
+from enginekit.messages.calls import (
+    ExecutionSummary,
+    GetHistory,
+    GetHistoryResult,
+    ListWorkflows,
+    ListWorkflowsResult,
+)
 from enginekit.messages.status import ErrorStatus, ExecutionStatus, Refused
 from enginekit.messages.subscriptions import WatchExecutions, WatchExecutionsResult
 
@@ -87,3 +95,60 @@ async def test_a_topic_ends_when_the_token_does(serve, peers):
         await client.call("Subscribe", topics=["executions"])
         update = (await client.receive())["params"]
         assert update["ended"] == "PERMISSION_DENIED: not any more"
+
+
+def _subscribing(name):
+    return {"method": "Subscribe", "params": {"topics": ["executions"], "subscription": name}}
+
+
+async def test_subscribed_and_unsubscribed_in_one_batch(serve, peers):
+    """In whatever order the calls of a batch are done, none of it has begun before the last of them."""
+    peers.on(WatchExecutions, WatchExecutionsResult(watch="w", seq=0))
+    peers.on(ListWorkflows, ListWorkflowsResult(executions=[]))
+    batch = []
+    for number in range(10):
+        name = f"s{number}"
+        end = {"method": "Unsubscribe", "params": {"subscription": name}}
+        batch += [_subscribing(name), end, _subscribing(name)]
+    frame = [{"jsonrpc": "2.0", "id": number, **call} for number, call in enumerate(batch)]
+    async with serve() as served, served.client() as client:
+        await client.send(json.dumps(frame))
+        while not isinstance(await client.receive(), list):
+            pass
+        await client.send(json.dumps({"jsonrpc": "2.0", "id": 99, **_subscribing("last")}))
+        while (await client.receive()).get("params", {}).get("subscription") != "last":
+            pass
+
+
+async def test_many_large_topics_at_once_do_not_cut_off_who_reads(serve, peers):
+    event = msgspec.Raw(msgspec.json.encode("x" * 20_000))
+
+    async def history(request):
+        await trio.sleep(0.05)
+        return GetHistoryResult(run_id="r", events=[event] * 50, next_after_id=request.call.after_id + 50, closed=True)
+
+    peers.on(GetHistory, history)
+    async with serve() as served, served.client(max_message_size=2**24) as client:
+        for number in range(2):
+            topics = [f"history:order-{number}-{index}" for index in range(16)]
+            params = {"topics": topics, "subscription": f"s{number}"}
+            await client.send(json.dumps({"jsonrpc": "2.0", "id": number, "method": "Subscribe", "params": params}))
+        snapshots: set[str] = set()
+        while len(snapshots) < 32:
+            message = await client.receive()
+            if message.get("params", {}).get("snapshot"):
+                snapshots.add(message["params"]["topic"])
+
+
+async def test_a_topic_goes_on_when_its_tenant_asks_for_less_again(serve, peers):
+    answers = iter([Refused(ErrorStatus.RESOURCE_EXHAUSTED, "too much", {"retry_after_seconds": 0.1})])
+
+    async def watch(request):
+        return next(answers, WatchExecutionsResult(watch="w", seq=0))
+
+    peers.on(WatchExecutions, watch)
+    peers.on(ListWorkflows, ListWorkflowsResult(executions=[execution(0)]))
+    async with serve() as served, served.client() as client:
+        await client.call("Subscribe", topics=["executions"])
+        update = (await client.receive())["params"]
+        assert (update.get("ended"), update.get("snapshot")) == (None, True)
