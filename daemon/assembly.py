@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from daemon.api.gateway import Gateway, engine_version
 from daemon.api.keys import KeyUnusable
 from daemon.clock import Clock, moment
+from daemon.configuration import parse_listen
 from daemon.connections import Connections
 from daemon.links.table import Links, memory_links
 from daemon.metrics import Metrics
@@ -32,8 +33,10 @@ from daemon.nurseries.worker import Worker
 from daemon.settings import Settings
 from daemon.stores.interface import Store, StoreUnavailable, StoreUnusable
 from daemon.stores.open import open_store
-from daemon.supervisor import Service, ServiceName, ServiceSpec, Supervisor, Unusable
-from enginekit.messages.calls import DescribeDaemonResult, ShardView, StoreView
+from daemon.supervisor import Service, ServiceFailed, ServiceName, ServiceSpec, Supervisor, Unusable
+from daemon.systemd import Notifier
+from daemon.vigil import Vigil
+from enginekit.messages.calls import DescribeDaemonResult, ServiceView, ShardView, StoreView
 
 log = structlog.get_logger("daemon")
 
@@ -51,7 +54,8 @@ class DaemonFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Daemon:
-    """One daemon. `store`, `nodes` and `seed` are for tests; without a seed, chance is the machine's.
+    """One daemon. `store`, `nodes` and `seed` are for tests; without a seed, chance is the machine's. `notifier`: the
+    systemd that wants to know.
 
     Raises Unusable when there is no starting with what it is given.
     """
@@ -66,6 +70,7 @@ class Daemon:
         nodes: NodeTypes | None = None,
         seed: int | None = None,
         listen: bool = True,
+        notifier: Notifier | None = None,
     ) -> None:
         try:
             data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -93,6 +98,8 @@ class Daemon:
         self._schema_version = 0
         self._started_at = moment(clock.now())
         self.supervisor = Supervisor(self.services(), settings.supervisor, hopeless=(StoreUnusable, KeyUnusable))
+        self._notifier = notifier
+        self._vigil = trio.CancelScope()
 
     @property
     def gateway(self) -> Gateway:
@@ -115,10 +122,14 @@ class Daemon:
         announced = False
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(self.supervisor.run)
+                if self._notifier is not None:
+                    nursery.start_soon(self._keep_vigil, self._notifier)
+                await nursery.start(self._supervise)
                 if self.supervisor.ready:
                     await self._announce(file)
                     announced = True
+                    if self._notifier is not None:
+                        self._notifier.ready()
                 task_status.started()
         finally:
             if announced:
@@ -129,11 +140,52 @@ class Daemon:
 
     def drain(self) -> None:
         """Ask for an orderly end."""
+        self._tell_end("draining: what runs may end, nothing new begins")
         self.supervisor.drain()
 
     def stop(self) -> None:
         """End at once."""
+        self._tell_end("stopping at once")
         self.supervisor.stop()
+
+    async def _supervise(self, *, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            await self.supervisor.run(task_status=task_status)
+        except ServiceFailed as failed:
+            self._tell_end(f"failed: {failed.name.value} is given up; the log says why")
+            raise
+        except Unusable:
+            self._tell_end("failed: something cannot be used as it is; the log says what")
+            raise
+        finally:
+            self._vigil.cancel()
+
+    async def _keep_vigil(self, notifier: Notifier) -> None:
+        with self._vigil:
+            await Vigil(notifier, self, self.links, self._store).run()
+
+    def _tell_end(self, status: str) -> None:
+        """The last word; systemd's watchdog sleeps from here on."""
+        self._vigil.cancel()
+        if self._notifier is not None:
+            self._notifier.stopping(status)
+
+    # --- what is watched ----------------------------------------------------------------------------------------
+
+    def states(self) -> list[ServiceView]:
+        return self.supervisor.views()
+
+    def store_awaited(self, seconds: float) -> bool:
+        """Whether the store is lost, or one commit to it has taken as long. Not before it was first there."""
+        if self._history is None:
+            return False
+        return not self._store.ready or self._history.awaits_store(seconds)
+
+    def http_address(self) -> tuple[str, int] | None:
+        if self.bound is None:
+            return None
+        host, port = parse_listen(_reachable(self.bound.http))
+        return host, port
 
     def describe(self) -> DescribeDaemonResult:
         """What `DescribeDaemon` answers."""

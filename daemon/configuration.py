@@ -18,13 +18,13 @@ from typing import TypeAlias
 
 import msgspec
 
-from daemon.connections import CONNECTION_NAME, faults_of
+from daemon.connections import CONNECTION_NAME, CREDENTIAL_NAME, faults_of
 from daemon.settings import ConnectionSettings, Section, Settings
 
 FILE_BYTES = 64 * 1024
 """Far more than every setting with its comment takes. Finding lines re-reads the file, so its size is bounded."""
 
-_KEYS = ("key_file", "jwks_file", "jwks_url")
+_KEYS = ("key_file", "key_credential", "jwks_file", "jwks_url")
 ALGORITHMS = ("HS256", "RS256", "ES256", "EdDSA")
 
 KeyPath: TypeAlias = tuple[str, ...]
@@ -281,6 +281,11 @@ def _one_key(key: str) -> Check:
     return check
 
 
+def _key_credential(settings: Settings) -> str | None:
+    name = settings.auth.key_credential
+    return None if name is None or CREDENTIAL_NAME.match(name) else f"{_shown(name)} is not the name of a credential"
+
+
 def _networks(settings: Settings) -> str | None:
     for text in settings.http.allow:
         try:
@@ -318,6 +323,7 @@ _CHECKS: tuple[tuple[tuple[str, str], Check], ...] = (
     (("frontend", "http_listen"), _same_listen),
     (("auth", "algorithms"), _algorithms),
     *((("auth", key), _one_key(key)) for key in _KEYS),
+    (("auth", "key_credential"), _key_credential),
     (("history", "payload_bytes"), _payload_fits_frame),
     (("history", "page_bytes"), _page_fits_frame),
     (("http", "allow"), _networks),

@@ -28,6 +28,8 @@ SECRET_CHARACTERS: Final = 8
 """Anything shorter could not be told from ordinary text, and so not be kept out of the history."""
 ALL_TENANTS: Final = "*"
 CONNECTION_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\Z")
+CREDENTIAL_NAME: Final = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9_.@-]{1,255}\Z")
+"""What systemd takes, and shells and units need not quote."""
 
 _SOURCES: Final = ("secret_file", "secret_env", "secret_credential")
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
@@ -162,7 +164,7 @@ def faults_of(settings: ConnectionSettings) -> Iterator[tuple[str, str]]:
     elif not given:
         yield "auth", f"{settings.auth.value} needs a secret: one of {', '.join(_SOURCES)}"
     yield from ((name, f"a secret comes from one place, and {given[0]} is set") for name in given[1:])
-    if settings.secret_credential is not None and "/" in settings.secret_credential:
+    if settings.secret_credential is not None and not CREDENTIAL_NAME.match(settings.secret_credential):
         yield "secret_credential", "must be the name of a credential, not a path"
     if settings.auth is ConnectionAuth.BASIC and not settings.username:
         yield "auth", "basic needs a username"

@@ -62,10 +62,12 @@ class LimitSettings(Section, frozen=True, kw_only=True):
 
 
 class AuthSettings(Section, frozen=True, kw_only=True):
-    """How tokens are checked. With nothing set the daemon makes an HS256 key in its data folder."""
+    """How tokens are checked. With nothing set the daemon makes an HS256 key in its data folder. `…_credential` names
+    a credential of systemd's."""
 
     algorithms: list[str] = []
     key_file: str | None = None
+    key_credential: str | None = None
     jwks_file: str | None = None
     jwks_url: str | None = None
     audience: str = "engine"
@@ -238,10 +240,10 @@ class SupervisorSettings(Section, frozen=True, kw_only=True):
 
 
 class LogSettings(Section, frozen=True, kw_only=True):
-    """`format`: `auto` (readable on a terminal, JSON elsewhere), `json` or `console`."""
+    """`format`: `auto` (`console` on a terminal, `journal` under systemd, `json` elsewhere), or one of these."""
 
     level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
-    format: Annotated[str, Meta(pattern="^(auto|json|console)$")] = "auto"
+    format: Annotated[str, Meta(pattern="^(auto|json|console|journal)$")] = "auto"
 
 
 class Settings(Section, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ from daemon.api.keys import (
     Keys,
     KeyUnusable,
     RefreshedKeys,
+    credential_path,
     fetch_jwks,
     local_key,
     read_jwks_file,
@@ -163,7 +164,9 @@ def load_verifier(settings: AuthSettings, data_dir: Path, clock: Clock | None = 
     Reads files; fetches nothing (a JWKS URL is first asked when a token comes).
     """
     places = {
-        name: value for name in ("key_file", "jwks_file", "jwks_url") if (value := getattr(settings, name)) is not None
+        name: value
+        for name in ("key_file", "key_credential", "jwks_file", "jwks_url")
+        if (value := getattr(settings, name)) is not None
     }
     if len(places) > 1:
         raise KeyUnusable(f"auth: {' and '.join(places)} are both set; keys come from one place")
@@ -171,6 +174,8 @@ def load_verifier(settings: AuthSettings, data_dir: Path, clock: Clock | None = 
     keys: Keys
     if settings.key_file is not None:
         keys = FixedKeys([read_key_file(Path(settings.key_file), allowed)])
+    elif settings.key_credential is not None:
+        keys = FixedKeys([read_key_file(credential_path(settings.key_credential), allowed)])
     elif settings.jwks_file is not None:
         path = Path(settings.jwks_file)
         first = read_jwks_file(path, allowed)

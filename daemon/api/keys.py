@@ -124,6 +124,17 @@ def _pick(keys: list[Key], kid: str | None) -> Key | None:
     return next((key for key in keys if key.kid == kid), None)
 
 
+def credential_path(name: str) -> Path:
+    """Where systemd put a credential of the unit's. Raises KeyUnusable when it passed none."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if folder is None:
+        raise KeyUnusable(
+            f"auth.key_credential {name!r}: systemd passed no credentials to the daemon; "
+            f"the unit needs LoadCredential={name}:FILE"
+        )
+    return Path(folder) / name
+
+
 def read_key_file(path: Path, allowed: frozenset[str]) -> Key:
     """A PEM public key or certificate, or else a secret of at least 32 bytes (a line end after text is left out).
 

@@ -11,6 +11,7 @@ import click
 
 _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("serve:serve", "Run the daemon."),
+    "install-service": ("install:install_service", "Install the daemon as a systemd service."),
     "start": ("start:start", "Start an execution of a workflow, or of a definition in a file."),
     "describe": ("executions:describe", "Show an execution and what runs in it now."),
     "list": ("executions:list_", "List executions, newest first."),

@@ -38,6 +38,7 @@ def serve(ctx: click.Context, config: Path | None, folder: Path | None, roles: s
     from daemon.logs import configure_logs
     from daemon.supervisor import ExitCode, Unusable
     from daemon.supervisor import serve as supervise
+    from daemon.systemd import find_notifier
 
     try:
         settings = load_settings(config)
@@ -45,7 +46,7 @@ def serve(ctx: click.Context, config: Path | None, folder: Path | None, roles: s
         raise click.UsageError(str(error)) from error
     configure_logs(settings.log)
     try:
-        built = Daemon(settings, folder or data_dir(), WallClock())
+        built = Daemon(settings, folder or data_dir(), WallClock(), notifier=find_notifier())
     except Unusable as error:
         click.echo(f"Error: {error}", err=True)
         ctx.exit(ExitCode.UNUSABLE)

@@ -49,6 +49,7 @@ class Committer:
         self._idle.set()
         self.gathering = Gathering()
         self.committing: Gathering | None = None
+        self.committing_since: float | None = None
         self._pulses = pulses
         self._quiet = quiet
 
@@ -81,7 +82,7 @@ class Committer:
             self._taken.set()
             self._taken = trio.Event()
             rows, wakes = batch.rows(self._pulses, self._quiet)
-            begun = trio.current_time()
+            begun = self.committing_since = trio.current_time()
             try:
                 # Empty where all that was in it has been set aside: those who wait for the batch go on all the same.
                 if not batch.empty:
@@ -91,7 +92,7 @@ class Committer:
                 raise
             events = sum(len(run.events) for run in rows.runs)
             self._metrics.committed(len(rows.runs), events, trio.current_time() - begun)
-            self.committing = None
+            self.committing = self.committing_since = None
             self._release(batch, wakes)
             self._idle.set()
 

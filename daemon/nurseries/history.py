@@ -31,6 +31,8 @@ from enginekit.messages.calls import Call, ShardView
 from enginekit.messages.links import (
     LoadTask,
     LookAtClock,
+    Ping,
+    Pong,
     StartTasks,
     TaskExpired,
     TaskOutcome,
@@ -78,6 +80,12 @@ class History:
         self._definitions = Definitions(store, node_types, check, threads=clock.real)
         self._run_ids = RunIds(entropy)
         self._session: Session | None = None
+        self._awaits_store = False
+
+    def awaits_store(self, seconds: float) -> bool:
+        """Whether it waits for the store to come back (or for its shards), or for one commit for as long."""
+        committing = None if self._session is None else self._session.committer.committing_since
+        return self._awaits_store or (committing is not None and trio.current_time() - committing >= seconds)
 
     def shards(self) -> list[ShardView]:
         """The shards it owns right now."""
@@ -91,7 +99,9 @@ class History:
         started = False
         pause = FIRST_PAUSE
         while True:
+            self._awaits_store = True
             await self._store.wait_ready()
+            self._awaits_store = False
             try:
                 async with trio.open_nursery() as nursery:
                     owned = await self._store.take_shards()
@@ -124,10 +134,12 @@ class History:
             except* StoreUnavailable as lost:
                 log.warning("the store is gone; every execution is read back", why=str(lost.exceptions[0]))
                 # A store may be there and yet not be owned (a full disk): it is not asked without end.
+                self._awaits_store = True
                 await trio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             except* Fenced as fenced:
                 log.warning("another owner has taken the shards", why=str(fenced.exceptions[0]))
+                self._awaits_store = True
                 await trio.sleep(FENCED_PAUSE)
 
     async def drain(self) -> None:
@@ -214,6 +226,7 @@ def _table(session: Session) -> dict[type[Call], Answer]:
         schedules.DeleteSchedule: scheduled.delete,
         LoadTask: reports.load,
         StartTasks: reports.start,
+        Ping: lambda request, _: request.answer(Pong()),
     }
     return table
 

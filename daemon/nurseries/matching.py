@@ -45,6 +45,8 @@ from enginekit.messages.links import (
     MatchTasks,
     MatchTasksResult,
     OfferTask,
+    Ping,
+    Pong,
     QueuedTask,
     QueueKey,
     RefillQueues,
@@ -301,6 +303,8 @@ class Matching:
                 self._poll(request, call)
             case ListQueues():
                 self._asked_to_look.append((self._looks.queues, request))
+            case Ping():
+                request.answer(Pong())
             case ListBreakers():
                 self._asked_to_look.append((self._looks.breakers, request))
             case other:

@@ -39,6 +39,8 @@ from enginekit.messages.links import (
     ArmTimer,
     LookAtClock,
     Millis,
+    Ping,
+    Pong,
     RescanTimers,
     RunRef,
     ScheduleRef,
@@ -126,6 +128,8 @@ class Timer:
             case RescanTimers():
                 self._fired.clear()
                 self._look_within(0.0)
+            case Request(call=Ping()):
+                message.answer(Pong())
             case Request():
                 message.refuse(
                     Refused(ErrorStatus.INVALID_ARGUMENT, f"Timer does not answer {type(message.call).__name__}")

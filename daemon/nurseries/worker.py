@@ -34,6 +34,8 @@ from enginekit.messages.links import (
     LoadTask,
     LoadTaskResult,
     OutcomesRecorded,
+    Ping,
+    Pong,
     ReportAgain,
     RunTask,
     TaskOutcome,
@@ -180,8 +182,11 @@ class Worker:
             case ReportAgain():
                 self._unsent.clear()
                 self._send_again(list(self._unrecorded.values()))
+            case Request(call=Ping()):
+                message.answer(Pong())
             case Request():
-                message.refuse(Refused(ErrorStatus.INVALID_ARGUMENT, "the Worker answers no requests"))
+                name = type(message.call).__name__
+                message.refuse(Refused(ErrorStatus.INVALID_ARGUMENT, f"the Worker does not answer {name}"))
 
     def _begin(self, message: RunTask, nursery: trio.Nursery) -> None:
         task = message.task

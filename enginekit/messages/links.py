@@ -155,6 +155,14 @@ class ListBreakersResult(Result, frozen=True, kw_only=True):
     breakers: list[BreakerView]
 
 
+class Ping(Call, frozen=True, kw_only=True):
+    """Ask any service that has a link whether it takes what comes: answered at once, with nothing."""
+
+
+class Pong(Result, frozen=True, kw_only=True):
+    pass
+
+
 # --- to Matching -------------------------------------------------------------------------------------------------
 
 

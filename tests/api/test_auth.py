@@ -249,6 +249,18 @@ async def test_a_secret_behind_a_url_is_no_secret(tmp_path: Path, key_server: Ke
     assert "not known here" in await refusal(check, token(SECRET, "HS256", {"kid": "s"}))
 
 
+async def test_a_key_that_systemd_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "token-key").write_bytes(SECRET)
+    with pytest.raises(
+        KeyUnusable, match="systemd passed no credentials to the daemon; the unit needs LoadCredential=t"
+    ):
+        load_verifier(AuthSettings(key_credential="token-key"), tmp_path)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    check = load_verifier(AuthSettings(key_credential="token-key"), tmp_path / "data", FixedClock())
+    assert (await check.verify(token())).subject == "ada"
+    assert not (tmp_path / "data").exists(), "no key of its own is made"
+
+
 def rsa_private() -> bytes:
     return RSA_KEY.private_bytes(Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 

@@ -160,6 +160,15 @@ def test_connections_are_taken_by_name(write: Write) -> None:
     }
 
 
+def test_a_credential_is_named_and_is_no_path(write: Write) -> None:
+    assert faults(write("[auth]\nkey_credential = '../key'\n")) == [
+        ":2: [auth] key_credential: '../key' is not the name of a credential"
+    ]
+    assert faults(write("[auth]\nkey_file = '/k'\nkey_credential = 'key'\n")) == [
+        ":3: [auth] key_credential: keys come from one place, and key_file is set"
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
