@@ -1,7 +1,8 @@
 """How the daemon writes its log: structlog, JSON for machines, lines for a terminal, always on stderr.
 
-Log with `structlog.get_logger(name)` and keyword fields; what is bound with `log_context` (the execution or task at
-hand) is added to every line that the same Trio task and its children write. Libraries that log through the standard
+Log with `structlog.get_logger(name)` and keyword fields. A line about an execution or a task names it with
+`**about(ref)` and no other way, so that none names it by half; what is bound with `log_context` is added to every line
+that the same Trio task and its children write. Libraries that log through the standard
 library come out the same way. No secret and no payload belongs into a log; tracebacks are written without local
 variables for that reason.
 """
@@ -9,13 +10,14 @@ variables for that reason.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 from daemon.settings import LogSettings
 from enginekit.messages.links import RunRef, TaskRef
@@ -36,13 +38,23 @@ CHATTY_LIBRARIES = (
 """Their informational lines repeat what ours say, or hold payloads; their warnings are kept."""
 
 
+PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
+"""syslog's, which systemd's journal reads in front of a line: sd-daemon(3)."""
+TRACEBACK_CHARACTERS = 24 * 1024
+"""Of a longer one the end is kept, which says what went wrong: the journal cuts lines at 48 KiB, and half a line is no
+JSON."""
+
+
 def configure_logs(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Set up structlog and the standard library's logging for this process. Later calls replace earlier ones.
 
-    `stream` is stderr unless given. Format `auto` is JSON unless the stream is a terminal.
+    `stream` is stderr unless given. Format `auto` is `console` on a terminal, `journal` where systemd's journal reads
+    the stream, and `json` elsewhere.
     """
     out = stream if stream is not None else sys.stderr
-    console = settings.format == "console" or (settings.format == "auto" and out.isatty())
+    form = settings.format
+    if form == "auto":
+        form = "console" if out.isatty() else "journal" if _is_journal(out) else "json"
     level = _LEVELS[settings.level]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -65,7 +77,7 @@ def configure_logs(settings: LogSettings, stream: TextIO | None = None) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(console, out)],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(form, out)],
         )
     )
     root = logging.getLogger()
@@ -78,27 +90,48 @@ def configure_logs(settings: LogSettings, stream: TextIO | None = None) -> None:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
 
 
-def _renderers(console: bool, out: TextIO) -> list[Processor]:
-    if console:
+def _is_journal(out: TextIO) -> bool:
+    """Whether it is the stream that systemd connected to the journal, which it names as DEVICE:INODE."""
+    try:
+        status = os.fstat(out.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _renderers(form: str, out: TextIO) -> list[Processor]:
+    if form == "console":
         return [
             structlog.dev.ConsoleRenderer(
                 colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=40
             )
         ]
-    return [
-        structlog.processors.ExceptionRenderer(),
-        structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
-    ]
+    json = structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
+
+    def journal(logger: WrappedLogger, name: str, event: EventDict) -> str:
+        line = json(logger, name, event)
+        assert isinstance(line, str)
+        return f"<{PRIORITIES.get(event['level'], 6)}>{line}"
+
+    return [structlog.processors.ExceptionRenderer(), _bounded, journal if form == "journal" else json]
+
+
+def _bounded(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    text = event.get("exception")
+    if isinstance(text, str) and len(text) > TRACEBACK_CHARACTERS:
+        event["exception"] = "..." + text[-TRACEBACK_CHARACTERS:]
+    return event
+
+
+def about(ref: RunRef | TaskRef) -> dict[str, str | int]:
+    """The fields that name an execution, or a task and its execution, in a line of the log."""
+    run = ref.run if isinstance(ref, TaskRef) else ref
+    fields: dict[str, str | int] = {"tenant": run.tenant, "workflow_id": run.workflow_id, "run_id": run.run_id}
+    return fields | {"task": ref.event_id} if isinstance(ref, TaskRef) else fields
 
 
 @contextmanager
-def log_context(run: RunRef | None = None, task: TaskRef | None = None) -> Iterator[None]:
-    """Name the execution, and the task, in every line logged inside."""
-    fields: dict[str, str | int] = {}
-    if task is not None:
-        run = task.run
-        fields["task"] = task.event_id
-    if run is not None:
-        fields |= {"tenant": run.tenant, "workflow_id": run.workflow_id, "run_id": run.run_id}
-    with structlog.contextvars.bound_contextvars(**fields):
+def log_context(ref: RunRef | TaskRef) -> Iterator[None]:
+    """Name the execution, or the task, in every line logged inside."""
+    with structlog.contextvars.bound_contextvars(**about(ref)):
         yield

@@ -25,8 +25,10 @@ from daemon.api.methods import METHODS, Answerer, Method
 from daemon.api.params import Shape
 from daemon.api.turnstile import Turnstile
 from daemon.clock import Clock
+from daemon.execution.tokens import named_in
 from daemon.links.interface import Caller
 from daemon.links.table import Links
+from daemon.logs import about
 from daemon.metrics import Meter, Metrics
 from daemon.settings import Settings
 from enginekit.messages import calls
@@ -49,6 +51,9 @@ BREAKERS_SECONDS = 2.0
 """How long DescribeDaemon waits for Matching, which may be what is not well."""
 
 log = structlog.get_logger(__name__)
+
+ID_CHARACTERS: Final = 255
+"""Of what may be an id, in the log."""
 _encoder = msgspec.json.Encoder()
 _SHAPES = {name: Shape(method.params) for name, method in METHODS.items()}
 
@@ -118,7 +123,13 @@ class Gateway:
         except Exception as error:
             status = ErrorStatus.INTERNAL
             reference = secrets.token_hex(6)
-            log.exception("frontend.call_failed", method=method[:100], reference=reference)
+            log.exception(
+                "frontend.call_failed",
+                method=method[:100],
+                reference=reference,
+                tenant=principal.tenant,
+                **_named(params),
+            )
             raise Refused(
                 ErrorStatus.INTERNAL, f"the daemon failed to answer; its log has more under {reference}"
             ) from error
@@ -323,7 +334,28 @@ class Gateway:
                 GIVE_BACK_SECONDS,
             )
         except Refused as refused:
-            log.info("frontend.task_not_returned", tenant=principal.tenant, why=str(refused))
+            task = named_in(principal.tenant, token)
+            log.info("frontend.task_not_returned", why=str(refused), **about(task))
+
+
+class _Named(msgspec.Struct):
+    """What parameters may name an execution by."""
+
+    workflow_id: object = None
+    run_id: object = None
+
+
+_named_decoder = msgspec.json.Decoder(_Named)
+
+
+def _named(params: Raw | bytes) -> dict[str, str]:
+    """The execution that a call is about, for the log."""
+    try:
+        found = _named_decoder.decode(params)
+    except msgspec.MsgspecError:
+        return {}
+    ids = {"workflow_id": found.workflow_id, "run_id": found.run_id}
+    return {name: value[:ID_CHARACTERS] for name, value in ids.items() if isinstance(value, str)}
 
 
 def _near(method: str) -> str:

@@ -152,7 +152,7 @@ def _pass(step: Step, node: Node, at: datetime, due: Due, pulse: Pulse) -> None:
         case Due.LEASE:
             assert task is not None
             assert task.worker is not None
-            step.decision.silent.append((task.queue, task.worker))
+            step.decision.silent.append((task.queue, task.worker, task.id))
             lapsed = f'the lease of worker "{task.worker}" lapsed ({task.lease_seconds:g} s without a heartbeat)'
             tasks.give_back(step, node, task, lapsed, pulse.said(task.id))
 

@@ -35,19 +35,28 @@ def mint(key: bytes, run: RunRef, event_id: int, returns: int) -> str:
     return f"{_text(run.workflow_id.encode())}.{run.run_id}.{event_id}.{returns}.{seal}"
 
 
+def named_in(tenant: str, token: str) -> TaskRef:
+    """The task that a token of ours names: for a log, where no key is at hand. Raises Refused as `open_token`."""
+    return _read(tenant, token)[0].task
+
+
 def open_token(key: bytes, tenant: str, token: str) -> OpenedToken:
     """What it says. Raises Refused INVALID_ARGUMENT for one that this engine did not make, or made for another
     tenant."""
+    opened, given = _read(tenant, token)
+    if not hmac.compare_digest(given, _seal(key, opened.task.run, opened.task.event_id, opened.returns)):
+        raise _invalid()
+    return opened
+
+
+def _read(tenant: str, token: str) -> tuple[OpenedToken, bytes]:
+    """What it says, and its seal. Raises Refused."""
     try:
         workflow_id, run_id, event_id, returns, seal = token.split(".")
         run = RunRef(tenant, _bytes(workflow_id).decode(), run_id)
-        opened = OpenedToken(TaskRef(run, int(event_id)), int(returns))
-        given = _bytes(seal)
+        return OpenedToken(TaskRef(run, int(event_id)), int(returns)), _bytes(seal)
     except (ValueError, binascii.Error) as error:
         raise _invalid() from error
-    if not hmac.compare_digest(given, _seal(key, run, opened.task.event_id, opened.returns)):
-        raise _invalid()
-    return opened
 
 
 def _invalid() -> Refused:

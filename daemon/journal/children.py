@@ -11,6 +11,7 @@ by the task, so that there is one child a task whatever crashes in between.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import structlog
@@ -22,9 +23,10 @@ from daemon.execution.state import Task
 from daemon.journal.identity import child_id
 from daemon.journal.starting import Wanted
 from daemon.language import ClosePolicy
+from daemon.logs import about
 from enginekit.messages.events import ParentTask
 from enginekit.messages.json import NULL
-from enginekit.messages.links import RunRef
+from enginekit.messages.links import RunRef, TaskRef
 from enginekit.messages.status import ErrorStatus, Refused
 
 if TYPE_CHECKING:
@@ -107,7 +109,7 @@ class Children:
                     await trio.sleep(RETRY_SECONDS)
                 else:
                     # The run is set aside, or is not there any more: nobody can do this.
-                    log.warning("an effect cannot be delivered", run_id=ref.run_id, effect=effect, why=refused.message)
+                    log.warning("an effect cannot be delivered", why=refused.message, **_about(ref, effect))
                     self._busy.discard(key)
                     continue
             self._busy.discard(key)
@@ -131,7 +133,7 @@ class Children:
         def done(live: LiveRun) -> None:
             self._session.remove_effect(live, effect)
 
-        self._session.when_live(ref, done, _log_lost)
+        self._session.when_live(ref, done, partial(_log_lost, ref, effect))
 
     # --- the parent's side ------------------------------------------------------------------------------------------
 
@@ -268,5 +270,10 @@ class Children:
             await committed.wait()
 
 
-def _log_lost(refused: Refused) -> None:
-    log.warning("an effect is about an execution that cannot be loaded", why=refused.message)
+def _about(ref: RunRef, effect: int) -> dict[str, str | int]:
+    """An effect below zero is about the task of that number."""
+    return about(TaskRef(ref, -effect) if effect < 0 else ref)
+
+
+def _log_lost(ref: RunRef, effect: int, refused: Refused) -> None:
+    log.warning("an effect's execution cannot be loaded", why=refused.message, **_about(ref, effect))

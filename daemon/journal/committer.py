@@ -14,6 +14,7 @@ import trio
 from daemon.execution.commands import Pulse
 from daemon.journal.batch import Gathering
 from daemon.journal.live import LiveRun
+from daemon.logs import about
 from daemon.metrics import Metrics
 from daemon.stores.interface import BatchRefused, Fenced, Store, StoreUnavailable
 from daemon.stores.rows import Batch, RunWrite
@@ -102,8 +103,9 @@ class Committer:
         except BatchRefused as refused:
             parts = _split(batch)
             if len(parts) == 1:
-                log.error("the store refuses an execution's events", run_id=batch.runs[0].run.run_id, why=str(refused))
-                self._set_aside(batch.runs[0].run, str(refused))
+                run = batch.runs[0].run
+                log.error("the store refuses an execution's events", why=str(refused), **about(run))
+                self._set_aside(run, str(refused))
                 return
             for part in parts:
                 await self._write(part)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -16,7 +17,8 @@ from msgspec import Raw, UnsetType
 
 from daemon.clock import millis
 from daemon.execution.commands import Redrive
-from daemon.journal.letters import summary, whole
+from daemon.journal.letters import letter_id, summary, whole
+from daemon.logs import about
 from daemon.stores.rows import LetterFilter, StoredLetter
 from enginekit.messages import calls
 from enginekit.messages.links import RunRef
@@ -168,11 +170,11 @@ async def sweep(session: Session, retention_days: float) -> None:
             def act(live: LiveRun, event_id: int = each.letter.event_id) -> None:
                 session.discard_letter(live, event_id)
 
-            session.when_live(each.run, act, _log_lost)
+            session.when_live(each.run, act, partial(_log_lost, each.run))
             log.warning(
                 "a dead letter has outlived its retention and is discarded",
-                workflow_id=each.run.workflow_id,
-                run_id=each.run.run_id,
+                letter=letter_id(each.run.run_id, each.letter.event_id),
+                **about(each.run),
                 node=each.letter.node,
                 error=each.letter.error,
                 retention_days=retention_days,
@@ -204,5 +206,5 @@ def _place(token: str | None) -> tuple[int, str] | None:
     return int(at), run_id
 
 
-def _log_lost(refused: Refused) -> None:
-    log.warning("a dead letter is of an execution that cannot be loaded", why=refused.message)
+def _log_lost(ref: RunRef, refused: Refused) -> None:
+    log.warning("the execution of a dead letter cannot be loaded", why=refused.message, **about(ref))

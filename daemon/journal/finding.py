@@ -16,6 +16,7 @@ from daemon.execution.history import BrokenHistory
 from daemon.journal.definitions import Definitions
 from daemon.journal.identity import shard_of
 from daemon.journal.live import LiveRun, LiveRuns, replayed, restored
+from daemon.logs import about
 from daemon.stores.interface import Store
 from enginekit.messages.events import Parent
 from enginekit.messages.links import RunRef
@@ -99,7 +100,7 @@ class Finder:
                         ref.tenant, run.definition_hash, None if run.parent is None else run.parent.state
                     )
                 except (BrokenHistory, LookupError) as error:
-                    log.exception("an execution cannot be read back", run_id=ref.run_id, workflow_id=ref.workflow_id)
+                    log.exception("an execution cannot be read back", **about(ref))
                     problem = self.set_aside(ref, str(error))
         if stored is not None and problem is None:
             # Not while holding one of the loads: the parent may need one too.

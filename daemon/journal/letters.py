@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+import structlog
 
 from daemon.clock import millis
 from daemon.execution.state import Run
+from daemon.logs import about
 from daemon.stores.rows import LetterRow
 from enginekit.messages.calls import DeadLetterSummary, GetDeadLetterResult
 
 SUMMARY_CAUSE_CHARACTERS: Final = 500
 """How much of a cause a list shows."""
+
+log = structlog.get_logger("history")
 
 _decoder = msgspec.json.Decoder(GetDeadLetterResult)
 
@@ -71,4 +75,15 @@ def summary(row: LetterRow) -> DeadLetterSummary:
         cause=letter.cause[:SUMMARY_CAUSE_CHARACTERS],
         attempts=letter.attempts,
         at=letter.at,
+    )
+
+
+def log_letter(run: Run, row: LetterRow) -> None:
+    """The letter is on disk. It is about all attempts of a node, so the line names no single task."""
+    log.warning(
+        "a node failed for good: a dead letter",
+        node=row.node,
+        error=row.error,
+        letter=letter_id(run.ref.run_id, row.event_id),
+        **about(run.ref),
     )

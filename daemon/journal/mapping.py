@@ -9,6 +9,7 @@ and none is forgotten. What is to be canceled is an effect, kept until it is.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ from daemon.journal.identity import child_id
 from daemon.journal.item_files import FileProblem, Page, ResultFiles, flattened, read_page
 from daemon.journal.live import LiveRun
 from daemon.language import Transformation
+from daemon.logs import about
 from enginekit.messages.events import PartStatus
 from enginekit.messages.json import JSON, NULL
 from enginekit.messages.links import RunRef
@@ -92,7 +94,7 @@ class Mappings:
         def done(live: LiveRun) -> None:
             session.remove_effect(live, -mapping)
 
-        session.when_live(ref, done, _log_lost)
+        session.when_live(ref, done, partial(_log_lost, ref))
 
     async def _cancel(self, ref: RunRef) -> None:
         session = self._session
@@ -217,5 +219,5 @@ def _outcome(live: LiveRun, number: int) -> ItemOutcome:
     )
 
 
-def _log_lost(refused: Refused) -> None:
-    log.warning("a Map's effect is about an execution that cannot be loaded", why=refused.message)
+def _log_lost(ref: RunRef, refused: Refused) -> None:
+    log.warning("the execution of a Map's effect cannot be loaded", why=refused.message, **about(ref))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Coroutine
+from functools import partial
 
 import msgspec
 import structlog
@@ -31,6 +32,7 @@ from daemon.journal.definitions import Definitions
 from daemon.journal.finding import Finder
 from daemon.journal.handout import offer_of, task_of
 from daemon.journal.identity import RunIds, child_id, shard_of
+from daemon.journal.letters import log_letter
 from daemon.journal.live import LiveRun, LiveRuns
 from daemon.journal.mapping import STOP, Mappings
 from daemon.journal.outbox import Outbox
@@ -42,6 +44,7 @@ from daemon.journal.watching import Watch
 from daemon.language import ClosePolicy, Machine, processor_of
 from daemon.links.interface import Request
 from daemon.links.table import Links
+from daemon.logs import about
 from daemon.metrics import Metrics
 from daemon.settings import Settings
 from daemon.stores.interface import Store, StoreUnavailable
@@ -173,7 +176,7 @@ class Session:
         # Nothing is decided before all of them are known: a run has one step to go on with.
         self.nursery.start_soon(self.children.run)
         for ref in cut_short:
-            self.when_live(ref, self.stepper.add, self._log_lost)
+            self.when_live(ref, self.stepper.add, partial(_log_lost, ref))
         for each in stopped:
             self.mappings.stop(each.run, self.shard(each.run), -each.effect.event_id, each.effect.data)
         await self.schedules.begin()
@@ -200,9 +203,6 @@ class Session:
     def shard(self, ref: RunRef) -> int:
         return shard_of(ref.tenant, ref.workflow_id, len(self.epochs))
 
-    def _log_lost(self, refused: Refused) -> None:
-        log.warning("an effect is about an execution that cannot be loaded", why=refused.message)
-
     # --- deciding -----------------------------------------------------------------------------------------------
 
     def environment(self, ref: RunRef, definition: Machine, by: str | None) -> Environment:
@@ -227,7 +227,7 @@ class Session:
         try:
             run, decision = start(command, self.environment(ref, definition, by))
         except Exception as error:
-            log.exception("a start could not be decided", run_id=ref.run_id, workflow_id=ref.workflow_id)
+            log.exception("a start could not be decided", **about(ref))
             raise Refused(ErrorStatus.INTERNAL, "the execution could not be started; nothing was written") from error
         live = LiveRun(run, definition, self.shard(ref), parent)
         self.runs.add(live)
@@ -295,7 +295,7 @@ class Session:
             raise
         except Exception as error:
             # The state may be half-way: nothing more is decided on it, what was committed before stays true.
-            log.exception("a decision failed", run_id=ref.run_id, workflow_id=ref.workflow_id)
+            log.exception("a decision failed", **about(ref))
             raise self.set_aside(ref, f"a decision failed: {error!r}") from error
         return decision
 
@@ -304,7 +304,9 @@ class Session:
         try:
             return self.act(live, command, by)
         except Refused as refused:
-            log.warning("a command was refused", run_id=live.run.ref.run_id, why=refused.message)
+            log.warning(
+                "a command was refused", command=type(command).__name__, why=refused.message, **about(live.run.ref)
+            )
             return None
 
     def wake(self, live: LiveRun) -> None:
@@ -393,7 +395,10 @@ class Session:
         batch.offers += [(live, task_id, offer_of(live, task_id)) for task_id in decision.returned]
         batch.retired += [TaskRef(run.ref, task_id) for task_id in decision.removed + decision.started]
         batch.canceled += [TaskRef(run.ref, task_id) for task_id in decision.canceled]
-        for queue, worker in decision.silent:
+        for queue, worker, task_id in decision.silent:
+            log.warning(
+                "a worker is lost; its task waits again", worker=worker, **about(TaskRef(run.ref, task_id))
+            )
             self.matching.put(EndPolls(QueueKey(run.ref.tenant, TaskKind.ACTIVITY, queue), worker))
         if decision.probes:
             pulse = self.pulse(live)
@@ -481,6 +486,8 @@ class Session:
                 self.timer.put(ArmSchedule(schedule.schedule, schedule.next_at))
         for pending in batch.writes.values():
             live = pending.live
+            for letter in pending.letters_added:
+                log_letter(live.run, letter)
             if live.waiters:
                 self.waiters.committed(live)
             if pending.created is not None:
@@ -537,3 +544,7 @@ async def _finish(request: Request, rest: Coroutine[None, None, None]) -> None:
             Refused(ErrorStatus.UNAVAILABLE, "History is starting again; ask again", {"retry_after_seconds": 0.5})
         )
         raise
+
+
+def _log_lost(ref: RunRef, refused: Refused) -> None:
+    log.warning("the execution of an effect cannot be loaded", why=refused.message, **about(ref))

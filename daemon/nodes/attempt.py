@@ -8,6 +8,7 @@ from __future__ import annotations
 import structlog
 import trio
 
+from daemon.logs import about, log_context
 from daemon.nodes.registry import NodeTypeError, NodeTypes
 from enginekit.messages.events import TimeoutKind
 from enginekit.messages.json import JSON, NotJSON, decode, encode, size
@@ -53,7 +54,8 @@ class Attempt:
         self._heartbeat = spec.heartbeat_seconds
         self._beat()
         try:
-            result = await nodes.get(spec.resource).run(self._call(spec))
+            with log_context(spec.task):
+                result = await nodes.get(spec.resource).run(self._call(spec))
             self.healthy = True
             return _completed(spec.task, worker_id, result, payload_bytes)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a node type does, the others go on
@@ -83,15 +85,12 @@ class Attempt:
         name, cause = NODE_CRASHED, _description(error)
         if isinstance(error, NodeTypeError):
             name, cause = NODE_UNAVAILABLE, str(error)
-        run = task.run
         _log.error(
             "node failed unexpectedly",
             error=name,
             resource=resource,
-            workflow_id=run.workflow_id,
-            run_id=run.run_id,
-            task=task.event_id,
             exc_info=error,
+            **about(task),
         )
         return TaskOutcome(task, worker_id, error=name, cause=_clean(cause, CAUSE_CHARACTERS))
 

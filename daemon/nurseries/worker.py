@@ -22,6 +22,7 @@ import trio
 from daemon.execution.destination import model_of
 from daemon.links.interface import Caller, Request
 from daemon.links.table import Links
+from daemon.logs import about
 from daemon.metrics import Metrics
 from daemon.nodes.attempt import Attempt
 from daemon.nodes.registry import NodeTypes
@@ -265,7 +266,7 @@ class Worker:
             except Refused as refused:
                 if refused.status is ErrorStatus.NOT_FOUND:
                     return None
-                _log.warning("task not loaded, asking again", run_id=task.run.run_id, reason=str(refused))
+                _log.warning("task not loaded, asking again", reason=str(refused), **about(task))
             await trio.sleep(pause)
             pause = min(pause * 2, LOAD_PAUSE_LIMIT_SECONDS)
 

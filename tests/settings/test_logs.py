@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -72,7 +74,40 @@ def test_the_standard_librarys_lines_come_out_the_same_way() -> None:
     assert (line["event"], line["logger"], line["level"], line["peer"]) == ("slow: very", "library", "warning", "::1")
 
 
-@pytest.mark.parametrize("format", ["json", "console"])
+def test_systemds_journal_reads_the_priority_and_json_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "stream"
+    with path.open("w") as out:
+        status = os.fstat(out.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        configure_logs(LogSettings(), out)
+        log = structlog.get_logger("daemon.some")
+        log.error("one")
+        log.warning("two")
+        logging.getLogger("library").info("three")
+        out.flush()
+        seen = [(line[:3], json.loads(line[3:])["event"]) for line in path.read_text().splitlines()]
+        assert seen == [("<3>", "one"), ("<4>", "two"), ("<6>", "three")]
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino + 1}")
+        configure_logs(LogSettings(), out)
+        log.info("somebody else's journal")
+        out.flush()
+        assert path.read_text().splitlines()[-1].startswith("{")
+
+
+def test_a_line_fits_into_the_journal_however_long_its_traceback() -> None:
+    out = io.StringIO()
+    configure_logs(LogSettings(format="journal"), out)
+    try:
+        raise ValueError("x" * 100_000 + " the end")
+    except ValueError:
+        structlog.get_logger("daemon.some").exception("failed")
+    assert len(out.getvalue()) < 48 * 1024
+    assert json.loads(out.getvalue()[3:])["exception"].endswith("the end")
+
+
+@pytest.mark.parametrize("format", ["json", "journal", "console"])
 def test_a_traceback_shows_no_local_variables(format: str) -> None:
     out = io.StringIO()
     configure_logs(LogSettings(format=format), out)
@@ -94,10 +129,10 @@ async def test_the_execution_at_hand_is_in_every_line_of_its_task_and_no_other()
         log.info("child")
         await trio.lowlevel.checkpoint()
 
-    with log_context(task=TaskRef(run=RUN, event_id=3)):
+    with log_context(TaskRef(run=RUN, event_id=3)):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(child)
-    with log_context(run=RUN):
+    with log_context(RUN):
         log.info("run")
     log.info("outside")
     inside, run, outside = lines(out)
