@@ -335,7 +335,11 @@ class Gateway:
             )
         except Refused as refused:
             task = named_in(principal.tenant, token)
-            log.info("frontend.task_not_returned", why=str(refused), **about(task))
+            log.info(
+                "frontend.task_not_returned",
+                why=str(refused),
+                **(about(task) if task is not None else {"tenant": principal.tenant}),
+            )
 
 
 class _Named(msgspec.Struct):

@@ -396,9 +396,7 @@ class Session:
         batch.retired += [TaskRef(run.ref, task_id) for task_id in decision.removed + decision.started]
         batch.canceled += [TaskRef(run.ref, task_id) for task_id in decision.canceled]
         for queue, worker, task_id in decision.silent:
-            log.warning(
-                "a worker is lost; its task waits again", worker=worker, **about(TaskRef(run.ref, task_id))
-            )
+            log.warning("a worker is lost; its task waits again", worker=worker, **about(TaskRef(run.ref, task_id)))
             self.matching.put(EndPolls(QueueKey(run.ref.tenant, TaskKind.ACTIVITY, queue), worker))
         if decision.probes:
             pulse = self.pulse(live)
