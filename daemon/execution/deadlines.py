@@ -180,6 +180,6 @@ def _time_out_run(step: Step) -> None:
             time=now,
             error=TIMEOUT,
             cause=cause,
-            waited_seconds=tasks.seconds_since(run.started_at, now),
+            waited_seconds=tasks.seconds_since(run.redriven_at or run.started_at, now),
         )
     )

@@ -172,6 +172,7 @@ def _redriven(run: Run, event: ev.WorkflowRedriven) -> None:
             node.attempt += 1
     if event.entry:
         node = run.nodes[event.entry]
+        node.details = None
         payload = Payload(event.id, inline(event.input).copy())
         if node.arguments is None:
             node.input = payload

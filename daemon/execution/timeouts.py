@@ -71,9 +71,10 @@ def _setting(state: Task, task: Attempt, kind: TimeoutKind) -> str:
 def run_timeout_cause(run: Run, definition: Machine) -> str:
     """Of an execution whose own time is up."""
     assert run.deadline is not None
-    allowed = run.deadline - run.started_at
+    since = run.redriven_at or run.started_at
+    allowed = run.deadline - since
     seconds = definition.timeout_seconds if isinstance(definition, Definition) else None
-    of_definition = seconds is not None and after(run.started_at, seconds) == run.deadline
+    of_definition = seconds is not None and after(since, seconds) == run.deadline
     setting = "TimeoutSeconds of its definition" if of_definition else "timeout_seconds of its start"
     text = f"the execution did not end within {_number(allowed / timedelta(seconds=1))} seconds ({setting})"
     waiting = [node for node in run.nodes.values() if node.fan is None]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import Raw
 
-from daemon.execution.commands import Cancel, CompleteTask, RecordOutcome, Redrive, StartTask, Terminate
+from daemon.execution.commands import Cancel, CompleteTask, FailTask, RecordOutcome, Redrive, StartTask, Terminate
 from daemon.execution.view import describe
 from enginekit.messages import events as ev
 from enginekit.messages.events import TimeoutKind
@@ -272,3 +273,26 @@ def test_a_wide_run_is_taken_up_in_steps_and_may_be_canceled_meanwhile(drive):
     for index in range(120):
         run.complete(f"P[{index}].A{index}", index)
     assert run.output == list(range(120))
+
+
+def test_the_cause_of_a_second_timeout_counts_from_the_redrive(drive):
+    run = drive({**machine(A=task(End=True)), "TimeoutSeconds": 60})
+    run.advance(60)
+    run.advance(1000)
+    redrive(run)
+    run.advance(60)
+    assert run.run.status is ExecutionStatus.TIMED_OUT
+    assert run.run.cause.startswith("the execution did not end within 60 seconds (TimeoutSeconds of its definition)")
+    ended = run.events[-1]
+    assert isinstance(ended, ev.WorkflowTimedOut)
+    assert ended.waited_seconds == 60
+
+
+@pytest.mark.parametrize(("given", "details"), [(None, b'{"page":3}'), ({"pages": 9}, None)])
+def test_an_activity_goes_on_from_its_last_heartbeat_unless_it_is_given_something_else(drive, given, details):
+    run = drive(machine(A=task(Resource="activity:pages", End=True)))
+    number = run.task("A")[1].id
+    run.do(StartTask(task=number, worker="w"))
+    run.do(FailTask(task=number, returns=0, error="Boom", cause="", details=Raw(b'{"page":3}')))
+    redrive(run, given)
+    assert run.task("A")[0].details == details
