@@ -5,7 +5,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint check bench latency idle transitions distributed stalls timers chaos clean
+.PHONY: install demo test lint check bench latency idle transitions distributed stalls timers chaos clean
+
+install: $(READY)        ## the engine and all it needs, in .venv
 
 demo: $(READY)           ## run 200 orders through a daemon on free ports, and show how they ended
 	@$(BIN)/python -m examples.orders.demo

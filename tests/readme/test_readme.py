@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import re
+import select
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -174,3 +179,84 @@ def test_every_make_target_that_is_named_exists():
 def test_every_document_that_is_linked_exists():
     for link in re.findall(r"\]\(([^)#]+)\)", README):
         assert link.startswith("http") or (ROOT / link).exists(), link
+
+
+def test_the_quickstart_from_its_first_command_to_its_last(environ, tmp_path):
+    page = (ROOT / "docs" / "quickstart.md").read_text()
+
+    def step(heading: str) -> list[str]:
+        found = blocks(heading, "console", page)
+        taken.extend(found)
+        return [shell_script(block) for block in found]
+
+    def shell(script: str, folder: Path) -> str:
+        return run(["bash", "-euc", script], environ, folder)
+
+    taken: list[str] = []
+    (install,) = step("## 1. Install")
+    assert install.splitlines() == ["make install", "source .venv/bin/activate"]
+    run(["make", "-n", "install"], environ, ROOT)
+    serve, prepare = step("## 2. Start the daemon")
+    assert serve == "engine serve", "which the fixture does, on free ports"
+    folder = tmp_path / "quickstart"
+    assert shell(prepare.replace("source .venv/bin/activate", "") + "\npwd", tmp_path).strip() == str(folder)
+    (hello,) = step("## 3. A first workflow")
+    said = shell(hello, folder)
+    assert '{"text":"Hello, Ada"}' in said
+    assert "WorkflowSucceeded" in said
+    write, worker = step("## 4. A worker of your own")
+    shell(write, folder)
+    with working(f"$ {worker}", environ, folder):
+        start, pay = step("## 5. A signal")
+        assert "RUNNING" in shell(start, folder)
+        said = shell(pay, folder)
+        assert '{"shipped":2}' in said
+        assert "SignalReceived" in said
+        (watch,) = step("## 6. Watch it")
+        see_the_console(watch.split(), environ, folder)
+        refused, schedule = step("## 7. By the clock")
+        done = subprocess.run(["bash", "-c", refused], env=environ, cwd=folder, capture_output=True, text=True)
+        assert (done.returncode, "NOT_FOUND" in done.stderr) == (3, True), done.stderr
+        said = shell(schedule, folder)
+        assert "07:00:00" in said or "08:00:00" in said
+        assert said.endswith("greetings: deleted\n")
+        fail, redrive = step("## 8. Something fails")
+        said = shell(fail, folder)
+        assert "WorkflowFailed" in said
+        assert "Warehouse.Closed" in said.splitlines()[-1], "the dead letter"
+        said = shell(redrive, folder)
+        assert "WorkflowRedriven" in said
+        assert '{"shipped":1}' in said.splitlines()[-1]
+        assert said.count("TaskCompleted") == 3, "priced, paid and shipped once each"
+    (test,) = step("## 9. Test it")
+    assert "2 passed" in shell(test.replace("pytest -q", "pytest -q -p no:cacheprovider"), folder)
+    assert len(taken) == len(re.findall("^```console", page, re.MULTILINE)), "no command is left out"
+
+
+def see_the_console(command: list[str], environ: dict[str, str], folder: Path) -> None:
+    """On a terminal of 80×24, until it shows the daemon; then it is left by its key."""
+    terminal, other = pty.openpty()
+    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    shown = b""
+    with subprocess.Popen(
+        command, env={**environ, "TERM": "xterm-256color"}, cwd=folder, stdin=other, stdout=other, stderr=other
+    ) as console:
+        try:
+            while b"matching" not in shown:
+                assert select.select([terminal], [], [], 60)[0], shown[-2000:]
+                shown += os.read(terminal, 65536)
+            os.write(terminal, b"q")
+            while console.poll() is None:
+                if select.select([terminal], [], [], 0.1)[0]:
+                    os.read(terminal, 65536)
+            assert console.returncode == 0
+        finally:
+            console.kill()
+            os.close(other)
+            os.close(terminal)
+
+
+def test_every_document_that_the_quickstart_links_exists():
+    page = ROOT / "docs" / "quickstart.md"
+    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert (page.parent / link).exists(), link

@@ -94,8 +94,7 @@ def test_a_service_that_hangs_starves_the_watchdog_whichever_it_is(unit: Start, 
     for name in ("matching", "timer", "worker", "history", "frontend"):
         systemd.until("WATCHDOG=1")
         engine.say(f"hang {name}")
-        said = systemd.until("STATUS=no answer from")
-        assert said == f"STATUS=no answer from {name}: the watchdog is not fed"
+        systemd.until(f"STATUS=no answer from {name}: the watchdog is not fed")
         systemd.until_silent_about("WATCHDOG=1", WATCHDOG_SECONDS)
         engine.say(f"go {name}")
         systemd.until("STATUS=running")
