@@ -201,7 +201,7 @@ ATTACKS = [
     Attack("names that are hard to compare", near_misses()),
     Attack("an expression of 64 KiB", long_expression()),
     Attack("thirty costly states", repeated("$..*"), WIDE),
-    Attack("a distributed Map, a costly ItemSelector", spread(), {"items": list(range(30_000)), "wide": [1] * 2_000}),
+    Attack("a distributed Map, a costly ItemSelector", spread(), {"items": list(range(10_000)), "wide": [1] * 2_000}),
     Attack("a definition of 1 MiB", large_definition(), {"a": {f"b{number}": number for number in range(20)}}),
 ]
 
