@@ -46,9 +46,9 @@ def shell_script(block: str) -> str:
     return "\n".join(lines)
 
 
-@pytest.fixture(scope="module")
-def environ(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    folder = tmp_path_factory.mktemp("readme")
+@contextmanager
+def serving(folder: Path) -> Iterator[dict[str, str]]:
+    """The environment of somebody who has a daemon on that folder."""
     (folder / "engine.toml").write_text(CONFIG)
     environ = {**os.environ, "ENGINE_DATA_DIR": str(folder / "data"), "PYTHONPATH": str(ROOT)}
     environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ['PATH']}"
@@ -60,9 +60,25 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
             break
         assert daemon.poll() is None, (folder / "daemon.log").read_text()
         time.sleep(0.05)  # another process, and no clock of ours in it
-    yield environ
-    daemon.terminate()
-    assert daemon.wait(30) == 0
+    try:
+        yield environ
+        daemon.terminate()
+        assert daemon.wait(30) == 0
+    finally:
+        daemon.kill()
+
+
+@pytest.fixture(scope="module")
+def environ(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with serving(tmp_path_factory.mktemp("readme")) as environ:
+        yield environ
+
+
+@pytest.fixture
+def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A daemon that nobody has used."""
+    with serving(tmp_path_factory.mktemp("newcomer")) as environ:
+        yield environ
 
 
 def run(command: list[str], environ: dict[str, str], folder: Path) -> str:
@@ -181,7 +197,7 @@ def test_every_document_that_is_linked_exists():
         assert link.startswith("http") or (ROOT / link).exists(), link
 
 
-def test_the_quickstart_from_its_first_command_to_its_last(environ, tmp_path):
+def test_the_quickstart_from_its_first_command_to_its_last(newcomer, tmp_path):
     page = (ROOT / "docs" / "quickstart.md").read_text()
 
     def step(heading: str) -> list[str]:
@@ -190,12 +206,12 @@ def test_the_quickstart_from_its_first_command_to_its_last(environ, tmp_path):
         return [shell_script(block) for block in found]
 
     def shell(script: str, folder: Path) -> str:
-        return run(["bash", "-euc", script], environ, folder)
+        return run(["bash", "-euc", script], newcomer, folder)
 
     taken: list[str] = []
     (install,) = step("## 1. Install")
     assert install.splitlines() == ["make install", "source .venv/bin/activate"]
-    run(["make", "-n", "install"], environ, ROOT)
+    run(["make", "-n", "install"], newcomer, ROOT)
     serve, prepare = step("## 2. Start the daemon")
     assert serve == "engine serve", "which the fixture does, on free ports"
     folder = tmp_path / "quickstart"
@@ -206,16 +222,16 @@ def test_the_quickstart_from_its_first_command_to_its_last(environ, tmp_path):
     assert "WorkflowSucceeded" in said
     write, worker = step("## 4. A worker of your own")
     shell(write, folder)
-    with working(f"$ {worker}", environ, folder):
+    with working(f"$ {worker}", newcomer, folder):
         start, pay = step("## 5. A signal")
         assert "RUNNING" in shell(start, folder)
         said = shell(pay, folder)
         assert '{"shipped":2}' in said
         assert "SignalReceived" in said
         (watch,) = step("## 6. Watch it")
-        see_the_console(watch.split(), environ, folder)
+        see_the_console(watch.split(), newcomer, folder)
         refused, schedule = step("## 7. By the clock")
-        done = subprocess.run(["bash", "-c", refused], env=environ, cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(["bash", "-c", refused], env=newcomer, cwd=folder, capture_output=True, text=True)
         assert (done.returncode, "NOT_FOUND" in done.stderr) == (3, True), done.stderr
         said = shell(schedule, folder)
         assert "07:00:00" in said or "08:00:00" in said
