@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: install demo test lint check bench latency idle transitions distributed stalls timers chaos clean
+.PHONY: install demo test lint check bench latency idle transitions distributed stalls timers chaos console-load screenshots clean
 
 install: $(READY)        ## the engine and all it needs, in .venv
 
@@ -46,6 +46,12 @@ stalls: $(READY)         ## the longest the loop stands still under definitions 
 
 timers: $(READY)         ## timers held to their limits: late by how much, 10,000 at once, a million armed
 	@$(BIN)/python -m benchmarks.timers
+
+console-load: $(READY)   ## what the console costs beside 10,000 executions and 500 changes a second
+	@$(BIN)/python -m benchmarks.console
+
+screenshots: $(READY)    ## pictures of the console for the README, from a daemon that runs
+	@$(BIN)/python -m examples.orders.screenshots
 
 clean:
 	rm -rf $(VENV)

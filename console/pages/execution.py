@@ -73,7 +73,7 @@ class ExecutionPage(ActingPage):
         opened = state.opened
         if opened is None:
             return
-        self.query_one("#facts", Static).update(_facts(opened, now))
+        self.query_one("#facts", Static).update(_facts(opened, now), layout=False)
         events = opened.events
         if events is not self._drawn or self._of is not opened.definition:
             self._drawn, self._of = events, opened.definition

@@ -77,7 +77,7 @@ class ExecutionsPage(ActingPage):
         words = choice_in_words(executions, len(rows))
         if executions.behind:
             words += " · reading …"
-        self.query_one("#choice", Static).update(words)
+        self.query_one("#choice", Static).update(words, layout=False)
         table = self.query_one(VirtualTable)
         table.show(self._keys, lambda row: _execution(rows[row], now))
         if executions.choice.text and len(rows) < table.size.height:

@@ -45,8 +45,8 @@ class LettersPage(PolledPage):
         Binding("e", "edit", "Edit"),
         Binding("d", "discard", "Discard"),
         Binding("slash", "filter", "Filter"),
-        Binding("R", "redrive_all", "Redrive all"),
-        Binding("D", "discard_all", "Discard all"),
+        Binding("R", "redrive_all", "Redrive all", show=False),
+        Binding("D", "discard_all", "Discard all", show=False),
     ]
 
     def __init__(self) -> None:
@@ -93,7 +93,8 @@ class LettersPage(PolledPage):
     def show(self, state: ConsoleState, now: float) -> None:
         letters = self._letters
         words = f"{len(letters):,}{'+' if self._more else ''} · {self._filter()}"
-        self.query_one("#choice", Static).update(f"{words} · {self.problem}" if self.problem else words)
+        line = f"{words} · {self.problem}" if self.problem else words
+        self.query_one("#choice", Static).update(line, layout=False)
         self.query_one(VirtualTable).show(
             [each.id for each in letters],
             lambda row: _letter(letters[row], now),

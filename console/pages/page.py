@@ -11,10 +11,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import Screen
-from textual.widgets import Footer
 
 from console.source import FAILURES, Source
 from console.state import ConsoleState
+from console.widgets.bottom import Bottom
 from console.widgets.small import Small
 from console.widgets.top import Top
 from console.widgets.trouble import Trouble
@@ -32,6 +32,7 @@ class Page(Screen[None]):
 
     NAME: ClassVar[str]
     HELP: ClassVar[str]
+    AUTO_FOCUS = "VirtualTable"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+r", "again", "Reload", show=False),
     ]
@@ -42,7 +43,7 @@ class Page(Screen[None]):
         yield Small()
         with Vertical(id="body"):
             yield from self.compose_body()
-        yield Footer(show_command_palette=False)
+        yield Bottom()
 
     @abstractmethod
     def compose_body(self) -> ComposeResult: ...
@@ -68,7 +69,14 @@ class Page(Screen[None]):
             self.show(state, now)
 
     def on_screen_resume(self) -> None:
+        self._show_keys()
         self.draw()
+
+    def on_descendant_focus(self) -> None:
+        self._show_keys()
+
+    def _show_keys(self) -> None:
+        self.query_one(Bottom).show(list(self.active_bindings.values()))
 
     def on_resize(self) -> None:
         self.call_after_refresh(self.draw)

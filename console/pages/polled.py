@@ -27,6 +27,7 @@ class PolledPage(Page):
         self.set_interval(READ_SECONDS, self._read_if_seen)
 
     def on_screen_resume(self) -> None:
+        super().on_screen_resume()
         self.read_now()
 
     def action_again(self) -> None:

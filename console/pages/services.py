@@ -14,7 +14,7 @@ from console.widgets.table import Column, VirtualTable
 from console.words import rate, since, span, sparkline, until
 from enginekit.messages.calls import BreakerView, ServiceView
 
-SPARK = 20
+SPARK = 12
 
 
 class ServicesPage(Page):
@@ -28,10 +28,10 @@ class ServicesPage(Page):
         yield Static(id="daemon", classes="line", markup=False)
         yield VirtualTable(
             [
-                Column("service", 10),
-                Column("state", 10),
+                Column("service", 9),
+                Column("state", 8),
                 Column("restarts", 8, True),
-                Column("uptime", 9, True),
+                Column("uptime", 10, True),
                 Column("rate", 8, True),
                 Column("", SPARK),
                 Column("last error", 0),
@@ -56,7 +56,7 @@ class ServicesPage(Page):
         seen = state.services.daemon
         services = seen.services if seen is not None else []
         breakers = (seen.breakers or []) if seen is not None else []
-        self.query_one("#daemon", Static).update(self._daemon(state, now))
+        self.query_one("#daemon", Static).update(self._daemon(state, now), layout=False)
         unknown = state.services.refused or "nothing is known yet"
         self.query_one("#services", VirtualTable).show(
             [each.name for each in services], lambda row: _service(state, services[row]), unknown
@@ -73,7 +73,9 @@ class ServicesPage(Page):
         store = seen.store
         line = Text(f"engine {seen.engine} · pid {seen.pid} · up {span(now - seen.started_at.timestamp())} · store ")
         line.append(f"{store.kind} {store.state}", colours.of_service(store.state))
-        line.append(f" (schema {store.schema_version}, {store.restarts} restarts) · {len(seen.shards)} shards")
+        if store.restarts:
+            line.append(f" ({store.restarts:,} restarts)", colours.WAITING)
+        line.append(f" · {len(seen.shards)} shards")
         return line
 
 

@@ -23,6 +23,7 @@ class Top(Static):
         super().__init__(id="top")
         self._names = names
         self._current = current
+        self._shown = Text()
 
     def show(self, link: Link, now: float) -> None:
         fresh = f"● {staleness(link, now)}"
@@ -39,4 +40,6 @@ class Top(Static):
         left.append(" " * max(1, room - len(fresh) - len(about)))
         left.append(about, "bright_black")
         left.append(fresh, _STYLES[link.standing])
-        self.update(left)
+        if left != self._shown:
+            self._shown = left
+            self.update(left, layout=False)

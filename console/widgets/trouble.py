@@ -13,8 +13,12 @@ class Trouble(Static):
     def __init__(self) -> None:
         super().__init__(id="trouble", markup=False)
         self.display = False
+        self._shown: tuple[Standing, str] | None = None
 
     def show(self, link: Link) -> None:
+        if (link.standing, link.problem) == self._shown:
+            return
+        self._shown = (link.standing, link.problem)
         self.display = link.standing is not Standing.LIVE
         self.set_class(link.standing is Standing.REFUSED, "-refused")
         if link.standing is Standing.REFUSED:
