@@ -14,9 +14,9 @@ from typing import TypeAlias
 import msgspec
 import trio
 
-from daemon.stores.batches import check_batch
-from daemon.stores.faults import BatchRefused, Fenced, NoSuchEvent, StoreUnavailable
+from daemon.stores.faults import NoSuchEvent, StoreUnavailable
 from daemon.stores.memory_letters import MemoryLetters
+from daemon.stores.memory_rows import Rows, RunRows, check
 from daemon.stores.memory_schedules import MemorySchedules
 from daemon.stores.rows import (
     Batch,
@@ -26,7 +26,6 @@ from daemon.stores.rows import (
     DestinationBacklog,
     DueRun,
     DueSchedule,
-    Effect,
     Execution,
     ExecutionFilter,
     LatestRun,
@@ -35,7 +34,6 @@ from daemon.stores.rows import (
     QueueBacklog,
     RunWrite,
     ShardEpochs,
-    Snapshot,
     StartCheck,
     StoredEffect,
     StoredLetter,
@@ -44,7 +42,7 @@ from daemon.stores.rows import (
     StoreInfo,
     TaskCursor,
 )
-from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef, ScheduleRef
+from enginekit.messages.links import Millis, QueuedTask, QueueKey, ScheduleRef
 from enginekit.messages.status import ExecutionStatus
 
 SCHEMA_VERSION = 2
@@ -53,38 +51,20 @@ _QueuePlace: TypeAlias = tuple[int, Millis, str, int]
 """Where a task stands in its queue: -priority, scheduled_at, run_id, event_id."""
 
 
-class _Run:
-    """One run's rows."""
-
-    __slots__ = ("effects", "events", "execution", "results", "snapshot", "tasks")
-
-    def __init__(self, execution: Execution) -> None:
-        self.execution = execution
-        self.events: list[bytes] = []
-        self.snapshot: Snapshot | None = None
-        self.tasks: dict[int, QueuedTask] = {}
-        self.effects: dict[int, Effect] = {}
-        self.results: list[MapResult] = []
-
-
 class MemoryStore:
     """Implements `Store`. Every call passes a checkpoint; `commit` passes one before it writes and one after."""
 
     def __init__(self, shards: int, token_key: bytes) -> None:
         self._shards = shards
         self._token_key = token_key
-        self._epochs: list[int] = []
-        self._runs: dict[str, _Run] = {}
+        self._rows = Rows()
         self._run_ids: dict[str, list[str]] = {}
         self._workflow_runs: dict[tuple[str, str], list[str]] = {}
-        self._open_runs: dict[tuple[str, str], str] = {}
-        self._requests: dict[tuple[str, str], RunRef] = {}
         self._due: list[tuple[Millis, str]] = []
         self._waiting: dict[QueueKey, list[_QueuePlace]] = {}
         self._effects: list[tuple[str, int]] = []
         self._letters = MemoryLetters()
         self._texts: dict[tuple[str, str], str] = {}
-        self._definitions: dict[tuple[str, str], dict[int, Definition]] = {}
         self._schedules = MemorySchedules()
         self._failure: bool | None = None
 
@@ -117,9 +97,9 @@ class MemoryStore:
 
     async def take_shards(self) -> ShardEpochs:
         await trio.lowlevel.checkpoint()
-        self._epochs = [epoch + 1 for epoch in self._epochs or [0] * self._shards]
+        self._rows.epochs = [epoch + 1 for epoch in self._rows.epochs or [0] * self._shards]
         return ShardEpochs(
-            epochs=list(self._epochs), token_key=self._token_key, newest_run_id=max(self._runs, default=None)
+            epochs=list(self._rows.epochs), token_key=self._token_key, newest_run_id=max(self._rows.runs, default=None)
         )
 
     async def commit(self, batch: Batch) -> None:
@@ -127,13 +107,13 @@ class MemoryStore:
         failure, self._failure = self._failure, None
         if failure is False:
             raise StoreUnavailable("the commit was made to fail before it was written")
-        self._check(batch)
+        check(self._rows, self._schedules, batch)
         for definition in batch.definitions:
             self._write_definition(definition)
         for write in batch.runs:
             workflow = (write.run.tenant, write.run.workflow_id)
-            if write.closing is not None and self._open_runs.get(workflow) == write.run.run_id:
-                del self._open_runs[workflow]
+            if write.closing is not None and self._rows.open_runs.get(workflow) == write.run.run_id:
+                del self._rows.open_runs[workflow]
         for write in batch.runs:
             self._write_run(write)
         for schedule in batch.all_schedules():
@@ -142,81 +122,10 @@ class MemoryStore:
             raise StoreUnavailable("the commit was made to fail after it was written")
         await trio.lowlevel.checkpoint()
 
-    def _check(self, batch: Batch) -> None:
-        check_batch(batch)
-        fenced = {shard for shard, epoch in batch.owned() if shard >= len(self._epochs) or self._epochs[shard] != epoch}
-        if fenced:
-            raise Fenced(sorted(fenced))
-        for schedule in batch.all_schedules():
-            self._schedules.check(schedule)
-        registered: set[tuple[str, str, int]] = set()
-        for definition in batch.definitions:
-            if definition.name is not None and definition.version is not None:
-                key = (definition.tenant, definition.name, definition.version)
-                taken = definition.version in self._definitions.get(key[:2], {})
-                if taken or key in registered:
-                    raise BatchRefused(f"definition {definition.name!r} has a version {definition.version} already")
-                registered.add(key)
-        open_runs: dict[tuple[str, str], str | None] = {}
-        for write in batch.runs:
-            if write.closing is not None and write.created is None:
-                workflow = (write.run.tenant, write.run.workflow_id)
-                if self._open_runs.get(workflow) == write.run.run_id:
-                    open_runs[workflow] = None
-        requests: set[tuple[str, str]] = set()
-        for write in batch.runs:
-            if write.created is None:
-                self._check_known(write)
-                if write.reopened:
-                    workflow = (write.run.tenant, write.run.workflow_id)
-                    other = open_runs.get(workflow, self._open_runs.get(workflow))
-                    if other is not None:
-                        raise BatchRefused(f"run {write.run.run_id}: run {other} of {workflow[1]!r} is open")
-                    open_runs[workflow] = None if write.closing is not None else write.run.run_id
-                continue
-            run = write.run
-            if run.run_id in self._runs:
-                raise BatchRefused(f"run {run.run_id} exists already")
-            if write.closing is None:
-                workflow = (run.tenant, run.workflow_id)
-                other = open_runs.get(workflow, self._open_runs.get(workflow))
-                if other is not None:
-                    raise BatchRefused(f"run {run.run_id}: run {other} of {run.workflow_id!r} is open")
-                open_runs[workflow] = run.run_id
-            if write.created.request_id is not None:
-                request = (run.tenant, write.created.request_id)
-                if request in self._requests or request in requests:
-                    raise BatchRefused(f"run {run.run_id}: request_id {request[1]!r} has started a run already")
-                requests.add(request)
-            self._check_keys(write, {}, {})
-
-    def _check_known(self, write: RunWrite) -> None:
-        run = self._runs.get(write.run.run_id)
-        if run is None or run.execution.run != write.run:
-            raise BatchRefused(f"run {write.run.run_id} of {write.run.workflow_id!r} does not exist")
-        if write.reopened and not run.execution.status.closed:
-            raise BatchRefused(f"run {write.run.run_id}: it is open, and cannot be opened again")
-        if run.execution.status.closed and write.events and not write.reopened:
-            raise BatchRefused(f"run {write.run.run_id}: no events follow, it has closed")
-        last = len(run.events)
-        if write.events and write.first_event_id != last + 1:
-            raise BatchRefused(
-                f"run {write.run.run_id}: events from {write.first_event_id} do not follow its last event {last}"
-            )
-        self._check_keys(write, run.tasks, run.effects)
-
-    def _check_keys(self, write: RunWrite, tasks: dict[int, QueuedTask], effects: dict[int, Effect]) -> None:
-        added = [task.task.event_id for task in write.tasks_added]
-        if len(set(added)) != len(added) or any(event_id in tasks for event_id in added):
-            raise BatchRefused(f"run {write.run.run_id}: a task of {added} is there already")
-        added = [effect.event_id for effect in write.effects_added]
-        if len(set(added)) != len(added) or any(event_id in effects for event_id in added):
-            raise BatchRefused(f"run {write.run.run_id}: an effect of {added} is there already")
-
     def _write_definition(self, write: DefinitionWrite) -> None:
         text = self._texts.setdefault((write.tenant, write.hash), write.text)
         if write.name is not None and write.version is not None:
-            self._definitions.setdefault((write.tenant, write.name), {})[write.version] = Definition(
+            self._rows.definitions.setdefault((write.tenant, write.name), {})[write.version] = Definition(
                 name=write.name, version=write.version, hash=write.hash, text=text, registered_at=write.registered_at
             )
 
@@ -240,21 +149,21 @@ class MemoryStore:
                 last_event_id=0,
                 parent=created.parent,
             )
-            self._runs[ref.run_id] = _Run(execution)
+            self._rows.runs[ref.run_id] = RunRows(execution)
             insort(self._run_ids.setdefault(ref.tenant, []), ref.run_id)
             insort(self._workflow_runs.setdefault((ref.tenant, ref.workflow_id), []), ref.run_id)
             if write.closing is None:
-                self._open_runs[ref.tenant, ref.workflow_id] = ref.run_id
+                self._rows.open_runs[ref.tenant, ref.workflow_id] = ref.run_id
             if created.request_id is not None:
-                self._requests[ref.tenant, created.request_id] = ref
-        run = self._runs[ref.run_id]
+                self._rows.requests[ref.tenant, created.request_id] = ref
+        run = self._rows.runs[ref.run_id]
         run.events.extend(write.events)
         before = run.execution
         after = msgspec.structs.replace(before, last_event_id=len(run.events))
         if write.reopened:
             after = msgspec.structs.replace(after, status=ExecutionStatus.RUNNING, error=None, closed_at=None)
             if write.closing is None:
-                self._open_runs[ref.tenant, ref.workflow_id] = ref.run_id
+                self._rows.open_runs[ref.tenant, ref.workflow_id] = ref.run_id
         if write.closing is not None:
             closing = write.closing
             after = msgspec.structs.replace(
@@ -276,7 +185,7 @@ class MemoryStore:
         if after.wake_at is not None:
             insort(self._due, (after.wake_at, after.run.run_id))
 
-    def _write_tasks(self, run: _Run, write: RunWrite) -> None:
+    def _write_tasks(self, run: RunRows, write: RunWrite) -> None:
         for task in write.tasks_added:
             run.tasks[task.task.event_id] = task
             self._queue(task)
@@ -304,7 +213,7 @@ class MemoryStore:
             if not places:
                 del self._waiting[task.queue]
 
-    def _write_effects(self, run: _Run, write: RunWrite) -> None:
+    def _write_effects(self, run: RunRows, write: RunWrite) -> None:
         run_id = write.run.run_id
         for effect in write.effects_added:
             run.effects[effect.event_id] = effect
@@ -317,7 +226,7 @@ class MemoryStore:
 
     async def start_check(self, tenant: str, workflow_id: str, request_id: str | None) -> StartCheck:
         latest = await self.latest_run(tenant, workflow_id)
-        requested = self._requests.get((tenant, request_id)) if request_id is not None else None
+        requested = self._rows.requests.get((tenant, request_id)) if request_id is not None else None
         return StartCheck(latest=latest, requested=requested)
 
     async def latest_run(self, tenant: str, workflow_id: str) -> LatestRun | None:
@@ -325,7 +234,7 @@ class MemoryStore:
         run_ids = self._workflow_runs.get((tenant, workflow_id))
         if not run_ids:
             return None
-        return LatestRun(run_id=run_ids[-1], status=self._runs[run_ids[-1]].execution.status)
+        return LatestRun(run_id=run_ids[-1], status=self._rows.runs[run_ids[-1]].execution.status)
 
     async def execution(self, tenant: str, run_id: str) -> Execution | None:
         await trio.lowlevel.checkpoint()
@@ -367,12 +276,12 @@ class MemoryStore:
         start = bisect_right(self._due, (after.wake_at, after.run.run_id)) if after is not None else 0
         end = bisect_left(self._due, (before, ""))
         page = self._due[start : min(end, start + limit)]
-        return [DueRun(run=self._runs[run_id].execution.run, wake_at=wake_at) for wake_at, run_id in page]
+        return [DueRun(run=self._rows.runs[run_id].execution.run, wake_at=wake_at) for wake_at, run_id in page]
 
     async def effects(self, limit: int, after: StoredEffect | None = None) -> list[StoredEffect]:
         await trio.lowlevel.checkpoint()
         start = bisect_right(self._effects, (after.run.run_id, after.effect.event_id)) if after is not None else 0
-        found = [(self._runs[run_id], event_id) for run_id, event_id in self._effects[start : start + limit]]
+        found = [(self._rows.runs[run_id], event_id) for run_id, event_id in self._effects[start : start + limit]]
         return [StoredEffect(run=run.execution.run, effect=run.effects[event_id]) for run, event_id in found]
 
     async def queue_backlogs(self) -> list[QueueBacklog]:
@@ -388,7 +297,7 @@ class MemoryStore:
         found: list[DestinationBacklog] = []
         for queue in sorted(self._waiting, key=lambda queue: (queue.kind.value, queue.name)):
             if queue.tenant == tenant:
-                tasks = (self._runs[run_id].tasks[event_id] for _, _, run_id, event_id in self._waiting[queue])
+                tasks = (self._rows.runs[run_id].tasks[event_id] for _, _, run_id, event_id in self._waiting[queue])
                 counts = Counter(task.destination for task in tasks)
                 found += [
                     DestinationBacklog(queue=queue, destination=destination, depth=depth)
@@ -410,7 +319,7 @@ class MemoryStore:
             if len(page) == limit:
                 break
             _, _, run_id, event_id = places[index]
-            task = self._runs[run_id].tasks[event_id]
+            task = self._rows.runs[run_id].tasks[event_id]
             if task.destination not in passed_over:
                 page.append(task)
         return page
@@ -423,7 +332,7 @@ class MemoryStore:
         for index in range(end - 1, -1, -1):
             if len(page) == wanted.limit:
                 break
-            execution = self._runs[run_ids[index]].execution
+            execution = self._rows.runs[run_ids[index]].execution
             if _matches(execution, wanted):
                 page.append(execution)
         return page
@@ -455,7 +364,7 @@ class MemoryStore:
 
     async def definition(self, tenant: str, name: str, version: int | None) -> Definition | None:
         await trio.lowlevel.checkpoint()
-        versions = self._definitions.get((tenant, name))
+        versions = self._rows.definitions.get((tenant, name))
         if not versions:
             return None
         return versions.get(max(versions) if version is None else version)
@@ -466,9 +375,9 @@ class MemoryStore:
 
     async def list_definitions(self, tenant: str, limit: int, after_name: str | None) -> list[DefinitionEntry]:
         await trio.lowlevel.checkpoint()
-        names = sorted(name for owner, name in self._definitions if owner == tenant)
+        names = sorted(name for owner, name in self._rows.definitions if owner == tenant)
         start = bisect_right(names, after_name) if after_name is not None else 0
-        newest = [max(self._definitions[tenant, name].items())[1] for name in names[start : start + limit]]
+        newest = [max(self._rows.definitions[tenant, name].items())[1] for name in names[start : start + limit]]
         return [DefinitionEntry(name=d.name, version=d.version, registered_at=d.registered_at) for d in newest]
 
     async def schedule(self, tenant: str, schedule_id: str) -> StoredSchedule | None:
@@ -489,8 +398,8 @@ class MemoryStore:
         await trio.lowlevel.checkpoint()
         return self._schedules.waiting(limit, after)
 
-    def _run(self, tenant: str, run_id: str) -> _Run | None:
-        run = self._runs.get(run_id)
+    def _run(self, tenant: str, run_id: str) -> RunRows | None:
+        run = self._rows.runs.get(run_id)
         return run if run is not None and run.execution.run.tenant == tenant else None
 
 
