@@ -203,6 +203,8 @@ def _entered(run: Run, event: ev.NodeEntered) -> None:
 
 def _leave(run: Run, node: Node, payload: Payload, following: str | None) -> None:
     del run.nodes[node.entry]
+    if node.mapping is not None:
+        del run.mappings[node.mapping.id]
     branch = run.branches[node.branch]
     branch.node = 0
     branch.payload = payload

@@ -270,3 +270,14 @@ def test_a_run_that_is_canceled_stops_its_items(mapped):
     run.do(Cancel(reason="", request_id=None))
     assert len(run.stopped) == 2
     assert run.run.status is ExecutionStatus.CANCELED
+
+
+def test_what_comes_after_it_goes_on_without_it(mapped):
+    definition = spread(Next="A")
+    del definition["States"]["M"]["End"]
+    definition["States"]["A"] = {"Type": "Task", "Resource": "echo", "End": True}
+    run = mapped(definition, [1, 2])
+    run.end(0, 1, output="done")
+    assert run.run.mappings == {}
+    run.complete("A", 7)
+    assert run.output == 7
