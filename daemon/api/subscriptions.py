@@ -17,7 +17,9 @@ import trio
 from msgspec import Raw
 
 from daemon.api.outbox import Outbox, text_frame
+from daemon.logs import about
 from enginekit.messages import calls
+from enginekit.messages.links import RunRef
 from enginekit.messages.status import ErrorStatus, Refused
 from enginekit.messages.subscriptions import (
     EXECUTIONS,
@@ -71,6 +73,8 @@ class _Topic:
         self._subscription = subscription
         self._outbox = outbox
         self._seq = 0
+        self.run_id: str | None = None
+        """Of a history: whose it is, once that is known."""
         self.missed = 0
         """Changes that are not told, and of which the next notification tells."""
 
@@ -160,8 +164,15 @@ class Subscriptions:
                     await topic.room()
                     topic.tell(None, ended=str(refused))
                     return
-                log.info("frontend.subscription_interrupted", topic=topic.topic, why=str(refused))
+                log.info("frontend.subscription_interrupted", topic=topic.topic, why=str(refused), **self._about(topic))
             await trio.sleep(RETRY_SECONDS)
+
+    def _about(self, topic: _Topic) -> dict[str, str | int]:
+        """For the log: whose it is. A history that was never read has no run yet."""
+        tenant = self._principal().tenant
+        if not topic.topic.startswith(HISTORY):
+            return {"tenant": tenant}
+        return about(RunRef(tenant, topic.topic.removeprefix(HISTORY), topic.run_id or ""))
 
     def _follower(self, topic: str) -> Callable[[_Topic], Awaitable[None]]:
         if topic == EXECUTIONS:
@@ -257,6 +268,7 @@ class Subscriptions:
                     return False
                 snapshot = False
             run_id, after, closed = page.run_id, page.next_after_id, page.closed
+            topic.run_id = run_id
             return True
 
         await self._in_turn(look)
