@@ -72,6 +72,7 @@ class VirtualTable(ScrollView, can_focus=True):
         self._cells: Callable[[int], Sequence[Cell]] = lambda index: ()
         self._empty = empty
         self._cursor = 0
+        self._fitted: tuple[int, list[int]] = (-1, [])
 
     @property
     def cursor(self) -> int:
@@ -180,6 +181,11 @@ class VirtualTable(ScrollView, can_focus=True):
         return Strip(segments).adjust_cell_length(width, style)
 
     def _widths(self, width: int) -> list[int]:
+        if self._fitted[0] != width:
+            self._fitted = (width, self._fit(width))
+        return self._fitted[1]
+
+    def _fit(self, width: int) -> list[int]:
         left = width - 1 - sum(column.width + 1 for column in self._columns)
         stretching = [at for at, column in enumerate(self._columns) if column.width == 0]
         widths = [column.width for column in self._columns]
