@@ -31,7 +31,8 @@ class Reading:
         self._connection = connection
         self._wake = trio.Event()
         self._more = False
-        self._meanwhile: list[ExecutionSummary] = []
+        self._meanwhile: list[ExecutionSummary] | None = None
+        """What is told while a page is on its way; None: none is."""
         self._anew_at = 0.0
 
     def wake(self) -> None:
@@ -43,12 +44,12 @@ class Reading:
 
     def reread(self) -> None:
         self._anew_at = 0.0
-        self._connection.update(lambda state: replace(state, executions=replace(state.executions, behind=True)))
+        self._mark(behind=True)
         self._wake.set()
 
     def heed(self, update: Notify) -> None:
         """Before a notification is reduced: it may be newer than the page that is being read."""
-        if update.topic == EXECUTIONS:
+        if update.topic == EXECUTIONS and self._meanwhile is not None:
             self._meanwhile += reducers.changed_executions(update)
 
     async def run(self, client: Client) -> None:
@@ -57,7 +58,10 @@ class Reading:
             self._wake = trio.Event()
             executions = self._connection.state.executions
             try:
-                if executions.behind:
+                if executions.behind and executions.order and trio.current_time() < self._anew_at:
+                    with trio.move_on_at(self._anew_at):
+                        await self._wake.wait()
+                elif executions.behind:
                     await self._read_anew(client, executions)
                 elif self._more and executions.next_page is not None:
                     await self._read_more(client, executions)
@@ -78,31 +82,39 @@ class Reading:
 
     async def _read_anew(self, client: Client, before: Executions) -> None:
         """As many as there were, from the newest on. The old picture stays until the new one is there."""
-        if before.order:
-            await trio.sleep_until(self._anew_at)
         self._anew_at = trio.current_time() + REREAD_SECONDS
-        self._connection.update(lambda state: replace(state, executions=replace(state.executions, behind=False)))
+        self._mark(behind=False)
         wanted = max(len(before.order), PAGE)
-        self._meanwhile.clear()
         fresh = Executions(choice=before.choice, missed=before.missed)
-        while len(fresh.order) < wanted and not fresh.complete:
-            page = await client.call(_query(fresh))
-            fresh = reducers.with_page(fresh, page)
-        self._replace(before, fresh)
+        self._meanwhile = []
+        try:
+            while len(fresh.order) < wanted and not fresh.complete:
+                fresh = reducers.with_page(fresh, await client.call(_query(fresh)))
+            self._replace(before, fresh, self._meanwhile)
+        except (Unreachable, Refused, ProtocolError):
+            self._mark(behind=True)
+            raise
+        finally:
+            self._meanwhile = None
 
     async def _read_more(self, client: Client, before: Executions) -> None:
         self._more = False
-        self._meanwhile.clear()
-        page = await client.call(_query(before))
-        self._replace(before, reducers.with_page(self._connection.state.executions, page))
+        self._meanwhile = []
+        try:
+            page = await client.call(_query(before))
+            self._replace(before, reducers.with_page(self._connection.state.executions, page), self._meanwhile)
+        finally:
+            self._meanwhile = None
 
-    def _replace(self, before: Executions, read: Executions) -> None:
+    def _mark(self, *, behind: bool) -> None:
+        self._connection.update(lambda state: replace(state, executions=replace(state.executions, behind=behind)))
+
+    def _replace(self, before: Executions, read: Executions, meanwhile: list[ExecutionSummary]) -> None:
         """What was read, with what was told meanwhile; unless by now something else is wanted."""
         now = self._connection.state.executions
         if (now.choice.status, now.choice.workflow) != (before.choice.status, before.choice.workflow):
             return
-        read = reducers.with_executions(read, self._meanwhile)
-        self._meanwhile.clear()
+        read = reducers.with_executions(read, meanwhile)
         read = replace(read, choice=now.choice, behind=now.behind, missed=now.missed)
         self._connection.update(lambda state: replace(state, executions=read))
 

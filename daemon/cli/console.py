@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import click
 
@@ -13,6 +14,8 @@ from enginekit.local import find_daemon
 @click.command()
 def console() -> None:
     """Watch the daemon and its executions, and act on them."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise click.UsageError("the console needs a terminal; `engine status`, `queues` and `list` write to a pipe")
     found = find_daemon()
     if isinstance(found.url, str):
         try:

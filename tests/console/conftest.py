@@ -18,7 +18,7 @@ from textual.pilot import Pilot
 from console.app import ConsoleApp
 from console.connection import Connection
 from enginekit.client import Client, open_client
-from enginekit.local import Access, LocalDaemon
+from enginekit.local import TENANT, Access, LocalDaemon
 
 _path = Path(__file__).parents[1] / "real" / "conftest.py"
 _spec = importlib.util.spec_from_file_location("real_daemon", _path)
@@ -51,16 +51,16 @@ def start_daemon(tmp_path: Path) -> Iterator[Callable[[str], RealDaemon]]:
         daemon.stop()
 
 
-def access(daemon: RealDaemon) -> Access:
-    local = LocalDaemon(daemon.data)
+def access(daemon: RealDaemon, tenant: str = TENANT) -> Access:
+    local = LocalDaemon(daemon.data, tenant)
     return Access(local.url, local.token)
 
 
-def prepared(daemon: RealDaemon, prepare: Callable[[Client], Awaitable[object]]) -> None:
+def prepared(daemon: RealDaemon, prepare: Callable[[Client], Awaitable[object]], tenant: str = TENANT) -> None:
     """Do this to the daemon, before the console looks."""
 
     async def run() -> None:
-        found = access(daemon)
+        found = access(daemon, tenant)
         async with open_client(found.url, found.token) as client:
             await prepare(client)
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
+from functools import partial
 
+import trio
 from conftest import Sitting, access, prepared, sit
 
 from enginekit.local import Access, LocalDaemon
@@ -102,3 +106,47 @@ def test_a_terminal_that_is_too_small(daemon) -> None:
         await sitting.sees("1 Services", "RUNNING", without="60×15")
 
     sit(access(daemon), look, size=(60, 15))
+
+
+def test_older_executions_are_read_as_we_come_to_them(daemon) -> None:
+    async def prepare(client) -> None:
+        async with trio.open_nursery() as nursery:
+            for number in range(540):
+                nursery.start_soon(partial(client.start, WORK, workflow_id=f"many-{number}"))
+
+    prepared(daemon, prepare, tenant="many")
+
+    async def look(sitting: Sitting) -> None:
+        await sitting.press("3")
+        await sitting.sees("500+ ·")
+        await sitting.press("G")
+        await sitting.sees("540 ·")
+        await sitting.press("slash", *"many-17", "enter")
+        await sitting.sees("11 of 540", "many-17", "many-179")
+
+    sit(access(daemon, tenant="many"), look)
+
+
+def test_an_older_run_of_the_same_workflow_id(daemon) -> None:
+    async def prepare(client) -> None:
+        for word in ("first", "second"):
+            started = await client.start(ECHO, workflow_id="again", input={"word": word})
+            await client.wait(started.workflow_id, started.run_id)
+
+    prepared(daemon, prepare, tenant="runs")
+
+    async def look(sitting: Sitting) -> None:
+        await sitting.press("3")
+        await sitting.sees("again", "2 ·")
+        await sitting.press("down", "enter")
+        await sitting.sees("again  SUCCEEDED", "● E", "WorkflowSucceeded", 'word: "first"')
+
+    sit(access(daemon, tenant="runs"), look, size=(130, 40))
+
+
+def test_without_a_terminal_it_says_so() -> None:
+    command = [sys.executable, "-m", "daemon.cli", "console"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "needs a terminal" in done.stderr
+    assert "Traceback" not in done.stderr
