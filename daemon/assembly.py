@@ -25,7 +25,7 @@ from daemon.connections import Connections
 from daemon.links.table import Links, memory_links
 from daemon.metrics import Metrics
 from daemon.nodes.registry import NodeTypeError, NodeTypes
-from daemon.nurseries.frontend import Bound, Frontend
+from daemon.nurseries.frontend import Bound, Frontend, ListenFailed
 from daemon.nurseries.history import History
 from daemon.nurseries.matching import Matching
 from daemon.nurseries.timer import Timer
@@ -97,7 +97,9 @@ class Daemon:
         self._store_kind = settings.store.url.partition(":")[0]
         self._schema_version = 0
         self._started_at = moment(clock.now())
-        self.supervisor = Supervisor(self.services(), settings.supervisor, hopeless=(StoreUnusable, KeyUnusable))
+        self.supervisor = Supervisor(
+            self.services(), settings.supervisor, hopeless=(StoreUnusable, KeyUnusable), explained=(ListenFailed,)
+        )
         self._notifier = notifier
         self._vigil = trio.CancelScope()
 

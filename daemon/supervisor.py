@@ -155,7 +155,8 @@ class _Unit:
 class Supervisor:
     """Runs `services`, started in the order given. One `run` an instance.
 
-    `hopeless` are the exceptions that a restart cannot mend: the first one ends the daemon.
+    `hopeless` are the exceptions that a restart cannot mend: the first one ends the daemon. `explained` are those whose
+    message says all that there is to know: they are logged without a traceback.
 
     Deterministic: no signals, no wall clock, no randomness (the pauses before restarts double without jitter, since
     the services of one daemon do not crowd one another).
@@ -167,9 +168,11 @@ class Supervisor:
         settings: SupervisorSettings,
         *,
         hopeless: tuple[type[Exception], ...] = (),
+        explained: tuple[type[Exception], ...] = (),
     ) -> None:
         self._settings = settings
         self._hopeless = hopeless
+        self._explained = explained
         self._units = {spec.name: _Unit(spec) for spec in services}
         self._drain_wanted = trio.Event()
         self._drain_begun = trio.Event()
@@ -282,14 +285,17 @@ class Supervisor:
         failures = len(unit.failures)
         if failures > self._settings.restarts:
             unit.state = ServiceState.FAILED
-            log.error("service given up", service=name.value, failures=failures, exc_info=failure)
+            log.error("service given up", service=name.value, failures=failures, **self._why(cause, failure))
             raise ServiceFailed(name, cause, failures, self._settings.window_seconds) from failure
         pause = min(self._settings.backoff_seconds * 2.0 ** (failures - 1), self._settings.backoff_limit_seconds)
-        log.error("service failed", service=name.value, restart_in_seconds=pause, exc_info=failure)
+        log.error("service failed", service=name.value, restart_in_seconds=pause, **self._why(cause, failure))
         unit.state = ServiceState.BACKOFF
         with trio.CancelScope() as unit.scope:
             await trio.sleep(pause)
         unit.restarts += 1
+
+    def _why(self, cause: Exception, failure: Exception) -> dict[str, object]:
+        return {"reason": str(cause)} if isinstance(cause, self._explained) else {"exc_info": failure}
 
     # --- the end -----------------------------------------------------------------------------------------------------
 

@@ -63,17 +63,16 @@ class Listening:
 class Unit:
     """A daemon as a unit of systemd's would run it."""
 
-    def __init__(self, command: list[str], folder: Path, address: str | None = None, **more: str) -> None:
+    def __init__(self, command: list[str], folder: Path, address: str | None = None, config: str = CONFIG) -> None:
         self.folder = folder
         self.systemd = Listening(address or str(folder / "notify"))
-        (folder / "engine.toml").write_text(CONFIG)
+        (folder / "engine.toml").write_text(config)
         self.log = folder / "daemon.log"
         environ = {
             **os.environ,
             "NOTIFY_SOCKET": self.systemd.address,
             "WATCHDOG_USEC": str(round(WATCHDOG_SECONDS * 1_000_000)),
             "PYTHONPATH": str(ROOT),
-            **more,
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=log, stderr=log)

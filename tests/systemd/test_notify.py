@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from notify_socket import WATCHDOG_SECONDS, Listening, Unit
+from notify_socket import CONFIG, WATCHDOG_SECONDS, Listening, Unit
 
 from daemon.systemd import Notifier, find_notifier
 
@@ -104,8 +105,7 @@ def test_a_service_that_hangs_starves_the_watchdog_whichever_it_is(unit: Start, 
 
 
 def test_a_service_that_is_given_up_is_said(unit: Start, tmp_path: Path) -> None:
-    engine = unit([sys.executable, HANGS, str(tmp_path)])
-    (tmp_path / "engine.toml").write_text('[supervisor]\nrestarts = 0\n[frontend]\nrpc_listen = "127.0.0.1:0"\n')
+    engine = unit([sys.executable, HANGS, str(tmp_path)], config=f"{CONFIG}[supervisor]\nrestarts = 0\n")
     engine.systemd.until("READY=1")
     engine.say("hang timer")
     engine.say("go timer")
@@ -162,3 +162,16 @@ def test_the_stores_process_does_not_see_them(unit: Start) -> None:
     engine.systemd.until("READY=1")
     seen = Path(f"/proc/{engine.driver()}/environ").read_bytes().split(b"\0")
     assert not [each for each in seen if each.startswith((b"NOTIFY_SOCKET=", b"WATCHDOG_"))]
+
+
+def test_a_port_that_is_taken_is_said_in_lines_not_in_tracebacks(unit: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config = CONFIG.replace("127.0.0.1:0", f"127.0.0.1:{port}", 1) + "[supervisor]\nrestarts = 2\n"
+        engine = unit(config=config)
+        said = engine.systemd.until("STOPPING=1")
+        assert "STATUS=failed: frontend is given up" in said
+        assert engine.process.wait(30) == 1
+    log = engine.log.read_text()
+    assert "Traceback" not in log
+    assert log.count("cannot listen there: Address already in use; is another daemon running?") == 4
