@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: install demo test lint check bench latency idle transitions distributed stalls timers chaos console-load screenshots clean
+.PHONY: install demo test lint check bench latency idle transitions distributed stalls timers chaos console-load screenshots flood clean
 
 install: $(READY)        ## the engine and all it needs, in .venv
 
@@ -52,6 +52,9 @@ console-load: $(READY)   ## what the console costs beside 10,000 executions and 
 
 screenshots: $(READY)    ## pictures of the console for the README, from a daemon that runs
 	@$(BIN)/python -m examples.orders.screenshots
+
+flood: $(READY)          ## what one tenant's flood does to another
+	@$(BIN)/python -m benchmarks.flood
 
 clean:
 	rm -rf $(VENV)
