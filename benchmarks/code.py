@@ -97,12 +97,12 @@ async def measure(language: str) -> None:
         p99 = times[int(len(times) * 0.99)]
         half = statistics.median(times)
         print(f"  {name:37}{half * 1000:9.2f} ms   99 %: {p99 * 1000:8.2f} ms   {half / median:6.1f} x warm")
-    await throughput(node, source)
     for process in pool_of(node)._idle:
         parts = [process.pid, *under(process.pid)]
         print(
             f"  private memory of a process          {sum(map(private_mib, parts)):9.1f} MiB ({len(parts)} processes)"
         )
+    await throughput(node, source)
     await node.aclose()
 
 

@@ -41,7 +41,9 @@ class _Prepared:
         self._runtime = quickjs.Runtime(memory_limit=memory_bytes, stack_limit=STACK_BYTES)
         self.context: quickjs.Context = self._runtime.new_context(timeout=5.0)
         self.context.register("print", lambda text: self.print(text), is_async=False)
-        self.parts = self.context.eval_handle(_PRELUDE)
+        parts = self.context.eval_handle(_PRELUDE)
+        self.take: quickjs.Handle = parts.get("take")
+        self.give: quickjs.Handle = parts.get("give")
 
     def close(self) -> None:
         self._runtime.close()
@@ -112,19 +114,18 @@ class _Attempt:
 
     def __init__(self, job: Job, prepared: _Prepared) -> None:
         self._job = job
+        self._prepared = prepared
         self._context = prepared.context
-        self._parts = prepared.parts
         self._ends_at = time.monotonic() + job.milliseconds / 1000
         self._shift = 0
 
     async def run(self) -> Outcome:
         job = self._job
         try:
-            self._parts.get("take").call(job.input.decode()).dispose()
-            value = await self._value()
-            ending = self._parts.get("give").call(value)
+            self._prepared.take.call(job.input.decode())
+            ending = self._prepared.give.call(await self._value())
             given = (await ending.await_promise(timeout=self._left())).to_python()
-            return _outcome(given, self._shift)
+            return _outcome(str(given))
         except (quickjs.InterruptError, quickjs.DeadlockError) as error:
             # What is interrupted among the reactions of promises leaves them unresolved.
             if time.monotonic() >= self._ends_at:
@@ -194,25 +195,24 @@ def _described(name: str, message: str, stack: str | None) -> str:
     return f"{text[: CAUSE_CHARACTERS - 200]} ({where[:150]})"
 
 
-def _outcome(given: object, shift: int) -> Outcome:
+def _outcome(given: str) -> Outcome:
     """What the prelude's `give` answers: a result's JSON, or what was thrown."""
-    match given:
-        case ["result", str(text)]:
-            try:
-                msgspec.json.decode(text)
-            except (msgspec.DecodeError, UnicodeEncodeError) as error:
-                return Failed(
-                    CodeError.INVALID_OUTPUT,
-                    f"the result is not JSON for everybody (half of a surrogate pair?): {error}",
-                )
-            return Done(text.encode())
-        case ["none", str(kind)]:
+    if given.startswith("r"):
+        text = given[1:]
+        try:
+            msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeEncodeError) as error:
+            cause = f"the result is not JSON for everybody (half of a surrogate pair?): {error}"
+            return Failed(CodeError.INVALID_OUTPUT, cause)
+        return Done(text.encode())
+    match given.split("\0", 3):
+        case ["fnone", kind, *_]:
             return Failed(CodeError.INVALID_OUTPUT, f"the result is a {kind}, which has no JSON form")
-        case ["unfit", str(message)]:
-            return Failed(CodeError.INVALID_OUTPUT, f"the result has no JSON form: {message}")
-        case ["memory"]:
+        case ["funfit", name, message, *_]:
+            return Failed(CodeError.INVALID_OUTPUT, f"the result has no JSON form: {name}: {message}")
+        case ["fmemory", *_]:
             return Failed(CodeError.MEMORY_LIMIT, "it used more memory than its limit", spent=True)
-        case ["thrown", str(name), str(message), str(stack)]:
+        case ["fthrown", name, message, stack]:
             return Failed(CodeError.ERROR, _described(name, message, stack))
         case _:
             return Failed(CodeError.CRASHED, "the interpreter answered out of turn", spent=True)

@@ -45,7 +45,7 @@
     if (value instanceof AnError) {
       const name = part(value, "name") || "Error";
       const message = part(value, "message");
-      if (name === "InternalError" && message === "out of memory") return ["memory"];
+      if (name === "InternalError" && message === "out of memory") return ["memory", "", "", ""];
       return ["thrown", name, message, part(value, "stack")];
     }
     try {
@@ -55,6 +55,8 @@
     }
   };
 
+  // One string, since each thing that the host reads costs it ten calls: the kind in a letter, and what belongs to it.
+  const failed = (told) => `f${told[0]}\0${told[1]}\0${told[2]}\0${told[3]}`;
   return {
     take: (json) => own("input", parse(json)),
     give: async (value) => {
@@ -62,15 +64,15 @@
       try {
         result = await value;
       } catch (error) {
-        return thrown(error);
+        return failed(thrown(error));
       }
-      if (result === undefined) return ["result", "null"];
+      if (result === undefined) return "rnull";
       try {
         const json = stringify(result);
-        return json === undefined ? ["none", typeof result] : ["result", json];
+        return json === undefined ? failed(["none", typeof result, "", ""]) : `r${json}`;
       } catch (error) {
         const told = thrown(error);
-        return told.length === 1 ? told : ["unfit", `${told[1]}: ${told[2]}`];
+        return failed(told[0] === "memory" ? told : ["unfit", told[1], told[2], ""]);
       }
     },
   };
