@@ -208,9 +208,10 @@ def _told(body: object) -> tuple[str, str]:
     if isinstance(body, dict):
         inner = body.get("error", body)
         if isinstance(inner, dict):
-            code = next((inner[key] for key in ("code", "type") if inner.get(key) in _BY_CODE), "")
+            said = [inner[key] for key in ("code", "type") if isinstance(inner.get(key), str)]
+            code = next((each for each in said if each in _BY_CODE), "")
             message = inner.get("message")
-            return str(code), (message if isinstance(message, str) else _shown(inner))[:CAUSE_CHARACTERS]
+            return code, (message if isinstance(message, str) else _shown(inner))[:CAUSE_CHARACTERS]
         return "", _shown(inner)
     return "", "" if body is None else str(body)[:CAUSE_CHARACTERS]
 
