@@ -35,6 +35,7 @@ from enginekit.messages.json import JSON, decode, encode
 from enginekit.messages.links import MatchTasks, MatchTasksResult, QueueKey, StartTasks
 from enginekit.messages.status import ErrorStatus, ExecutionStatus, Refused
 from enginekit.node import NodeCall, NodeFailure
+from enginekit.reports import DATA_LIMIT_EXCEEDED, OUTPUT_REFUSED
 
 TENANT: Final = "test"
 WORKER: Final = "test"
@@ -211,6 +212,16 @@ class TestEngine:
                 report = calls.FailTask(token=task.token, error=type(error).__name__, cause=str(error))
             nursery.cancel_scope.cancel()
         try:
+            await self._report(report)
+        except Refused as refused:
+            if refused.status is not ErrorStatus.INVALID_ARGUMENT or not isinstance(report, calls.CompleteTask):
+                raise
+            # As the worker kit does with an output that the daemon does not take.
+            why = DATA_LIMIT_EXCEEDED if "limit_bytes" in refused.data else OUTPUT_REFUSED
+            await self._report(calls.FailTask(token=task.token, error=why, cause=refused.message))
+
+    async def _report(self, report: calls.Call) -> None:
+        try:
             await self.call(report, calls.Acknowledged)
         except Refused as refused:
             if refused.status is not ErrorStatus.FAILED_PRECONDITION:
@@ -220,8 +231,13 @@ class TestEngine:
         while True:
             await trio.sleep(task.lease_seconds / LEASES)
             beat = calls.HeartbeatTask(token=task.token, progress=False)
-            if (await self.call(beat, calls.HeartbeatTaskResult)).cancel_requested:
-                return
+            try:
+                if (await self.call(beat, calls.HeartbeatTaskResult)).cancel_requested:
+                    return
+            except Refused as refused:
+                if refused.status is not ErrorStatus.FAILED_PRECONDITION:
+                    raise
+                return  # nobody waits for it any more; what it answers will not count
 
     async def answer(self, name: str, fake: Fake, given: JSON) -> JSON:
         """What the fake says, noted as a call of it."""

@@ -7,22 +7,39 @@ structs: a snapshot with another one is ignored, and the run is replayed from it
 from __future__ import annotations
 
 import hashlib
+from typing import get_args
 
 import msgspec
 from msgspec import Raw
 
-from daemon.execution.state import Branch, ChildRef, Fan, Node, Payload, Run, Task
-from enginekit.messages.events import ChildStart, Failure, ParentTask, Usage
-from enginekit.messages.links import RunRef
+from daemon.execution.state import Payload, Run
+
+
+def _structs(hint: object) -> set[type[msgspec.Struct]]:
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return {hint}
+    return set().union(*map(_structs, get_args(hint)))
+
+
+def parts() -> set[type[msgspec.Struct]]:
+    """The structs that a state is made of."""
+    found: set[type[msgspec.Struct]] = set()
+    waiting: set[type[msgspec.Struct]] = {Run}
+    while waiting:
+        one = waiting.pop()
+        found.add(one)
+        for field in msgspec.structs.fields(one):
+            waiting |= _structs(field.type) - found
+    return found
 
 
 def _fingerprint() -> str:
     shape = [
         f"{struct.__name__}.{field.name}: {field.type!r}"
-        for struct in (Run, Branch, Node, Fan, Task, RunRef, Usage, ParentTask, ChildRef, ChildStart, Failure)
+        for struct in parts()
         for field in msgspec.structs.fields(struct)
     ]
-    return hashlib.sha256("\n".join(shape).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(sorted(shape)).encode()).hexdigest()[:16]
 
 
 FINGERPRINT = _fingerprint()

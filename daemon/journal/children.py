@@ -111,6 +111,7 @@ class Children:
                     # The run is set aside, or is not there any more: nobody can do this.
                     log.warning("an effect cannot be delivered", why=refused.message, **_about(ref, effect))
                     self._busy.discard(key)
+                    self._again.discard(key)
                     continue
             self._busy.discard(key)
             if key in self._again:

@@ -1,5 +1,5 @@
-"""Parents, children, signals and dead letters under `kill -9` of the daemon: one child a task, every end heard once, what
-was acknowledged is there after the kill, letters are of what failed and of nothing else."""
+"""Parents, children, signals and dead letters under `kill -9` of the daemon: one child a task, every end heard once.
+What was acknowledged is there after the kill; letters are of what failed and of nothing else."""
 
 from __future__ import annotations
 

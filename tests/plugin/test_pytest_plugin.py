@@ -129,3 +129,39 @@ async def test_registered_workflows_and_children(engine) -> None:
     with pytest.raises(Refused) as refused:
         await engine.start("nobody")
     assert refused.value.status is ErrorStatus.NOT_FOUND
+
+
+@pytest.mark.parametrize("lease", [30.0, 5.0])
+async def test_a_fake_that_is_too_slow_is_told_of_by_the_history_and_not_by_an_error(engine, lease) -> None:
+    """Its task times out, is tried again beside it, and its late answer is worth nothing."""
+    seconds = iter([400, 1])
+
+    @engine.activity("work")
+    async def work(given):
+        mine = next(seconds)
+        await trio.sleep(mine)
+        return mine
+
+    retry = [{"ErrorEquals": ["States.Timeout"], "MaxAttempts": 1}]
+    state = {**WORK["States"]["A"], "TimeoutSeconds": 100, "Retry": retry}
+    run = await engine.start({"StartAt": "A", "States": {"A": state}})
+    assert await run.result() == 1
+    await engine.advance(hours=1)
+    await run.assert_history("TaskTimedOut", "TaskRetryScheduled", "TaskCompleted", "WorkflowSucceeded")
+
+
+@pytest.mark.parametrize("time", ["first", "second"])
+async def test_fakes_of_one_test_are_not_the_next_ones(engine, time) -> None:
+    state = {"Type": "Task", "Resource": "http", "Parameters": {"Method": "GET", "ApiEndpoint": "https://x.example"}}
+    engine.node("http", lambda given: time)
+    run = await engine.start({"StartAt": "A", "States": {"A": {**state, "End": True}}})
+    assert (await run.result(), len(engine.calls_of("http"))) == (time, 1)
+
+
+async def test_what_a_fake_may_not_answer_fails_its_task(engine) -> None:
+    engine.activity("work", lambda given: object())
+    with pytest.raises(WorkflowFailed):
+        await (await engine.start(WORK)).result()
+    engine.activity("work", lambda given: "x" * 300_000)
+    with pytest.raises(WorkflowFailed, match=r"States\.DataLimitExceeded"):
+        await (await engine.start(WORK)).result()
