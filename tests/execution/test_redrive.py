@@ -191,6 +191,8 @@ def test_an_execution_whose_time_was_up_gets_it_anew(drive):
     assert run.run.status is ExecutionStatus.RUNNING
     run.advance(1)
     assert run.run.status is ExecutionStatus.TIMED_OUT
+    waited = [event.waited_seconds for event in run.events if isinstance(event, ev.WorkflowTimedOut)]
+    assert waited == [60, 60]
     redrive(run)
     run.complete("B", 2)
     assert run.output == 2
