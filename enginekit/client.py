@@ -22,8 +22,13 @@ from msgspec import UNSET
 from enginekit import jsonrpc
 from enginekit.connection import Connection, Lost, TokenSource, Tuning, UrlSource
 from enginekit.errors import ProtocolError, Unreachable, WorkflowFailed
-from enginekit.messages import calls, schedules
-from enginekit.messages.calls import Call, HelloResult, Result, Reuse
+from enginekit.messages import calls, dead_letters, schedules
+from enginekit.messages.calls import (
+    Call,
+    HelloResult,
+    Result,
+    Reuse,
+)
 from enginekit.messages.json import JSON, decode, encode
 from enginekit.messages.status import ErrorStatus, ExecutionStatus, Refused, ReportRefusal
 from enginekit.methods import DECODERS, Caller, goes_in_batches, wait_seconds
@@ -329,7 +334,7 @@ def _identified(params: Call) -> Call:
             | schedules.CreateSchedule
             | schedules.TriggerSchedule
             | calls.RedriveWorkflow
-            | calls.RedriveDeadLetter,
+            | dead_letters.RedriveDeadLetter,
         )
         and params.request_id is None
     ):

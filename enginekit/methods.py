@@ -10,7 +10,7 @@ from typing import overload
 
 import msgspec
 
-from enginekit.messages import calls, schedules
+from enginekit.messages import calls, dead_letters, schedules
 from enginekit.messages.calls import Call, Result
 from enginekit.messages.subscriptions import Subscribe, SubscribeResult, Unsubscribe
 
@@ -29,10 +29,10 @@ RESULTS: dict[type[Call], type[Result]] = {
     calls.CancelWorkflow: calls.Acknowledged,
     calls.TerminateWorkflow: calls.Acknowledged,
     calls.RedriveWorkflow: calls.RedriveResult,
-    calls.ListDeadLetters: calls.ListDeadLettersResult,
-    calls.GetDeadLetter: calls.GetDeadLetterResult,
-    calls.RedriveDeadLetter: calls.RedriveResult,
-    calls.DiscardDeadLetter: calls.Acknowledged,
+    dead_letters.ListDeadLetters: dead_letters.ListDeadLettersResult,
+    dead_letters.GetDeadLetter: dead_letters.GetDeadLetterResult,
+    dead_letters.RedriveDeadLetter: calls.RedriveResult,
+    dead_letters.DiscardDeadLetter: calls.Acknowledged,
     calls.PollTask: calls.PollTaskResult,
     calls.StopPolls: calls.StopPollsResult,
     calls.CompleteTask: calls.Acknowledged,
@@ -120,15 +120,15 @@ class Caller(ABC):
     ) -> calls.GetHistoryResult: ...
     @overload
     async def call(
-        self, params: calls.ListDeadLetters, *, timeout_seconds: float | None = None
-    ) -> calls.ListDeadLettersResult: ...
+        self, params: dead_letters.ListDeadLetters, *, timeout_seconds: float | None = None
+    ) -> dead_letters.ListDeadLettersResult: ...
     @overload
     async def call(
-        self, params: calls.GetDeadLetter, *, timeout_seconds: float | None = None
-    ) -> calls.GetDeadLetterResult: ...
+        self, params: dead_letters.GetDeadLetter, *, timeout_seconds: float | None = None
+    ) -> dead_letters.GetDeadLetterResult: ...
     @overload
     async def call(
-        self, params: calls.RedriveWorkflow | calls.RedriveDeadLetter, *, timeout_seconds: float | None = None
+        self, params: calls.RedriveWorkflow | dead_letters.RedriveDeadLetter, *, timeout_seconds: float | None = None
     ) -> calls.RedriveResult: ...
     @overload
     async def call(self, params: Subscribe, *, timeout_seconds: float | None = None) -> SubscribeResult: ...
@@ -144,7 +144,7 @@ class Caller(ABC):
         params: calls.SignalWorkflow
         | calls.CancelWorkflow
         | calls.TerminateWorkflow
-        | calls.DiscardDeadLetter
+        | dead_letters.DiscardDeadLetter
         | calls.CompleteTask
         | calls.FailTask
         | calls.ReturnTask,

@@ -15,7 +15,7 @@ from console import colours
 from console.widgets.json_tree import JsonTree
 from console.widgets.lines import Lines
 from console.words import day
-from enginekit.messages.calls import GetDeadLetterResult
+from enginekit.messages.dead_letters import GetDeadLetterResult
 from enginekit.messages.json import decode
 
 

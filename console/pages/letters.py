@@ -21,7 +21,7 @@ from console.source import FAILURES
 from console.state import ConsoleState
 from console.widgets.table import Column, VirtualTable
 from console.words import since
-from enginekit.messages.calls import (
+from enginekit.messages.dead_letters import (
     DeadLetterSummary,
     DiscardDeadLetter,
     GetDeadLetter,

@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from daemon.api.limits import Group
-from enginekit.messages import calls, schedules
+from enginekit.messages import calls, dead_letters, schedules
 from enginekit.messages.subscriptions import Subscribe, SubscribeResult, Unsubscribe
 
 
@@ -49,8 +49,8 @@ _READS = (
     calls.GetHistory,
     calls.GetDefinition,
     calls.ListDefinitions,
-    calls.ListDeadLetters,
-    calls.GetDeadLetter,
+    dead_letters.ListDeadLetters,
+    dead_letters.GetDeadLetter,
     calls.ListQueues,
     calls.DescribeDaemon,
     schedules.ListSchedules,
@@ -125,10 +125,10 @@ METHODS: Final[dict[str, Method]] = {
         _history(calls.CancelWorkflow, calls.Acknowledged, Scope.WRITE),
         _history(calls.TerminateWorkflow, calls.Acknowledged, Scope.WRITE),
         _history(calls.RedriveWorkflow, calls.RedriveResult, Scope.WRITE, new_work=True),
-        _history(calls.ListDeadLetters, calls.ListDeadLettersResult, Scope.READ),
-        _history(calls.GetDeadLetter, calls.GetDeadLetterResult, Scope.READ),
-        _history(calls.RedriveDeadLetter, calls.RedriveResult, Scope.WRITE, new_work=True),
-        _history(calls.DiscardDeadLetter, calls.Acknowledged, Scope.WRITE),
+        _history(dead_letters.ListDeadLetters, dead_letters.ListDeadLettersResult, Scope.READ),
+        _history(dead_letters.GetDeadLetter, dead_letters.GetDeadLetterResult, Scope.READ),
+        _history(dead_letters.RedriveDeadLetter, calls.RedriveResult, Scope.WRITE, new_work=True),
+        _history(dead_letters.DiscardDeadLetter, calls.Acknowledged, Scope.WRITE),
         Method(
             params=calls.PollTask,
             result=calls.PollTaskResult,

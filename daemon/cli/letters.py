@@ -13,13 +13,13 @@ from daemon.cli.output import compact, document, json_option, line, moment, tabl
 from daemon.cli.reading import read_input
 from daemon.cli.session import talk
 from enginekit.client import Client
-from enginekit.messages.calls import (
+from enginekit.messages.calls import RedriveWorkflow
+from enginekit.messages.dead_letters import (
     DeadLetterSummary,
     DiscardDeadLetter,
     GetDeadLetter,
     ListDeadLetters,
     RedriveDeadLetter,
-    RedriveWorkflow,
 )
 from enginekit.messages.status import ErrorStatus, Refused
 

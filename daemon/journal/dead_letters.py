@@ -20,7 +20,7 @@ from daemon.execution.commands import Redrive
 from daemon.journal.letters import letter_id, summary, whole
 from daemon.logs import about
 from daemon.stores.rows import LetterFilter, StoredLetter
-from enginekit.messages import calls
+from enginekit.messages import calls, dead_letters
 from enginekit.messages.links import RunRef
 from enginekit.messages.status import ErrorStatus, Refused
 
@@ -44,7 +44,7 @@ class DeadLetterCalls:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    async def list(self, request: Request, call: calls.ListDeadLetters) -> None:
+    async def list(self, request: Request, call: dead_letters.ListDeadLetters) -> None:
         found = await self._session.store.dead_letters(
             LetterFilter(
                 tenant=request.caller.tenant,
@@ -61,16 +61,16 @@ class DeadLetterCalls:
         page = found[: call.page_size]
         last = page[-1] if len(found) > len(page) else None
         request.answer(
-            calls.ListDeadLettersResult(
+            dead_letters.ListDeadLettersResult(
                 dead_letters=[summary(each.letter) for each in page],
                 next_page_token=None if last is None else f"{last.letter.at}.{last.run.run_id}",
             )
         )
 
-    async def get(self, request: Request, call: calls.GetDeadLetter) -> None:
+    async def get(self, request: Request, call: dead_letters.GetDeadLetter) -> None:
         request.answer(whole((await self._letter(request, call.id)).letter))
 
-    async def discard(self, request: Request, call: calls.DiscardDeadLetter) -> None:
+    async def discard(self, request: Request, call: dead_letters.DiscardDeadLetter) -> None:
         session = self._session
         letter = await self._letter(request, call.id)
 
@@ -80,7 +80,7 @@ class DeadLetterCalls:
 
         session.when_live(letter.run, act, request.refuse)
 
-    async def redrive_letter(self, request: Request, call: calls.RedriveDeadLetter) -> None:
+    async def redrive_letter(self, request: Request, call: dead_letters.RedriveDeadLetter) -> None:
         run_id, _, number = call.id.partition("/")
         session, tenant = self._session, request.caller.tenant
         execution = await session.store.execution(tenant, run_id)

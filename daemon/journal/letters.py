@@ -11,7 +11,7 @@ from daemon.clock import millis
 from daemon.execution.state import Run
 from daemon.logs import about
 from daemon.stores.rows import LetterRow
-from enginekit.messages.calls import DeadLetterSummary, GetDeadLetterResult
+from enginekit.messages.dead_letters import DeadLetterSummary, GetDeadLetterResult
 
 SUMMARY_CAUSE_CHARACTERS: Final = 500
 """How much of a cause a list shows."""

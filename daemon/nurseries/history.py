@@ -26,7 +26,7 @@ from daemon.links.table import Links
 from daemon.metrics import Metrics
 from daemon.settings import Settings
 from daemon.stores.interface import Fenced, Store, StoreUnavailable
-from enginekit.messages import calls, schedules
+from enginekit.messages import calls, dead_letters, schedules
 from enginekit.messages.calls import Call, ShardView
 from enginekit.messages.links import (
     LoadTask,
@@ -205,10 +205,10 @@ def _table(session: Session) -> dict[type[Call], Answer]:
         calls.CancelWorkflow: executions.cancel,
         calls.TerminateWorkflow: executions.terminate,
         calls.RedriveWorkflow: letters.redrive,
-        calls.ListDeadLetters: letters.list,
-        calls.GetDeadLetter: letters.get,
-        calls.RedriveDeadLetter: letters.redrive_letter,
-        calls.DiscardDeadLetter: letters.discard,
+        dead_letters.ListDeadLetters: letters.list,
+        dead_letters.GetDeadLetter: letters.get,
+        dead_letters.RedriveDeadLetter: letters.redrive_letter,
+        dead_letters.DiscardDeadLetter: letters.discard,
         calls.RegisterWorkflow: definitions.register,
         calls.GetDefinition: definitions.get,
         calls.ListDefinitions: definitions.list,

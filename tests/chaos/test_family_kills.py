@@ -9,7 +9,7 @@ from collections import Counter
 import trio
 
 from enginekit.client import Client, open_client
-from enginekit.messages import calls
+from enginekit.messages import calls, dead_letters
 from enginekit.messages import events as ev
 from enginekit.messages.events import decode_event
 from enginekit.messages.json import JSON, decode, encode
@@ -99,10 +99,10 @@ async def one_family(client: Client, ledger: Ledger, name: str) -> None:
 
 
 async def redrive(client: Client, ledger: Ledger, name: str, run_id: str) -> None:
-    found = (await client.call(calls.ListDeadLetters(workflow_id=name))).dead_letters
+    found = (await client.call(dead_letters.ListDeadLetters(workflow_id=name))).dead_letters
     for letter in found:
         request = f"redrive-{letter.id}"
-        call = calls.RedriveDeadLetter(id=letter.id, input=encode({"value": BAD}), request_id=request)
+        call = dead_letters.RedriveDeadLetter(id=letter.id, input=encode({"value": BAD}), request_id=request)
         await client.call(call)
         ledger.redriven.add((run_id, request))
 
@@ -160,6 +160,6 @@ async def check(client: Client, ledger: Ledger) -> None:
         assert len({child.workflow_id for child in listed}) == len(listed)
         assert all(child.status.closed for child in listed)
         failed |= {child.run_id for child in listed if child.status is ExecutionStatus.FAILED}
-    letters = (await client.call(calls.ListDeadLetters(page_size=1000))).dead_letters
+    letters = (await client.call(dead_letters.ListDeadLetters(page_size=1000))).dead_letters
     assert sorted(letter.run_id for letter in letters) == sorted(failed)
     assert len(failed) >= FAMILIES

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from console.app import ConsoleApp
 from console.source import Source
 from console.state import Choice, ConsoleState, Executions, Link, Opened, Queues, Services, Standing
-from enginekit.messages import calls, schedules
+from enginekit.messages import calls, dead_letters, schedules
 from enginekit.messages import events as ev
 from enginekit.messages.calls import Call, Result
 from enginekit.messages.json import encode
@@ -255,10 +255,10 @@ class Still(Source):
         pass
 
     async def _perform(self, params: Call, timeout_seconds: float | None) -> Result:
-        if isinstance(params, calls.ListDeadLetters):
-            letters = [calls.DeadLetterSummary(**_letter(number)) for number in range(1, 6)]
-            return calls.ListDeadLettersResult(dead_letters=letters)
-        if isinstance(params, calls.GetDeadLetter):
+        if isinstance(params, dead_letters.ListDeadLetters):
+            letters = [dead_letters.DeadLetterSummary(**_letter(number)) for number in range(1, 6)]
+            return dead_letters.ListDeadLettersResult(dead_letters=letters)
+        if isinstance(params, dead_letters.GetDeadLetter):
             failures = [
                 ev.Failure(
                     attempt=number, scheduled_at=ago(100), failed_at=ago(99 - number), error="Http.503", cause="closed"
@@ -266,7 +266,7 @@ class Still(Source):
                 for number in (1, 2, 3)
             ]
             given = Raw(b'{"Method":"GET","Headers":{"Accept":["application/json"]}}')
-            return calls.GetDeadLetterResult(**_letter(1), input=given, failures=failures)
+            return dead_letters.GetDeadLetterResult(**_letter(1), input=given, failures=failures)
         if isinstance(params, schedules.ListSchedules):
             found = [
                 schedules.ScheduleSummary(

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from daemon.settings import DeadLetterSettings, HistorySettings, Settings
-from enginekit.messages import calls
+from enginekit.messages import calls, dead_letters
 from enginekit.messages.json import decode, encode
 from enginekit.messages.status import ErrorStatus, ExecutionStatus, Refused
 
@@ -35,7 +35,7 @@ async def fail(daemon, error="Boom", cause="why"):
 
 
 async def letters(daemon, **wanted):
-    return await daemon.call(calls.ListDeadLetters(**wanted), calls.ListDeadLettersResult)
+    return await daemon.call(dead_letters.ListDeadLetters(**wanted), dead_letters.ListDeadLettersResult)
 
 
 async def one_letter(daemon):
@@ -44,7 +44,7 @@ async def one_letter(daemon):
 
 
 async def redrive(daemon, letter, **more):
-    return await daemon.call(calls.RedriveDeadLetter(id=letter.id, **more), calls.RedriveResult)
+    return await daemon.call(dead_letters.RedriveDeadLetter(id=letter.id, **more), calls.RedriveResult)
 
 
 async def refused(awaitable):
@@ -69,7 +69,7 @@ def test_from_a_failure_to_its_success(simulate, settings):
             "Boom",
             1,
         )
-        whole = await daemon.call(calls.GetDeadLetter(id=letter.id), calls.GetDeadLetterResult)
+        whole = await daemon.call(dead_letters.GetDeadLetter(id=letter.id), dead_letters.GetDeadLetterResult)
         assert (decode(whole.input), whole.resource) == ({"n": 2}, "activity:work")
         assert [(each.attempt, each.error, each.cause) for each in whole.failures] == [(1, "Boom", "why")]
         assert await redrive(daemon, letter) == calls.RedriveResult(workflow_id="order-1", run_id=started.run_id)
@@ -96,7 +96,7 @@ def test_an_edited_input_is_what_the_worker_gets_under_another_key(simulate):
         assert decode(second.input) == {"n": "edited"}
         assert second.idempotency_key != first.idempotency_key
         letter = await one_letter(daemon)
-        whole = await daemon.call(calls.GetDeadLetter(id=letter.id), calls.GetDeadLetterResult)
+        whole = await daemon.call(dead_letters.GetDeadLetter(id=letter.id), dead_letters.GetDeadLetterResult)
         assert (decode(whole.input), [each.attempt for each in whole.failures]) == ({"n": "edited"}, [1, 2])
         call = calls.RedriveWorkflow(workflow_id=started.workflow_id)
         await daemon.call(call, calls.RedriveResult)
@@ -220,16 +220,16 @@ def test_letters_are_listed_by_filter_in_pages_and_discarded(simulate):
         found = (await letters(daemon, error="Boom", node="A")).dead_letters
         assert [each.workflow_id for each in found] == ["order-5", "order-3", "order-1"]
         for letter in found:
-            await daemon.call(calls.DiscardDeadLetter(id=letter.id), calls.Acknowledged)
+            await daemon.call(dead_letters.DiscardDeadLetter(id=letter.id), calls.Acknowledged)
         assert (await letters(daemon, error="Boom")).dead_letters == []
         assert len((await letters(daemon)).dead_letters) == 4
-        for call in (calls.DiscardDeadLetter(id=found[0].id), calls.GetDeadLetter(id=found[0].id)):
+        for call in (dead_letters.DiscardDeadLetter(id=found[0].id), dead_letters.GetDeadLetter(id=found[0].id)):
             assert (await refused(daemon.call(call, calls.Result))).status is ErrorStatus.NOT_FOUND
         # What was thrown away is the letter: the execution can be redriven by its own name.
         await daemon.call(calls.RedriveWorkflow(workflow_id="order-5"), calls.RedriveResult)
         bad = await refused(letters(daemon, page_token="nonsense"))
         assert bad.status is ErrorStatus.INVALID_ARGUMENT
-        bad = await refused(daemon.call(calls.GetDeadLetter(id="nonsense"), calls.GetDeadLetterResult))
+        bad = await refused(daemon.call(dead_letters.GetDeadLetter(id="nonsense"), dead_letters.GetDeadLetterResult))
         assert (bad.status, "RUN_ID/NUMBER" in bad.message) == (ErrorStatus.INVALID_ARGUMENT, True)
 
     simulate(scenario)

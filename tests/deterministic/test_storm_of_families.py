@@ -14,7 +14,7 @@ from test_storm import CALM, FORGETFUL, insist, labour, strike
 from daemon.execution import snapshot
 from daemon.execution.evolve import replay
 from daemon.stores.rows import ExecutionFilter, LetterFilter
-from enginekit.messages import calls
+from enginekit.messages import calls, dead_letters
 from enginekit.messages import events as ev
 from enginekit.messages.events import TaskKind, decode_event
 from enginekit.messages.json import decode, encode
@@ -75,9 +75,9 @@ async def redrive(daemon, chance):
     """Whatever has failed is redriven, by its letter or by its id, sometimes twice at once."""
     while True:
         await trio.sleep(chance.uniform(0.5, 3))
-        listed = await insist(daemon, calls.ListDeadLetters(page_size=20), calls.ListDeadLettersResult)
+        listed = await insist(daemon, dead_letters.ListDeadLetters(page_size=20), dead_letters.ListDeadLettersResult)
         wanted: list[calls.Call] = [
-            calls.RedriveDeadLetter(id=each.id, request_id=f"letter-{each.id}")
+            dead_letters.RedriveDeadLetter(id=each.id, request_id=f"letter-{each.id}")
             for each in listed.dead_letters
             if chance.random() < 0.5
         ]
