@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 NAMES = ["Services", "Queues", "Executions", "Dead letters", "Schedules"]
 
+PARTS = ("Top", "Trouble", "Small", "#body > *", "Bottom")
+"""What a whole page has."""
+
 T = TypeVar("T")
 
 
@@ -58,7 +61,8 @@ class Page(Screen[None]):
 
     def draw(self) -> None:
         """Everything, as it is now."""
-        if not self.is_mounted:
+        if not self.is_mounted or not all(self.query(part) for part in PARTS):
+            # It comes, or goes: while a page is taken apart it still counts as mounted, but has nothing to draw on.
             return
         state, now = self.source.state, self.source.now()
         self.query_one(Top).show(state.link, now)
