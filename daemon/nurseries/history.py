@@ -91,7 +91,7 @@ class History:
         """The shards it owns right now."""
         if self._session is None:
             return []
-        return [ShardView(shard=shard, epoch=epoch) for shard, epoch in enumerate(self._session.epochs)]
+        return [ShardView(shard=shard, epoch=epoch) for shard, epoch in self._session.epochs.items()]
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the shards until cancelled; after a loss of the store, own them anew. Reports started at the first

@@ -48,11 +48,31 @@ class TakeShards(Frame, frozen=True):
     pass
 
 
+class Attend(Frame, frozen=True):
+    owner: str
+    lease_seconds: float
+
+
+class ClaimShards(Frame, frozen=True):
+    owner: str
+    shards: list[int]
+
+
+class ReleaseShards(Frame, frozen=True):
+    owner: str
+    epochs: dict[int, int]
+
+
+class Leave(Frame, frozen=True):
+    owner: str
+
+
 class Commit(Frame, frozen=True):
     batch: Batch
 
 
-WriteRequest: TypeAlias = Open | TakeShards | Commit
+OwnerRequest: TypeAlias = TakeShards | Attend | ClaimShards | ReleaseShards | Leave
+WriteRequest: TypeAlias = Open | OwnerRequest | Commit
 
 # --- asked on the read lane --------------------------------------------------------------------------------------
 
@@ -102,6 +122,7 @@ class GetDueRuns(Frame, frozen=True):
 class GetEffects(Frame, frozen=True):
     limit: int
     after: StoredEffect | None
+    shards: list[int] | None
 
 
 class GetQueueBacklogs(Frame, frozen=True):
@@ -180,6 +201,7 @@ class GetDueSchedules(Frame, frozen=True):
 class GetWaitingSchedules(Frame, frozen=True):
     limit: int
     after: ScheduleRef | None
+    shards: list[int] | None
 
 
 ReadRequest: TypeAlias = (

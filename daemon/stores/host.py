@@ -130,11 +130,21 @@ def _reply(request: R, handle: Callable[[R], frames.Reply]) -> frames.Reply:
         return frames.Unusable(str(unusable))
 
 
-def _write(writer: Writer, request: frames.TakeShards | frames.Commit) -> frames.Reply:
-    if isinstance(request, frames.Commit):
-        writer.commit(request.batch)
-        return frames.answer(None)
-    return frames.answer(writer.take_shards())
+def _write(writer: Writer, request: frames.OwnerRequest | frames.Commit) -> frames.Reply:
+    match request:
+        case frames.Commit():
+            writer.commit(request.batch)
+        case frames.TakeShards():
+            return frames.answer(writer.take_shards())
+        case frames.Attend():
+            return frames.answer(writer.attend(request.owner, request.lease_seconds))
+        case frames.ClaimShards():
+            return frames.answer(writer.claim_shards(request.owner, request.shards))
+        case frames.ReleaseShards():
+            writer.release_shards(request.owner, request.epochs)
+        case frames.Leave():
+            writer.leave(request.owner)
+    return frames.answer(None)
 
 
 def _read(reader: Reader, request: frames.ReadRequest) -> object:
@@ -154,7 +164,7 @@ def _read(reader: Reader, request: frames.ReadRequest) -> object:
         case frames.GetDueRuns():
             return reader.due_runs(request.before, request.limit, request.after)
         case frames.GetEffects():
-            return reader.effects(request.limit, request.after)
+            return reader.effects(request.limit, request.after, request.shards)
         case frames.GetQueueBacklogs():
             return reader.queue_backlogs()
         case frames.GetWaitingTasks():
@@ -184,7 +194,7 @@ def _read(reader: Reader, request: frames.ReadRequest) -> object:
         case frames.GetDueSchedules():
             return reader.due_schedules(request.before, request.limit, request.after)
         case frames.GetWaitingSchedules():
-            return reader.waiting_schedules(request.limit, request.after)
+            return reader.waiting_schedules(request.limit, request.after, request.shards)
 
 
 def _has_ended(lane: socket.socket) -> bool:

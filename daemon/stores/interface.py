@@ -13,6 +13,7 @@ import trio
 
 from daemon.stores.faults import BatchRefused, Fenced, NoSuchEvent, StoreUnavailable, StoreUnusable
 from daemon.stores.rows import (
+    Attendance,
     Batch,
     Definition,
     DefinitionEntry,
@@ -61,7 +62,27 @@ class Store(Protocol):
     async def info(self) -> StoreInfo: ...
 
     async def take_shards(self) -> ShardEpochs:
-        """Raise every shard's epoch by one and own them: whoever had them before is fenced from now on."""
+        """Raise every shard's epoch by one and own them: whoever had them before is fenced from now on. For whoever
+        has the store to itself."""
+
+    # Of a store that is shared, each of its owners has some of the shards. An owner is a name, new for every start of a
+    # daemon; it has a lease, by the store's own clock, and its shards are its own until it gives them up, or its lease
+    # has lapsed and another takes them. Only the epoch decides who may write: a lease only says when it may be raised.
+    # None of it may be asked of a store that is not shared (`StoreInfo.shared`).
+
+    async def attend(self, owner: str, lease_seconds: float) -> Attendance:
+        """Begin the owner's lease, or renew it."""
+
+    async def claim_shards(self, owner: str, shards: Sequence[int]) -> ShardEpochs:
+        """Own those of them that nobody has, or whose owner has let its lease lapse, at an epoch raised by one: in the
+        answer are only those. An owner without a lease gets none. A commit of a former owner that is under way ends
+        first, or is ended."""
+
+    async def release_shards(self, owner: str, epochs: dict[int, int]) -> None:
+        """Give up these shards, where the owner still has them at these epochs: anybody may claim them at once."""
+
+    async def leave(self, owner: str) -> None:
+        """End the owner's lease, and give up all it has."""
 
     async def commit(self, batch: Batch) -> None:
         """Write all of it, durably, in one transaction. Raises Fenced or BatchRefused when nothing was written.
@@ -91,8 +112,11 @@ class Store(Protocol):
     async def due_runs(self, before: Millis, limit: int, after: DueRun | None = None) -> list[DueRun]:
         """Open runs with `wake_at < before`, in the order of (wake_at, run_id), from behind `after`."""
 
-    async def effects(self, limit: int, after: StoredEffect | None = None) -> list[StoredEffect]:
-        """Effects not yet removed, in the order of (run_id, event_id), from behind `after`."""
+    async def effects(
+        self, limit: int, after: StoredEffect | None = None, shards: Sequence[int] | None = None
+    ) -> list[StoredEffect]:
+        """Effects not yet removed, of these shards' runs (None: of all), in the order of (run_id, event_id), from
+        behind `after`. A store that is not shared has one owner, and always answers those of all."""
 
     async def queue_backlogs(self) -> list[QueueBacklog]: ...
 
@@ -135,5 +159,8 @@ class Store(Protocol):
     async def due_schedules(self, before: Millis, limit: int, after: DueSchedule | None = None) -> list[DueSchedule]:
         """Schedules with `next_at < before`, in the order of (next_at, tenant, id), from behind `after`."""
 
-    async def waiting_schedules(self, limit: int, after: ScheduleRef | None = None) -> list[ScheduleRef]:
-        """Schedules with a firing that waits for an execution to close, in the order of (tenant, id)."""
+    async def waiting_schedules(
+        self, limit: int, after: ScheduleRef | None = None, shards: Sequence[int] | None = None
+    ) -> list[ScheduleRef]:
+        """Schedules of these shards (None: of all) with a firing that waits for an execution to close, in the order of
+        (tenant, id), from behind `after`. As for effects."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from typing import TypeAlias
 
 import msgspec
@@ -16,9 +17,11 @@ import trio
 
 from daemon.stores.faults import NoSuchEvent, StoreUnavailable
 from daemon.stores.memory_letters import MemoryLetters
+from daemon.stores.memory_owners import MemoryOwners
 from daemon.stores.memory_rows import Rows, RunRows, check
 from daemon.stores.memory_schedules import MemorySchedules
 from daemon.stores.rows import (
+    Attendance,
     Batch,
     Definition,
     DefinitionEntry,
@@ -52,12 +55,17 @@ _QueuePlace: TypeAlias = tuple[int, Millis, str, int]
 
 
 class MemoryStore:
-    """Implements `Store`. Every call passes a checkpoint; `commit` passes one before it writes and one after."""
+    """Implements `Store`. Every call passes a checkpoint; `commit` passes one before it writes and one after.
 
-    def __init__(self, shards: int, token_key: bytes) -> None:
+    `shared`: several daemons in this process may use it, each with some of the shards.
+    """
+
+    def __init__(self, shards: int, token_key: bytes, *, shared: bool = False) -> None:
         self._shards = shards
         self._token_key = token_key
-        self._rows = Rows()
+        self._shared = shared
+        self._owners = MemoryOwners(shards)
+        self._rows = Rows(self._owners)
         self._run_ids: dict[str, list[str]] = {}
         self._workflow_runs: dict[tuple[str, str], list[str]] = {}
         self._due: list[tuple[Millis, str]] = []
@@ -91,16 +99,32 @@ class MemoryStore:
 
     async def info(self) -> StoreInfo:
         await trio.lowlevel.checkpoint()
-        return StoreInfo(kind="memory", schema_version=SCHEMA_VERSION, shards=self._shards)
+        return StoreInfo(kind="memory", schema_version=SCHEMA_VERSION, shards=self._shards, shared=self._shared)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
     async def take_shards(self) -> ShardEpochs:
         await trio.lowlevel.checkpoint()
-        self._rows.epochs = [epoch + 1 for epoch in self._rows.epochs or [0] * self._shards]
-        return ShardEpochs(
-            epochs=list(self._rows.epochs), token_key=self._token_key, newest_run_id=max(self._rows.runs, default=None)
-        )
+        return self._owned(self._owners.take_all())
+
+    def _owned(self, epochs: dict[int, int]) -> ShardEpochs:
+        return ShardEpochs(epochs=epochs, token_key=self._token_key, newest_run_id=max(self._rows.runs, default=None))
+
+    async def attend(self, owner: str, lease_seconds: float) -> Attendance:
+        await trio.lowlevel.checkpoint()
+        return self._owners.attend(owner, lease_seconds)
+
+    async def claim_shards(self, owner: str, shards: Sequence[int]) -> ShardEpochs:
+        await trio.lowlevel.checkpoint()
+        return self._owned(self._owners.claim(owner, shards))
+
+    async def release_shards(self, owner: str, epochs: dict[int, int]) -> None:
+        await trio.lowlevel.checkpoint()
+        self._owners.release(owner, epochs)
+
+    async def leave(self, owner: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self._owners.leave(owner)
 
     async def commit(self, batch: Batch) -> None:
         await trio.lowlevel.checkpoint()
@@ -278,11 +302,16 @@ class MemoryStore:
         page = self._due[start : min(end, start + limit)]
         return [DueRun(run=self._rows.runs[run_id].execution.run, wake_at=wake_at) for wake_at, run_id in page]
 
-    async def effects(self, limit: int, after: StoredEffect | None = None) -> list[StoredEffect]:
+    async def effects(
+        self, limit: int, after: StoredEffect | None = None, shards: Sequence[int] | None = None
+    ) -> list[StoredEffect]:
         await trio.lowlevel.checkpoint()
         start = bisect_right(self._effects, (after.run.run_id, after.effect.event_id)) if after is not None else 0
-        found = [(self._rows.runs[run_id], event_id) for run_id, event_id in self._effects[start : start + limit]]
-        return [StoredEffect(run=run.execution.run, effect=run.effects[event_id]) for run, event_id in found]
+        found = ((self._rows.runs[run_id], event_id) for run_id, event_id in self._effects[start:])
+        wanted = (row for row in found if shards is None or row[0].execution.shard in shards)
+        return [
+            StoredEffect(run=run.execution.run, effect=run.effects[event_id]) for run, event_id in islice(wanted, limit)
+        ]
 
     async def queue_backlogs(self) -> list[QueueBacklog]:
         await trio.lowlevel.checkpoint()
@@ -394,9 +423,11 @@ class MemoryStore:
         await trio.lowlevel.checkpoint()
         return self._schedules.due(before, limit, after)
 
-    async def waiting_schedules(self, limit: int, after: ScheduleRef | None = None) -> list[ScheduleRef]:
+    async def waiting_schedules(
+        self, limit: int, after: ScheduleRef | None = None, shards: Sequence[int] | None = None
+    ) -> list[ScheduleRef]:
         await trio.lowlevel.checkpoint()
-        return self._schedules.waiting(limit, after)
+        return self._schedules.waiting(limit, after, shards)
 
     def _run(self, tenant: str, run_id: str) -> RunRows | None:
         run = self._rows.runs.get(run_id)

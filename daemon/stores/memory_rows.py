@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from daemon.stores.batches import check_batch
 from daemon.stores.faults import BatchRefused, Fenced
+from daemon.stores.memory_owners import MemoryOwners
 from daemon.stores.memory_schedules import MemorySchedules
 from daemon.stores.rows import Batch, Definition, Effect, Execution, MapResult, RunWrite, Snapshot
 from enginekit.messages.links import QueuedTask, RunRef
@@ -26,10 +27,10 @@ class RunRows:
 class Rows:
     """What a batch is judged by."""
 
-    __slots__ = ("definitions", "epochs", "open_runs", "requests", "runs")
+    __slots__ = ("definitions", "open_runs", "owners", "requests", "runs")
 
-    def __init__(self) -> None:
-        self.epochs: list[int] = []
+    def __init__(self, owners: MemoryOwners) -> None:
+        self.owners = owners
         self.runs: dict[str, RunRows] = {}
         self.open_runs: dict[tuple[str, str], str] = {}
         self.requests: dict[tuple[str, str], RunRef] = {}
@@ -39,7 +40,8 @@ class Rows:
 def check(rows: Rows, schedules: MemorySchedules, batch: Batch) -> None:
     """Raises Fenced or BatchRefused where the batch cannot be written as it is."""
     check_batch(batch)
-    fenced = {shard for shard, epoch in batch.owned() if shard >= len(rows.epochs) or rows.epochs[shard] != epoch}
+    epochs = rows.owners.epochs
+    fenced = {shard for shard, epoch in batch.owned() if shard >= len(epochs) or epochs[shard] != epoch}
     if fenced:
         raise Fenced(sorted(fenced))
     for schedule in batch.all_schedules():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Sequence
 
 from daemon.stores.faults import BatchRefused
 from daemon.stores.rows import DueSchedule, ScheduleWrite, StoredSchedule
@@ -14,6 +15,7 @@ class MemorySchedules:
 
     def __init__(self) -> None:
         self._rows: dict[ScheduleRef, StoredSchedule] = {}
+        self._shards: dict[ScheduleRef, int] = {}
         self._due: list[tuple[Millis, str, str]] = []
 
     def check(self, write: ScheduleWrite) -> None:
@@ -31,6 +33,7 @@ class MemorySchedules:
             del self._due[bisect_left(self._due, (before.next_at, ref.tenant, ref.schedule_id))]
         if write.data is None:
             return
+        self._shards[ref] = write.shard
         self._rows[ref] = StoredSchedule(
             schedule=ref,
             revision=write.revision,
@@ -63,7 +66,11 @@ class MemorySchedules:
         end = min(bisect_left(self._due, (before, "", "")), start + limit)
         return [DueSchedule(schedule=ScheduleRef(*name), next_at=at) for at, *name in self._due[start:end]]
 
-    def waiting(self, limit: int, after: ScheduleRef | None) -> list[ScheduleRef]:
-        names = sorted((ref.tenant, ref.schedule_id) for ref, row in self._rows.items() if row.waiting)
+    def waiting(self, limit: int, after: ScheduleRef | None, shards: Sequence[int] | None) -> list[ScheduleRef]:
+        names = sorted(
+            (ref.tenant, ref.schedule_id)
+            for ref, row in self._rows.items()
+            if row.waiting and (shards is None or self._shards[ref] in shards)
+        )
         start = bisect_right(names, (after.tenant, after.schedule_id)) if after is not None else 0
         return [ScheduleRef(*name) for name in names[start : start + limit]]

@@ -21,6 +21,7 @@ from daemon.stores import frames
 from daemon.stores.faults import BatchRefused, Fenced, NoSuchEvent, StoreUnavailable, StoreUnusable
 from daemon.stores.lane import Lane
 from daemon.stores.rows import (
+    Attendance,
     Batch,
     Definition,
     DefinitionEntry,
@@ -56,6 +57,7 @@ _CLOSE_SECONDS = 5.0
 _log = structlog.get_logger("store")
 
 _shard_epochs = msgspec.msgpack.Decoder(ShardEpochs)
+_attendance = msgspec.msgpack.Decoder(Attendance)
 _start_check = msgspec.msgpack.Decoder(StartCheck)
 _latest_run: msgspec.msgpack.Decoder[LatestRun | None] = msgspec.msgpack.Decoder(LatestRun | None)
 _execution: msgspec.msgpack.Decoder[Execution | None] = msgspec.msgpack.Decoder(Execution | None)
@@ -245,6 +247,18 @@ class ProcessStore:
     async def take_shards(self) -> ShardEpochs:
         return await self._write(frames.TakeShards(), _shard_epochs)
 
+    async def attend(self, owner: str, lease_seconds: float) -> Attendance:
+        return await self._write(frames.Attend(owner, lease_seconds), _attendance)
+
+    async def claim_shards(self, owner: str, shards: Sequence[int]) -> ShardEpochs:
+        return await self._write(frames.ClaimShards(owner, list(shards)), _shard_epochs)
+
+    async def release_shards(self, owner: str, epochs: dict[int, int]) -> None:
+        await self._write(frames.ReleaseShards(owner, epochs), _nothing)
+
+    async def leave(self, owner: str) -> None:
+        await self._write(frames.Leave(owner), _nothing)
+
     async def commit(self, batch: Batch) -> None:
         try:
             message = frames.frame(frames.Commit(batch))
@@ -274,8 +288,10 @@ class ProcessStore:
     async def due_runs(self, before: Millis, limit: int, after: DueRun | None = None) -> list[DueRun]:
         return await self._read(frames.GetDueRuns(before, limit, after), _due_runs)
 
-    async def effects(self, limit: int, after: StoredEffect | None = None) -> list[StoredEffect]:
-        return await self._read(frames.GetEffects(limit, after), _effects)
+    async def effects(
+        self, limit: int, after: StoredEffect | None = None, shards: Sequence[int] | None = None
+    ) -> list[StoredEffect]:
+        return await self._read(frames.GetEffects(limit, after, None if shards is None else list(shards)), _effects)
 
     async def queue_backlogs(self) -> list[QueueBacklog]:
         return await self._read(frames.GetQueueBacklogs(), _backlogs)
@@ -322,8 +338,11 @@ class ProcessStore:
     async def due_schedules(self, before: Millis, limit: int, after: DueSchedule | None = None) -> list[DueSchedule]:
         return await self._read(frames.GetDueSchedules(before, limit, after), _due_schedules)
 
-    async def waiting_schedules(self, limit: int, after: ScheduleRef | None = None) -> list[ScheduleRef]:
-        return await self._read(frames.GetWaitingSchedules(limit, after), _schedule_refs)
+    async def waiting_schedules(
+        self, limit: int, after: ScheduleRef | None = None, shards: Sequence[int] | None = None
+    ) -> list[ScheduleRef]:
+        of = None if shards is None else list(shards)
+        return await self._read(frames.GetWaitingSchedules(limit, after, of), _schedule_refs)
 
 
 async def _spawn() -> tuple[trio.Process, Lane, Lane]:

@@ -161,12 +161,27 @@ class Batch(Row, frozen=True, kw_only=True):
 
 
 class ShardEpochs(Row, frozen=True, kw_only=True):
-    """The epochs that the caller now owns, by shard number, the key that task tokens are signed with, and the greatest
-    run_id there is: those made from now on are greater, whatever the clock says."""
+    """The shards that the caller now owns, and at which epochs, the key that task tokens are signed with, and the
+    greatest run_id there is: those made from now on are greater, whatever the clock says."""
 
-    epochs: list[int]
+    epochs: dict[int, int]
     token_key: bytes
     newest_run_id: str | None = None
+
+
+class ShardPlace(Row, frozen=True, kw_only=True):
+    """Who has a shard. `owner` is None where nobody has it, or whoever had it has let its lease lapse."""
+
+    shard: int
+    epoch: int
+    owner: str | None
+
+
+class Attendance(Row, frozen=True, kw_only=True):
+    """The owners whose leases have not lapsed, in the order of their names, and all shards in the order of theirs."""
+
+    members: list[str]
+    shards: list[ShardPlace]
 
 
 class Execution(Row, frozen=True, kw_only=True):
@@ -310,3 +325,5 @@ class StoreInfo(Row, frozen=True, kw_only=True):
     kind: str
     schema_version: int
     shards: int
+    shared: bool = False
+    """Whether several daemons may have it open, each with some of the shards (`Store.attend`)."""

@@ -111,7 +111,7 @@ def test_a_store_is_found_as_it_was_left(path: Path) -> None:
     try:
         assert second.reader.load_run("acme", RUN.run_id, "f") == before
         again = second.writer.take_shards()
-        assert again.epochs == [2, 2, 2, 2]
+        assert again.epochs == {0: 2, 1: 2, 2: 2, 3: 2}
         assert again.token_key == taken.token_key
         with pytest.raises(Fenced):
             second.writer.commit(batch(append(RUN, 4, epoch=1)))
@@ -319,7 +319,7 @@ def test_no_other_page_sorts_or_reads_all_rows(driver: SqliteDriver) -> None:
     reader = driver.reader
     for read in (
         lambda: reader.due_runs(0, 10, None),
-        lambda: reader.effects(10, None),
+        lambda: reader.effects(10, None, None),
         lambda: reader.waiting_tasks(queued(RUN, 1).queue, 10, None, []),
         lambda: reader.events("acme", RUN.run_id, 0, 10, 10),
         lambda: reader.latest_run("acme", "order"),

@@ -71,8 +71,8 @@ async def test_an_open_store_is_ready_and_says_what_it_is(store: Store) -> None:
 async def test_taking_the_shards_raises_every_epoch_and_keeps_the_key(store: Store) -> None:
     second = await store.take_shards()
     third = await store.take_shards()
-    assert second.epochs == [2, 2, 2, 2]
-    assert third.epochs == [3, 3, 3, 3]
+    assert second.epochs == {0: 2, 1: 2, 2: 2, 3: 2}
+    assert third.epochs == {0: 3, 1: 3, 2: 3, 3: 3}
     assert second.token_key == third.token_key
     assert len(second.token_key) == 32
 

@@ -211,9 +211,9 @@ async def compare(memory: MemoryStore, reader: Reader) -> None:
     for after in due:
         assert await memory.due_runs(NOW + 3, 1, after) == reader.due_runs(NOW + 3, 1, after)
     found: list[StoredEffect] = await memory.effects(10)
-    assert found == reader.effects(10, None)
+    assert found == reader.effects(10, None, None)
     for last in found:
-        assert await memory.effects(1, last) == reader.effects(1, last)
+        assert await memory.effects(1, last) == reader.effects(1, last, None)
     assert await memory.queue_backlogs() == reader.queue_backlogs()
     assert await memory.destination_backlogs("acme") == reader.destination_backlogs("acme")
     for queue in (QUEUE, OTHER_QUEUE):
@@ -241,7 +241,7 @@ async def compare(memory: MemoryStore, reader: Reader) -> None:
     assert everything == reader.list_schedules("acme", 5, None, 1000)
     assert await memory.list_schedules("acme", 5, "a", 1) == reader.list_schedules("acme", 5, "a", 1)
     assert await memory.due_schedules(NOW + 3, 5) == reader.due_schedules(NOW + 3, 5, None)
-    assert await memory.waiting_schedules(5) == reader.waiting_schedules(5, None)
+    assert await memory.waiting_schedules(5) == reader.waiting_schedules(5, None, None)
     for letters in (LetterFilter(tenant="acme", limit=20), LetterFilter(tenant=None, limit=20, before=NOW + 1)):
         assert await memory.dead_letters(letters) == reader.dead_letters(letters)
     assert await memory.list_definitions("acme", 5, None) == reader.list_definitions("acme", 5, None)

@@ -134,7 +134,7 @@ class SqliteReader:
             )
             return [DueRun(run=RunRef(*run), wake_at=at) for *run, at in rows]
 
-    def effects(self, limit: int, after: StoredEffect | None) -> list[StoredEffect]:
+    def effects(self, limit: int, after: StoredEffect | None, shards: Sequence[int] | None) -> list[StoredEffect]:
         run_id, event_id = (after.run.run_id, after.effect.event_id) if after is not None else ("", 0)
         with self._one_moment():
             rows = self._rows(
@@ -332,7 +332,9 @@ class SqliteReader:
             )
             return [DueSchedule(schedule=ScheduleRef(tenant, name), next_at=at) for tenant, name, at in rows]
 
-    def waiting_schedules(self, limit: int, after: ScheduleRef | None) -> list[ScheduleRef]:
+    def waiting_schedules(
+        self, limit: int, after: ScheduleRef | None, shards: Sequence[int] | None
+    ) -> list[ScheduleRef]:
         place = (after.tenant, after.schedule_id) if after is not None else ("", "")
         with self._one_moment():
             rows = self._rows(

@@ -8,7 +8,7 @@ many `execute`s. Updates come before insertions, so that a run which closes make
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -16,14 +16,16 @@ from typing import TypeAlias
 import msgspec
 
 from daemon.stores.batches import check_batch
-from daemon.stores.faults import BatchRefused, Fenced
-from daemon.stores.rows import Batch, DefinitionWrite, RunWrite, ScheduleWrite, ShardEpochs
+from daemon.stores.faults import BatchRefused, Fenced, StoreUnusable
+from daemon.stores.rows import Attendance, Batch, DefinitionWrite, RunWrite, ScheduleWrite, ShardEpochs
 from daemon.stores.sqlite.failures import explain
 from daemon.stores.sqlite.letters import write_letters
 
 _Value: TypeAlias = str | int | bytes | None
 
 _ROW_BYTES = 64 * 1024
+
+_NOT_SHARED = 'an SQLite file belongs to one daemon; several need [store] url = "postgresql://..."'
 
 _REFUSALS = {
     "executions.tenant, executions.run_id": "a run of this batch exists already",
@@ -104,11 +106,25 @@ class SqliteWriter:
                     [(shard,) for shard in range(self._shards)],
                 )
                 self._connection.execute("UPDATE shards SET epoch = epoch + 1")
-                epochs = [row[0] for row in self._connection.execute("SELECT epoch FROM shards ORDER BY shard")]
+                epochs = dict(self._connection.execute("SELECT shard, epoch FROM shards ORDER BY shard"))
                 newest = self._connection.execute("SELECT max(run_id) FROM events").fetchone()[0]
         except sqlite3.Error as error:
             raise explain(error, self._path) from error
         return ShardEpochs(epochs=epochs, token_key=self._token_key, newest_run_id=newest)
+
+    # A file belongs to one daemon: whoever has its lock has all of its shards.
+
+    def attend(self, owner: str, lease_seconds: float) -> Attendance:
+        raise StoreUnusable(_NOT_SHARED)
+
+    def claim_shards(self, owner: str, shards: Sequence[int]) -> ShardEpochs:
+        raise StoreUnusable(_NOT_SHARED)
+
+    def release_shards(self, owner: str, epochs: dict[int, int]) -> None:
+        raise StoreUnusable(_NOT_SHARED)
+
+    def leave(self, owner: str) -> None:
+        raise StoreUnusable(_NOT_SHARED)
 
     def commit(self, batch: Batch) -> None:
         check_batch(batch)
