@@ -44,7 +44,8 @@ _EXECUTION = """
 e.tenant, e.workflow_id, e.run_id, e.shard, e.workflow, e.version, e.definition_hash, e.labels, e.request_id, e.status,
 e.error, e.started_at, e.closed_at, o.wake_at, coalesce(o.last_event_id, e.last_event_id), e.parent
 """
-_EXECUTIONS = "executions e LEFT JOIN open_runs o ON o.run_id = e.run_id AND o.tenant = e.tenant"
+_OPEN = "LEFT JOIN open_runs o ON o.run_id = e.run_id AND o.tenant = e.tenant"
+_EXECUTIONS = f"executions e {_OPEN}"
 _SCHEDULES = "SELECT tenant, schedule_id, revision, next_at, waiting, data FROM schedules WHERE tenant = ?"
 _PASSING_OVER = "AND (t.destination IS NULL OR t.destination NOT IN (SELECT value FROM json_each(?))) "
 
@@ -201,7 +202,7 @@ class SqliteReader:
             ]
 
     def list_executions(self, wanted: ExecutionFilter) -> list[Execution]:
-        source = _EXECUTIONS
+        source = f"executions e INDEXED BY {_index_for(wanted)} {_OPEN}"
         order = "e.run_id"
         conditions = ["e.tenant = ?"]
         values: list[str | int] = [wanted.tenant]
@@ -390,7 +391,8 @@ class SqliteReader:
 
     def _latest_run(self, tenant: str, workflow_id: str) -> LatestRun | None:
         row = self._row(
-            "SELECT run_id, status FROM executions WHERE tenant = ? AND workflow_id = ? ORDER BY run_id DESC LIMIT 1",
+            "SELECT run_id, status FROM executions INDEXED BY executions_by_workflow_id "
+            "WHERE tenant = ? AND workflow_id = ? ORDER BY run_id DESC LIMIT 1",
             tenant,
             workflow_id,
         )
@@ -419,6 +421,18 @@ class SqliteReader:
             last_event_id=last_event_id,
             parent=parent,
         )
+
+
+def _index_for(wanted: ExecutionFilter) -> str:
+    """Left to itself, SQLite walks through all of a tenant's rows in the order that is asked for, as it expects to
+    meet one that fits at once."""
+    if wanted.parent is not None:
+        return "executions_by_parent"
+    if wanted.workflow is not None:
+        return "executions_by_workflow"
+    if wanted.status is not None:
+        return "executions_by_status"
+    return "executions_on_top"
 
 
 def _to_schedule(row: tuple[Any, ...]) -> StoredSchedule:
