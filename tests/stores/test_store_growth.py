@@ -67,7 +67,7 @@ def test_no_question_costs_more_because_there_are_more_executions(driver: Sqlite
         "events": lambda: reader.events("acme", RUN.run_id, 0, 10, 1000),
         "events_by_id": lambda: reader.events_by_id("acme", RUN.run_id, [1]),
         "due_runs": lambda: reader.due_runs(NOW, 10, None),
-        "effects": lambda: reader.effects(10, None),
+        "effects": lambda: reader.effects(10, None, None),
         "waiting_tasks": lambda: reader.waiting_tasks(queued(RUN, 1).queue, 10, None, []),
         "map_results": lambda: reader.map_results("acme", RUN.run_id, 1, "SUCCEEDED", 0, 1000),
         "executions": executions(driver),
