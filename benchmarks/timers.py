@@ -29,7 +29,7 @@ from daemon.execution.commands import Environment, Limits, Pulse, Start, TaskDef
 from daemon.execution.deadlines import next_wake
 from daemon.execution.decide import start
 from daemon.journal.definitions import hash_of
-from daemon.journal.identity import RunIds, shard_of
+from daemon.journal.identity import RunIds
 from daemon.language import parse_definition
 from daemon.settings import StoreSettings, TaskSettings
 from daemon.stores.rows import Batch, DefinitionWrite, NewExecution, RunWrite
@@ -129,7 +129,7 @@ async def burst(client: Client, timers: int, pid: int) -> bool:
 # --- a million armed -------------------------------------------------------------------------------------------------
 
 
-def runs(count: int, first: datetime, key: str, text: str, epochs: list[int]) -> Iterator[RunWrite]:
+def runs(count: int, first: datetime, key: str, text: str, epochs: dict[int, int]) -> Iterator[RunWrite]:
     """Executions that wait, as the core starts them: their timers are a second apart, from `first` on."""
     definition = parse_definition(text, None)
     tasks = TaskSettings()
@@ -137,9 +137,10 @@ def runs(count: int, first: datetime, key: str, text: str, epochs: list[int]) ->
         **{name: getattr(tasks, name) for name in TaskDefaults.__struct_fields__},
     )
     now = millis(datetime.now(UTC))
-    ids = RunIds(random.Random(1))
+    ids = RunIds(random.Random(1), len(epochs))
     for number in range(count):
-        run_id = ids.make(now)
+        shard = number % len(epochs)
+        run_id = ids.make(now, shard)
         ref = RunRef(TENANT, run_id, run_id)
         env = Environment(
             definition=definition,
@@ -167,7 +168,6 @@ def runs(count: int, first: datetime, key: str, text: str, epochs: list[int]) ->
         )
         wake = next_wake(run, Pulse(since=env.now))
         assert wake is not None
-        shard = shard_of(TENANT, ref.workflow_id, len(epochs))
         yield RunWrite(
             shard=shard,
             epoch=epochs[shard],

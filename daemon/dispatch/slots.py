@@ -20,7 +20,8 @@ class WorkerSlots:
     def __init__(self) -> None:
         self.to_cancel: list[TaskRef] = []
         """Over, but the Worker may be running them: it has not yet been told."""
-        self._worker_id: str | None = None
+        self.worker_id = ""
+        """Whose slots they are; none until one attaches."""
         self._incarnation = 0
         self._resources: frozenset[str] = frozenset()
         self._slots = 0
@@ -47,8 +48,8 @@ class WorkerSlots:
         from a former incarnation itself and changes nothing.
         """
         again: list[Entry] = []
-        if (message.worker_id, message.incarnation) != (self._worker_id, self._incarnation):
-            if message.worker_id == self._worker_id and message.incarnation < self._incarnation:
+        if (message.worker_id, message.incarnation) != (self.worker_id, self._incarnation):
+            if message.worker_id == self.worker_id and message.incarnation < self._incarnation:
                 return None
             for entry in self._taken.values():
                 if entry.where is Whereabouts.RUNNING:
@@ -57,7 +58,7 @@ class WorkerSlots:
                     entry.where = Whereabouts.GONE
             self._taken.clear()
             self.to_cancel.clear()
-        self._worker_id = message.worker_id
+        self.worker_id = message.worker_id
         self._incarnation = message.incarnation
         self._resources = frozenset(message.resources)
         self._slots = message.slots
@@ -71,7 +72,7 @@ class WorkerSlots:
     def finished(self, message: TasksFinished, now: float) -> list[Entry]:
         """The tasks that have just come to be FINISHED. What the Worker no longer runs has no slot any more."""
         done: list[Entry] = []
-        if (message.worker_id, message.incarnation) != (self._worker_id, self._incarnation):
+        if (message.worker_id, message.incarnation) != (self.worker_id, self._incarnation):
             return done
         for ref in message.tasks:
             entry = self._taken.pop(ref, None)

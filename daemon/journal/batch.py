@@ -177,7 +177,8 @@ class Gathering:
         self.offers: list[tuple[LiveRun, int, OfferTask]] = []
         self.retired: list[TaskRef] = []
         self.canceled: list[TaskRef] = []
-        self.recorded: list[TaskRef] = []
+        self.recorded: dict[str, list[TaskRef]] = {}
+        """Outcomes, by the worker that reported them."""
         self.unfinished: list[LiveRun] = []
         self.stopped: list[tuple[LiveRun, int, bytes]] = []
         """Runs with a Map that is over, the Map, and what is to be canceled of it."""

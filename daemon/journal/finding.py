@@ -14,8 +14,8 @@ import trio
 from daemon.execution import snapshot
 from daemon.execution.history import BrokenHistory
 from daemon.journal.definitions import Definitions
-from daemon.journal.identity import shard_of
 from daemon.journal.live import LiveRun, LiveRuns, replayed, restored
+from daemon.links.sharding import shard_of_ref
 from daemon.logs import about
 from daemon.stores.interface import Store
 from enginekit.messages.events import Parent
@@ -106,7 +106,7 @@ class Finder:
             # Not while holding one of the loads: the parent may need one too.
             try:
                 parent = None if run.parent is None else await self._parent(ref, run.parent)
-                live = restored(stored, run, machine, shard_of(ref.tenant, ref.workflow_id, self._shards), parent)
+                live = restored(stored, run, machine, shard_of_ref(ref, self._shards), parent)
                 self._runs.add(live)
             except Refused as refused:
                 problem = refused

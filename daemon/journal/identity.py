@@ -1,16 +1,14 @@
-"""Names that History makes: run ids that grow with time, and the shard of an execution."""
+"""Names that History makes: run ids that grow with time and tell their shard, and those of runs that a run starts."""
 
 from __future__ import annotations
 
 import random
 import uuid
-import zlib
-from typing import Final
 
+from daemon.links.sharding import CHILD, SUFFIX_DIGITS
 from enginekit.messages.links import Millis
 
-CHILD: Final = "~"
-"""What the workflow_id of a run that another run started begins with; no caller may give such a name."""
+_SUFFIXES = 16**SUFFIX_DIGITS
 
 
 def child_id(shard: int, run_id: str, event: int, number: int) -> str:
@@ -18,19 +16,15 @@ def child_id(shard: int, run_id: str, event: int, number: int) -> str:
     return f"{CHILD}{shard}.{run_id}.{event}.{number}"
 
 
-def shard_of(tenant: str, workflow_id: str, shards: int) -> int:
-    """The same for ever: it follows from the names. A run that another one started is in that one's shard."""
-    if workflow_id.startswith(CHILD):
-        return int(workflow_id[1:].partition(".")[0])
-    return zlib.crc32(f"{tenant}\n{workflow_id}".encode()) % shards
-
-
 class RunIds:
     """UUIDs version 7 (RFC 9562, 5.7): milliseconds first, so that a run's rows lie beside those of its time, then a
-    counter, so that ids of one millisecond keep their order too."""
+    counter, so that ids of one millisecond keep their order too; of the chance behind them the last digits are such
+    that they tell the run's shard (`daemon.links.sharding`)."""
 
-    def __init__(self, entropy: random.Random) -> None:
+    def __init__(self, entropy: random.Random, shards: int) -> None:
+        """`shards`: how many there are in all."""
         self._entropy = entropy
+        self._shards = shards
         self._last = 0
         self._count = 0
 
@@ -42,14 +36,16 @@ class RunIds:
         if (milliseconds, count) > (self._last, self._count):
             self._last, self._count = milliseconds, count
 
-    def make(self, now: Millis) -> str:
+    def make(self, now: Millis, shard: int) -> str:
         if now > self._last:
             self._last, self._count = now, 0
         else:
             self._count += 1
             if self._count > 0xFFF:
                 self._last, self._count = self._last + 1, 0
-        return str(uuid_of(self._last, self._count, self._entropy.getrandbits(62)))
+        suffix = shard + self._shards * self._entropy.randrange(_SUFFIXES // self._shards)
+        chance = self._entropy.getrandbits(62) // _SUFFIXES * _SUFFIXES + suffix
+        return str(uuid_of(self._last, self._count, chance))
 
 
 def _parts(run_id: str) -> tuple[Millis, int]:

@@ -78,14 +78,14 @@ class Reports:
                 if refused.status is ErrorStatus.UNAVAILABLE:
                     return
             if live.batch is None:
-                session.worker.put(OutcomesRecorded([message.task]))
+                session.worker.put(OutcomesRecorded(message.worker, [message.task]))
             else:
-                live.batch.recorded.append(message.task)
+                live.batch.recorded.setdefault(message.worker, []).append(message.task)
 
         def lost(refused: Refused) -> None:
             # UNAVAILABLE: the Worker keeps it and is asked again. Anything else: nobody will ever want it.
             if refused.status is not ErrorStatus.UNAVAILABLE:
-                self._session.worker.put(OutcomesRecorded([message.task]))
+                self._session.worker.put(OutcomesRecorded(message.worker, [message.task]))
 
         self._session.when_live(message.task.run, act, lost)
 

@@ -22,11 +22,11 @@ from daemon.execution.cron import Cron
 from daemon.execution.schedule import Decision, Firing, Schedule
 from daemon.execution.state import Run
 from daemon.journal.batch import Answer
-from daemon.journal.identity import shard_of
 from daemon.journal.live import LiveRun
 from daemon.journal.starting import Wanted
 from daemon.journal.zones import cron_of
 from daemon.links.interface import Request
+from daemon.links.sharding import shard_of_schedule
 from daemon.stores.rows import ScheduleWrite
 from enginekit.messages.calls import Result
 from enginekit.messages.links import RunRef, ScheduleRef
@@ -91,7 +91,7 @@ class Schedules:
     def gather(self, turn: Turn, schedule: Schedule | None, live: LiveRun | None = None) -> None:
         """It is so from now on (None: gone), together with what the same batch has about a run."""
         session, ref = self._session, turn.ref
-        shard = shard_of(ref.tenant, ref.schedule_id, len(session.epochs))
+        shard = shard_of_schedule(ref, session.shards)
         place = ScheduleWrite(
             shard=shard,
             epoch=session.epochs[shard],

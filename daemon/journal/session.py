@@ -31,7 +31,7 @@ from daemon.journal.dead_letters import sweep
 from daemon.journal.definitions import Definitions
 from daemon.journal.finding import Finder
 from daemon.journal.handout import offer_of, task_of
-from daemon.journal.identity import RunIds, child_id, shard_of
+from daemon.journal.identity import RunIds, child_id
 from daemon.journal.letters import log_letter
 from daemon.journal.live import LiveRun, LiveRuns
 from daemon.journal.mapping import STOP, Mappings
@@ -43,6 +43,7 @@ from daemon.journal.waiting import Waiters
 from daemon.journal.watching import Watch
 from daemon.language import ClosePolicy, Machine, processor_of
 from daemon.links.interface import Request
+from daemon.links.sharding import shard_of_ref
 from daemon.links.table import Links
 from daemon.logs import about
 from daemon.metrics import Metrics
@@ -88,6 +89,7 @@ class Session:
         entropy: random.Random,
         definitions: Definitions,
         owned: ShardEpochs,
+        shards: int,
         run_ids: RunIds,
         metrics: Metrics,
         nursery: trio.Nursery,
@@ -99,6 +101,8 @@ class Session:
         self.metrics = metrics
         self.nursery = nursery
         self.epochs = owned.epochs
+        self.shards = shards
+        """How many there are, whoever has them."""
         self.token_key = owned.token_key
         self.run_ids = run_ids
         self.entropy = entropy
@@ -122,7 +126,7 @@ class Session:
         self.watch = Watch(self)
         self.schedules = Schedules(self)
         self.clock_steps = ClockSteps(self)
-        self.finder = Finder(store, definitions, self.runs, len(self.epochs), nursery)
+        self.finder = Finder(store, definitions, self.runs, shards, nursery)
         self.when_live = self.finder.when_live
         self.matching: Outbox[ToMatching] = Outbox(links.matching, RefillQueues())
         self.worker: Outbox[ToWorker] = Outbox(links.worker, ReportAgain())
@@ -201,18 +205,23 @@ class Session:
         await self.committer.room()
 
     def shard(self, ref: RunRef) -> int:
-        return shard_of(ref.tenant, ref.workflow_id, len(self.epochs))
+        return shard_of_ref(ref, self.shards)
+
+    def any_shard(self) -> int:
+        """One of its own, for what may be in any."""
+        return self.entropy.choice(list(self.epochs))
 
     # --- deciding -----------------------------------------------------------------------------------------------
 
     def environment(self, ref: RunRef, definition: Machine, by: str | None) -> Environment:
+        shard = self.shard(ref)
         return Environment(
             definition=definition,
             now=moment(self.clock.now()),
             by=by,
             random=self.entropy.random,
             uuid=lambda: str(uuid.UUID(int=self.entropy.getrandbits(128), version=4)),
-            run_id=lambda: self.run_ids.make(self.clock.now()),
+            run_id=lambda: self.run_ids.make(self.clock.now(), shard),
             token=lambda event_id, returns: tokens.mint(self.token_key, ref, event_id, returns),
             limits=self.limits,
             defaults=self.defaults,
@@ -395,16 +404,17 @@ class Session:
         batch.offers += [(live, task_id, offer_of(live, task_id)) for task_id in decision.returned]
         batch.retired += [TaskRef(run.ref, task_id) for task_id in decision.removed + decision.started]
         batch.canceled += [TaskRef(run.ref, task_id) for task_id in decision.canceled]
-        for queue, worker, task_id in decision.silent:
+        for name, worker, task_id in decision.silent:
             log.warning("a worker is lost; its task waits again", worker=worker, **about(TaskRef(run.ref, task_id)))
-            self.matching.put(EndPolls(QueueKey(run.ref.tenant, TaskKind.ACTIVITY, queue), worker))
+            self.matching.put(EndPolls(QueueKey(run.ref.tenant, TaskKind.ACTIVITY, name), worker))
         if decision.probes:
             pulse = self.pulse(live)
             for task_id in decision.probes:
                 pulse.probed.add(task_id)
                 _, task = task_of(live, task_id)
                 waited = seconds_since(task.queued_at, moment(self.clock.now()))
-                self.matching.put(ExpireTask(TaskRef(run.ref, task_id), waited))
+                queue = QueueKey(run.ref.tenant, task.kind, task.queue)
+                self.matching.put(ExpireTask(TaskRef(run.ref, task_id), waited, queue))
         if decision.unfinished and run.ref.run_id not in self.effects:
             self.effects[run.ref.run_id] = run.last_event_id
             pending.effects_added.append(Effect(event_id=run.last_event_id, kind=PROCEED, data=b""))
@@ -475,8 +485,8 @@ class Session:
         for live, task_id, offer in batch.offers:
             if task_id in live.run.tasks:
                 self.matching.put(offer)
-        if batch.recorded:
-            self.worker.put(OutcomesRecorded(batch.recorded))
+        for worker, tasks in batch.recorded.items():
+            self.worker.put(OutcomesRecorded(worker, tasks))
         for live, wake_at in wakes:
             self.timer.put(ArmTimer(live.run.ref, wake_at))
         for schedule in batch.all_schedules():

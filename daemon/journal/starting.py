@@ -14,6 +14,7 @@ from msgspec import Raw
 
 from daemon.execution.commands import Start
 from daemon.language import Definition
+from daemon.links.sharding import shard_of
 from daemon.stores.rows import DefinitionWrite
 from enginekit.messages.calls import Labels, Reuse
 from enginekit.messages.events import ParentTask
@@ -67,7 +68,10 @@ class Starts:
         started = False
         try:
             now = session.clock.now()
-            run_id = session.run_ids.make(now)
+            if wanted.workflow_id is None:
+                run_id = session.run_ids.make(now, session.any_shard())
+            else:
+                run_id = session.run_ids.make(now, shard_of(tenant, wanted.workflow_id, session.shards))
             ref = RunRef(tenant, wanted.workflow_id or run_id, run_id)
             await session.committer.room()
             if names:

@@ -79,7 +79,7 @@ class Watch:
         watched = self._watched.get(request.caller.tenant)
         if watched is None:
             # Never the name of one before: who comes back with its numbers is to begin anew.
-            name = self._session.run_ids.make(self._session.clock.now())
+            name = self._session.run_ids.make(self._session.clock.now(), 0)
             watched = self._watched[request.caller.tenant] = _Watched(name)
         watched.asked_at = trio.current_time()
         if call.watch != watched.name:

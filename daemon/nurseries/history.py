@@ -78,7 +78,7 @@ class History:
         self._entropy = entropy
         self._metrics = metrics
         self._definitions = Definitions(store, node_types, check, threads=clock.real)
-        self._run_ids = RunIds(entropy)
+        self._run_ids: RunIds | None = None
         self._session: Session | None = None
         self._awaits_store = False
 
@@ -106,6 +106,8 @@ class History:
                 async with trio.open_nursery() as nursery:
                     owned = await self._store.take_shards()
                     pause = FIRST_PAUSE
+                    shards = (await self._store.info()).shards
+                    self._run_ids = self._run_ids or RunIds(self._entropy, shards)
                     self._run_ids.after(owned.newest_run_id)
                     self._definitions.forget_registered()
                     session = Session(
@@ -116,6 +118,7 @@ class History:
                         self._entropy,
                         self._definitions,
                         owned,
+                        shards,
                         self._run_ids,
                         self._metrics,
                         nursery,

@@ -263,7 +263,7 @@ class Matching:
         if not self._announced:
             self._announced = link.offer(Announce())
         slots = self._slots
-        if slots.to_cancel and link.offer(CancelTasks(slots.to_cancel)):
+        if slots.to_cancel and link.offer(CancelTasks(slots.worker_id, slots.to_cancel)):
             slots.to_cancel = []
         full = not self._announced or bool(slots.to_cancel)
         set_aside = self._breakers.set_aside

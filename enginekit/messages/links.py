@@ -198,6 +198,7 @@ class ExpireTask(Message, frozen=True):
 
     task: TaskRef
     waited_seconds: float
+    queue: QueueKey
 
 
 class AttachWorker(Message, frozen=True):
@@ -240,14 +241,16 @@ class RunTask(Message, frozen=True):
 
 
 class OutcomesRecorded(Message, frozen=True):
-    """History has these outcomes on disk, or has no use for them: stop reporting them."""
+    """History has these outcomes of this worker's on disk, or has no use for them: stop reporting them."""
 
+    worker: str
     tasks: list[TaskRef]
 
 
 class CancelTasks(Message, frozen=True):
-    """Nobody waits for these any more."""
+    """Nobody waits for these any more, which this worker may be running."""
 
+    worker: str
     tasks: list[TaskRef]
 
 

@@ -45,6 +45,8 @@ from enginekit.messages.links import (
 )
 from enginekit.messages.status import BreakerState
 
+SOME_QUEUE = QueueKey(tenant="acme", kind=TaskKind.NODE, name="echo")
+"""Where a message goes; Matching itself does not look."""
 RESOURCES = ["echo", "http"]
 
 M = TypeVar("M")

@@ -7,7 +7,7 @@ import random
 
 import pytest
 import trio
-from matching_bench import Bench, settle
+from matching_bench import SOME_QUEUE, Bench, settle
 from trio.testing import MockClock
 
 from daemon.settings import BreakerSettings
@@ -65,7 +65,7 @@ async def test_no_task_is_stuck(autojump_clock: MockClock, nursery: trio.Nursery
         elif what < 0.82 and scheduled - done:
             ref = chance.choice(sorted(scheduled - done, key=lambda ref: (ref.run.run_id, ref.event_id)))
             if ref not in running:
-                bench.tell(ExpireTask(ref, 1.0))
+                bench.tell(ExpireTask(ref, 1.0, SOME_QUEUE))
                 await settle()
                 if [expired.task for expired in await bench.to_history()] == [ref]:
                     done.add(ref)

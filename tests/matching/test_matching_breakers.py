@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from matching_bench import Bench, settle
+from matching_bench import SOME_QUEUE, Bench, settle
 from trio.testing import MockClock
 
 from daemon.settings import BreakerSettings
@@ -154,7 +154,7 @@ async def test_a_candidate_that_expires_is_followed_by_another(
     assert await bench.handed() == busy
     await trio.sleep(10.1)
     for ref in waiting[:2]:
-        bench.tell(ExpireTask(ref, 10.1))
+        bench.tell(ExpireTask(ref, 10.1, SOME_QUEUE))
     await bench.remove(*waiting[:2])
     await bench.end(*busy)
     await bench.finish(*busy)
@@ -166,7 +166,7 @@ async def test_the_time_to_start_ends_tasks_that_wait_for_it(autojump_clock: Moc
     await opened(nursery, bench)
     waiting = await bench.schedule(30, name="http", destination=DEAD)
     for ref in waiting:
-        bench.tell(ExpireTask(ref, 60.0))
+        bench.tell(ExpireTask(ref, 60.0, SOME_QUEUE))
     await settle()
     assert await bench.to_history() == [TaskExpired(ref, 60.0) for ref in waiting]
     await bench.remove(*waiting)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from matching_bench import Bench, settle
+from matching_bench import SOME_QUEUE, Bench, settle
 from trio.testing import MockClock
 
 from daemon.dispatch import known
@@ -137,7 +137,7 @@ async def test_expiry_of_a_task_given_to_a_poller_is_left_to_history_to_judge(
     await bench.start(nursery)
     (ref,) = await bench.schedule(**ACTIVITY)
     assert await bench.poll() == [ref]
-    bench.tell(ExpireTask(ref, 9.0))
+    bench.tell(ExpireTask(ref, 9.0, SOME_QUEUE))
     await settle()
     assert await bench.to_history() == [TaskExpired(ref, 9.0)]
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 import trio
-from matching_bench import Bench, settle
+from matching_bench import SOME_QUEUE, Bench, settle
 from trio.testing import MockClock
 
 from daemon.dispatch import pages
@@ -93,7 +93,7 @@ async def test_retirements_during_a_pull_count(nursery: trio.Nursery, bench: Ben
     await bench.start(nursery)
     await bench.store.held.wait()
     await bench.end(tasks[1].task)
-    bench.tell(ExpireTask(tasks[2].task, 1.0))
+    bench.tell(ExpireTask(tasks[2].task, 1.0, SOME_QUEUE))
     await settle()
     bench.store.hold.set()
     await bench.attach(slots=5)

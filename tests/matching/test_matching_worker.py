@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from matching_bench import Bench, settle, spec_of
+from matching_bench import SOME_QUEUE, Bench, settle, spec_of
 from trio.testing import MockClock
 
 from daemon.dispatch import known
@@ -108,7 +108,7 @@ async def test_cancelling_a_running_task_tells_the_worker_and_frees_the_slot_whe
     first, second = await bench.schedule(2)
     assert await bench.handed() == [first]
     await bench.end(first, cancel=True)
-    assert await bench.to_worker() == [CancelTasks([first])], "its slot is taken until it has stopped"
+    assert await bench.to_worker() == [CancelTasks("daemon", [first])], "its slot is taken until it has stopped"
     await bench.finish(first)
     assert await bench.handed() == [second]
 
@@ -242,14 +242,14 @@ async def test_expiry_of_a_task_that_waits_is_answered_and_of_one_that_runs_is_n
     await bench.attach(slots=2)
     running, finished, waiting = await bench.schedule(3)
     unknown = (await bench.commit(1, kind=TaskKind.ACTIVITY))[0].task
-    bench.tell(ExpireTask(running, 5.0))
-    bench.tell(ExpireTask(waiting, 6.0))
-    bench.tell(ExpireTask(unknown, 7.0))
+    bench.tell(ExpireTask(running, 5.0, SOME_QUEUE))
+    bench.tell(ExpireTask(waiting, 6.0, SOME_QUEUE))
+    bench.tell(ExpireTask(unknown, 7.0, SOME_QUEUE))
     await settle()
     assert await bench.to_history() == [TaskExpired(waiting, 6.0), TaskExpired(unknown, 7.0)]
     await bench.to_worker()
     await bench.finish(finished)
-    bench.tell(ExpireTask(finished, 8.0))
+    bench.tell(ExpireTask(finished, 8.0, SOME_QUEUE))
     await bench.finish(running)
     assert await bench.to_history() == []
     assert await bench.handed() == [], "the expired one is not handed out"
@@ -265,7 +265,7 @@ async def test_a_full_history_link_holds_matching_up_and_loses_no_expiry(nursery
     await bench.start(nursery)
     refs = await bench.schedule(6)
     for ref in refs:
-        bench.tell(ExpireTask(ref, 1.0))
+        bench.tell(ExpireTask(ref, 1.0, SOME_QUEUE))
     await settle()
     expired = []
     while len(expired) < 6:

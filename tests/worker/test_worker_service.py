@@ -265,7 +265,7 @@ async def test_runs_reports_frees_the_slot_and_forgets_what_is_recorded(stage: S
         assert told[0].ran_seconds >= 0
         assert await stage.told_matching() == [TasksFinished("daemon", 1, [ref(1)])]
         assert worker.unrecorded == 1
-        await stage.give(OutcomesRecorded([ref(1)]))
+        await stage.give(OutcomesRecorded("daemon", [ref(1)]))
         assert worker.unrecorded == 0
         assert await stage.freed() == []
 
@@ -421,7 +421,7 @@ async def test_matching_is_told_how_the_destinations_did(stage: Stage, autojump_
 async def test_a_cancelled_task_reports_nothing_and_frees_its_slot(stage: Stage, resource: str) -> None:
     async with stage.working() as worker:
         await stage.give(run_task(1, resource), run_task(2, "test:gate"))
-        await stage.give(CancelTasks([ref(1), ref(99)]))
+        await stage.give(CancelTasks("daemon", [ref(1), ref(99)]))
         assert await stage.told_history() == []
         assert await stage.freed() == [1]
         assert worker.running == 1
@@ -433,7 +433,7 @@ async def test_an_outcome_that_is_cancelled_is_not_reported_again(stage: Stage) 
     async with stage.working() as worker:
         await stage.give(run_task(1))
         assert len(await stage.told_history()) == 1
-        await stage.give(CancelTasks([ref(1)]), ReportAgain())
+        await stage.give(CancelTasks("daemon", [ref(1)]), ReportAgain())
         assert await stage.told_history() == []
         assert worker.unrecorded == 0
         assert await stage.freed() == [1]
@@ -483,7 +483,7 @@ async def test_a_task_that_is_over_is_dropped(stage: Stage) -> None:
 async def test_a_task_is_cancelled_while_its_spec_is_asked_for(stage: Stage) -> None:
     async with stage.working() as worker:
         await stage.give(RunTask(ref(1)))
-        await stage.give(CancelTasks([ref(1)]))
+        await stage.give(CancelTasks("daemon", [ref(1)]))
         assert worker.running == 0
         assert await stage.freed() == [1]
 
@@ -502,7 +502,7 @@ async def test_a_restarted_matching_is_attached_to_again_and_its_repeats_are_ign
         assert len(Gate.calls) == 1
         assert worker.running == 1
         # The slots that the new Matching counts for its repeats come free as well, each once.
-        await stage.give(OutcomesRecorded([ref(2)]))
+        await stage.give(OutcomesRecorded("daemon", [ref(2)]))
         assert await stage.freed() == [2]
         Gate.opened.set()
         assert await stage.freed() == [1]
@@ -513,7 +513,7 @@ async def test_a_restarted_history_gets_every_unrecorded_outcome_again(stage: St
     async with stage.working():
         await stage.give(run_task(1), run_task(2), run_task(3))
         first = await stage.told_history()
-        await stage.give(OutcomesRecorded([ref(2)]), ReportAgain())
+        await stage.give(OutcomesRecorded("daemon", [ref(2)]), ReportAgain())
         assert await stage.told_history() == [outcome for outcome in first if outcome.task != ref(2)]
         assert sorted(await stage.freed()) == [1, 2, 3]
 
@@ -525,7 +525,7 @@ async def test_what_stays_unrecorded_is_reported_again_in_time(stage: Stage, aut
         await trio.sleep(3 * REPORT_AGAIN_SECONDS)
         again = await stage.told_history()
         assert {outcome.task for outcome in again} == {ref(1)}
-        await stage.give(OutcomesRecorded([ref(1)]))
+        await stage.give(OutcomesRecorded("daemon", [ref(1)]))
         await trio.sleep(3 * REPORT_AGAIN_SECONDS)
         assert await stage.told_history() == []
 
@@ -578,7 +578,7 @@ async def test_outcomes_that_wait_for_room_are_dropped_when_they_are_cancelled()
     stage = Stage(history_room=1)
     async with stage.working() as worker:
         await stage.give(*[run_task(number) for number in range(4)])
-        await stage.give(CancelTasks([ref(number) for number in range(4)]))
+        await stage.give(CancelTasks("daemon", [ref(number) for number in range(4)]))
         assert worker.unrecorded == 0
         assert sorted(await stage.freed()) == [0, 1, 2, 3]
         told = [await stage.told_history() for _ in range(4)]
@@ -605,9 +605,9 @@ async def test_slots_are_held_back_while_too_much_is_unrecorded(stage: Stage) ->
         for number in range(6):
             await stage.give(run_task(number))
         assert await stage.freed() == [0, 1, 2, 3]
-        await stage.give(OutcomesRecorded([ref(0)]))
+        await stage.give(OutcomesRecorded("daemon", [ref(0)]))
         assert await stage.freed() == []
-        await stage.give(OutcomesRecorded([ref(1)]))
+        await stage.give(OutcomesRecorded("daemon", [ref(1)]))
         assert await stage.freed() == [4, 5]
 
 
@@ -633,7 +633,7 @@ async def test_a_drain_takes_no_more_and_waits_for_what_runs_to_be_recorded(stag
         Gate.opened.set()
         assert [outcome.task for outcome in await stage.told_history()] == [ref(1)]
         assert not drained.is_set()
-        await stage.give(OutcomesRecorded([ref(1)]))
+        await stage.give(OutcomesRecorded("daemon", [ref(1)]))
         assert drained.is_set()
 
 

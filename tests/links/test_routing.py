@@ -1,0 +1,196 @@
+"""What goes to which inbox, when shards and partitions have owners of their own."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.execution import tokens
+from daemon.journal.identity import RunIds, child_id
+from daemon.links.exchange import MemoryExchange
+from daemon.links.interface import Caller, Request
+from daemon.links.routing import HistoryRouter, MatchingRouter, WorkerRouter
+from daemon.links.sharding import partition_of, shard_of, shard_of_run, shard_of_schedule
+from enginekit.messages import calls
+from enginekit.messages.events import TaskKind
+from enginekit.messages.links import (
+    EndPolls,
+    LookAtClock,
+    MatchTasks,
+    MatchTasksResult,
+    OutcomesRecorded,
+    QueueKey,
+    ReportAgain,
+    RetireTasks,
+    RunRef,
+    ScheduleRef,
+    StartTasks,
+    TaskRef,
+    WakeRuns,
+    WakeSchedules,
+)
+from enginekit.messages.status import ErrorStatus, Refused
+
+SHARDS = 8
+ME = Caller(tenant="acme", subject="me")
+RUNS = [RunRef("acme", f"order-{number}", f"run-{number}") for number in range(40)]
+
+
+async def everything(exchange: MemoryExchange) -> dict[int, list[object]]:
+    """What waits, by shard."""
+    found: dict[int, list[object]] = {}
+    for shard in range(SHARDS):
+        with trio.move_on_after(0.1):
+            found[shard] = list(await exchange.history(shard).receive())
+    return found
+
+
+@given(st.integers(1, 1024), st.randoms(use_true_random=False), st.data())
+def test_a_run_id_tells_its_shard(shards: int, entropy: random.Random, data: st.DataObject) -> None:
+    ids = RunIds(entropy, shards)
+    shard = data.draw(st.integers(0, shards - 1))
+    made = [ids.make(1_700_000_000_000, shard) for _ in range(3)]
+    assert made == sorted(set(made))
+    for run_id in made:
+        assert shard_of_run(run_id, shards) == shard
+        assert shard_of("acme", run_id, shards) == shard, "a run that is named by its run_id is in the same one"
+        assert shard_of("acme", child_id(shard, run_id, 7, 0), shards) == shard
+
+
+def test_names_spread_over_all_shards() -> None:
+    assert {shard_of("acme", run.workflow_id, SHARDS) for run in RUNS} == set(range(SHARDS))
+    assert shard_of("acme", "0198c0de-0000-7000-8000-00000000zzzz", SHARDS) in range(SHARDS)
+
+
+async def test_wake_ups_are_cut_up_by_shard(autojump_clock: trio.testing.MockClock) -> None:
+    exchange = MemoryExchange()
+    router = HistoryRouter(exchange, SHARDS)
+    schedules = [ScheduleRef("acme", f"nightly-{number}") for number in range(20)]
+    await router.send(WakeRuns(RUNS))
+    await router.send(WakeSchedules(schedules))
+    assert router.offer(LookAtClock())
+    found = await everything(exchange)
+    woken: list[RunRef] = []
+    for shard, messages in found.items():
+        assert messages[-1] == LookAtClock()
+        for message in messages[:-1]:
+            if isinstance(message, WakeRuns):
+                assert {shard_of("acme", run.workflow_id, SHARDS) for run in message.runs} == {shard}
+                woken += message.runs
+            else:
+                assert isinstance(message, WakeSchedules)
+                assert {shard_of_schedule(ref, SHARDS) for ref in message.schedules} == {shard}
+    assert sorted(woken, key=lambda run: run.run_id) == sorted(RUNS, key=lambda run: run.run_id)
+
+
+async def answer(exchange: MemoryExchange, shard: int, seen: list[tuple[int, calls.Call]]) -> None:
+    while True:
+        for message in await exchange.history(shard).receive():
+            assert isinstance(message, Request)
+            seen.append((shard, message.call))
+            match message.call:
+                case StartTasks(tasks=tasks):
+                    if shard == 3:
+                        message.refuse(Refused(ErrorStatus.UNAVAILABLE, "shard 3 moves"))
+                    else:
+                        message.answer(calls.PollTaskResult(tasks=[_task(task) for task in tasks]))
+                case calls.CompleteTasks(tasks=tasks):
+                    if shard == 3:
+                        message.refuse(Refused(ErrorStatus.UNAVAILABLE, "shard 3 moves"))
+                    else:
+                        result = calls.CompletionResult(reason=str(shard))
+                        message.answer(calls.CompleteTasksResult(results=[result for _ in tasks]))
+                case _:
+                    message.answer(calls.Acknowledged())
+
+
+def _task(ref: TaskRef) -> calls.WorkerTask:
+    return calls.WorkerTask(
+        token=ref.run.workflow_id,
+        workflow_id=ref.run.workflow_id,
+        run_id=ref.run.run_id,
+        node="N",
+        path="N",
+        input=calls.EMPTY_OBJECT,
+        attempt=1,
+        timeout_seconds=1.0,
+        idempotency_key="k",
+        lease_seconds=1.0,
+    )
+
+
+async def test_a_call_goes_to_the_owner_of_what_it_names(nursery: trio.Nursery) -> None:
+    exchange, seen = MemoryExchange(), []
+    for shard in range(SHARDS):
+        nursery.start_soon(answer, exchange, shard, seen)
+    router = HistoryRouter(exchange, SHARDS)
+    run_id = RunIds(random.Random(1), SHARDS).make(1_700_000_000_000, 5)
+    token = tokens.mint(b"k" * 32, RUNS[1], 4, 0)
+    asked = [
+        (calls.CancelWorkflow(workflow_id="order-7"), shard_of("acme", "order-7", SHARDS)),
+        (calls.DescribeWorkflow(workflow_id=run_id), 5),
+        (calls.FailTask(token=token, error="E"), shard_of("acme", RUNS[1].workflow_id, SHARDS)),
+    ]
+    for call, shard in asked:
+        await router.request(ME, call, calls.Acknowledged, 5)
+        assert seen.pop() == (shard, call)
+    same = calls.StartWorkflow(workflow="w", request_id="r-1")
+    for _ in range(2):
+        await router.request(ME, same, calls.Acknowledged, 5)
+    assert seen[0][0] == seen[1][0]
+
+
+async def test_a_call_about_tasks_of_several_shards_is_answered_as_one(nursery: trio.Nursery) -> None:
+    exchange, seen = MemoryExchange(), []
+    for shard in range(SHARDS):
+        nursery.start_soon(answer, exchange, shard, seen)
+    router = HistoryRouter(exchange, SHARDS)
+    tasks = [TaskRef(run, 4) for run in RUNS]
+    started = await router.request(ME, StartTasks(tasks=tasks, worker_id="w"), calls.PollTaskResult, 5)
+    there = {task.workflow_id for task in started.tasks}
+    assert there == {run.workflow_id for run in RUNS if shard_of("acme", run.workflow_id, SHARDS) != 3}
+    completions = [calls.TaskCompletion(token=tokens.mint(b"k" * 32, run, 4, 0)) for run in RUNS]
+    done = await router.request(ME, calls.CompleteTasks(tasks=completions), calls.CompleteTasksResult, 5)
+    for run, result in zip(RUNS, done.results, strict=True):
+        shard = shard_of("acme", run.workflow_id, SHARDS)
+        assert (result.status, result.reason) == (("UNAVAILABLE", None) if shard == 3 else (None, str(shard)))
+    lost = [run for run in RUNS if shard_of("acme", run.workflow_id, SHARDS) == 3]
+    with pytest.raises(Refused, match="shard 3 moves"):
+        await router.request(
+            ME, StartTasks(tasks=[TaskRef(run, 4) for run in lost], worker_id="w"), calls.PollTaskResult, 5
+        )
+
+
+async def test_queues_are_kept_by_one_partition_each() -> None:
+    exchange = MemoryExchange()
+    router = MatchingRouter(exchange, 4)
+    queue = QueueKey("acme", TaskKind.ACTIVITY, "resize")
+    own = exchange.matching(partition_of(queue, 4))
+    assert router.offer(EndPolls(queue, "w"))
+    assert await own.receive() == [EndPolls(queue, "w")]
+    assert router.offer(RetireTasks([TaskRef(RUNS[0], 4)]))
+    for partition in range(4):
+        assert await exchange.matching(partition).receive() == [RetireTasks([TaskRef(RUNS[0], 4)])]
+    async with trio.open_nursery() as nursery:
+
+        async def give() -> None:
+            (request,) = await own.receive()
+            assert isinstance(request, Request)
+            request.answer(MatchTasksResult(tasks=[TaskRef(RUNS[0], 4)]))
+
+        nursery.start_soon(give)
+        poll = MatchTasks(queue=queue, worker_id="w", max_tasks=1, wait_seconds=1)
+        assert len((await router.request(ME, poll, MatchTasksResult, 5)).tasks) == 1
+
+
+async def test_what_is_recorded_is_told_to_whoever_reported_it() -> None:
+    exchange = MemoryExchange()
+    router = WorkerRouter(exchange)
+    message = OutcomesRecorded("w-2", [TaskRef(RUNS[0], 4)])
+    assert router.offer(message)
+    assert router.offer(ReportAgain())
+    assert await exchange.worker("w-2").receive() == [message]
