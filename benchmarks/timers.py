@@ -187,7 +187,7 @@ def load(folder: Path, count: int, first: datetime) -> Path:
     path = folder / "data" / "engine.db"
     text = bytes(encode(UNTIL)).decode()
     key = hash_of(text)
-    driver = open_driver(path, StoreSettings().shards, 1.0)
+    driver = open_driver(path, StoreSettings().store_shards, 1.0)
     try:
         epochs = driver.writer.take_shards().epochs
         registered = DefinitionWrite(

@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from daemon.address import shown as without_password
 from daemon.connections import CONNECTION_NAME, CREDENTIAL_NAME, faults_of
 from daemon.settings import ConnectionSettings, Section, Settings
 
@@ -214,9 +215,9 @@ def _check(settings: Settings) -> list[Fault]:
 
 def _store_url(settings: Settings) -> str | None:
     url = settings.store.url
-    if url == "memory:" or url.startswith("sqlite:///"):
+    if url == "memory:" or url.startswith(("sqlite:///", "postgresql://")):
         return None
-    return f"must be memory: or sqlite:///PATH, not {_shown(url)}"
+    return f"must be memory:, sqlite:///PATH or postgresql://…, not {_shown(without_password(url))}"
 
 
 def parse_listen(listen: str) -> tuple[str, int]:

@@ -21,12 +21,19 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class StoreSettings(Section, frozen=True, kw_only=True):
-    """`url`: `sqlite:///PATH` (empty path: `engine.db` in the data folder) or `memory:`."""
+    """`url`: `sqlite:///PATH` (empty path: `engine.db` in the data folder), `postgresql://…` (as libpq reads it) or
+    `memory:`. `shards`: None is what the backend has by default."""
 
     url: str = "sqlite:///"
-    shards: Annotated[int, Meta(ge=1, le=1024)] = 4
+    shards: Annotated[int, Meta(ge=1, le=1024)] | None = None
     lock_wait_seconds: Positive = 10.0
     call_timeout_seconds: Positive = 30.0
+
+    @property
+    def store_shards(self) -> int:
+        if self.shards is not None:
+            return self.shards
+        return 64 if self.url.startswith("postgresql:") else 4
 
 
 class FrontendSettings(Section, frozen=True, kw_only=True):

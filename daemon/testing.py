@@ -301,7 +301,7 @@ async def running_engine(folder: Path, seed: int, settings: Settings | None = No
     """A daemon, from its start to its end. To be used under a mock clock that jumps by itself."""
     chosen = settings if settings is not None else Settings()
     clock, nodes = TrioClock(), NodeTypes(chosen)
-    store = MemoryStore(chosen.store.shards, random.Random(seed).randbytes(32))
+    store = MemoryStore(chosen.store.store_shards, random.Random(seed).randbytes(32))
     daemon = Daemon(chosen, folder, clock, store=store, nodes=nodes, seed=seed, listen=False)
     async with trio.open_nursery() as services:
         await services.start(daemon.run)

@@ -7,6 +7,10 @@ class StoreUnavailable(Exception):
     """The store cannot be reached, or went away in the middle: what was being written may or may not be on disk."""
 
 
+class StoreLost(StoreUnavailable):
+    """A driver's connection to its database is gone: its process ends with it, and the next one connects anew."""
+
+
 class StoreUnusable(Exception):
     """The store can not be opened as it is (newer schema, locked, foreign or damaged file, another shard count). The
     message says what to do."""

@@ -37,11 +37,12 @@ class Frame(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
 
 
 class Open(Frame, frozen=True):
-    """`url` says which backend and where: `sqlite:` and an absolute path."""
+    """`url` says which backend and where: `sqlite:` and an absolute path, or `postgresql://`."""
 
     url: str
     shards: int
     lock_wait_seconds: float
+    call_timeout_seconds: float
 
 
 class TakeShards(Frame, frozen=True):
@@ -264,7 +265,13 @@ class Missing(Frame, frozen=True):
 
 
 class Unavailable(Frame, frozen=True):
-    """StoreUnavailable, with the driver going on."""
+    """StoreUnavailable, with the driver going on. In answer to Open: the store cannot be reached yet."""
+
+    message: str
+
+
+class Lost(Frame, frozen=True):
+    """StoreLost; the driver ends."""
 
     message: str
 
@@ -275,7 +282,7 @@ class Unusable(Frame, frozen=True):
     message: str
 
 
-Reply: TypeAlias = Opened | Answer | Refused | Outdated | Missing | Unavailable | Unusable
+Reply: TypeAlias = Opened | Answer | Refused | Outdated | Missing | Unavailable | Lost | Unusable
 
 # --- bytes -------------------------------------------------------------------------------------------------------
 

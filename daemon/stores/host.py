@@ -23,7 +23,7 @@ import msgspec
 
 from daemon.stores import frames
 from daemon.stores.driver import Driver, Reader, Writer
-from daemon.stores.faults import BatchRefused, Fenced, NoSuchEvent, StoreUnavailable, StoreUnusable
+from daemon.stores.faults import BatchRefused, Fenced, NoSuchEvent, StoreLost, StoreUnavailable, StoreUnusable
 
 _BUFFER_BYTES = 256 * 1024
 _READER_GRACE_SECONDS = 1.0
@@ -86,7 +86,7 @@ class _Host:
 
 
 def open_driver(request: frames.Open, still_wanted: Callable[[], bool]) -> Driver:
-    """The backend that the URL names. Raises StoreUnusable."""
+    """The backend that the URL names. Raises StoreUnusable, or StoreUnavailable when it cannot be reached yet."""
     scheme, _, location = request.url.partition(":")
     if scheme == "sqlite":
         from pathlib import Path
@@ -94,11 +94,17 @@ def open_driver(request: frames.Open, still_wanted: Callable[[], bool]) -> Drive
         from daemon.stores.sqlite.database import open_driver as open_sqlite
 
         return open_sqlite(Path(location), request.shards, request.lock_wait_seconds, still_wanted)
+    if scheme == "postgresql":
+        from daemon.stores.postgres.database import open_driver as open_postgres
+
+        return open_postgres(
+            request.url, request.shards, request.lock_wait_seconds, request.call_timeout_seconds, still_wanted
+        )
     raise StoreUnusable(f"no store backend is called {scheme!r}")
 
 
 def _serve(lane: socket.socket, requests: msgspec.msgpack.Decoder[R], handle: Callable[[R], frames.Reply]) -> None:
-    """Answer what comes, in order, until the lane ends or the store proves to be unusable."""
+    """Answer what comes, in order, until the lane ends, or the store is lost or proves to be unusable."""
     stream = lane.makefile("rb", buffering=_BUFFER_BYTES)
     header_bytes = frames.HEADER.size
     try:
@@ -109,7 +115,7 @@ def _serve(lane: socket.socket, requests: msgspec.msgpack.Decoder[R], handle: Ca
                 return
             reply = _reply(requests.decode(payload), handle)
             lane.sendall(frames.frame(reply))
-            if isinstance(reply, frames.Unusable):
+            if isinstance(reply, frames.Lost | frames.Unusable):
                 return
     except (BrokenPipeError, ConnectionResetError):
         return
@@ -124,6 +130,8 @@ def _reply(request: R, handle: Callable[[R], frames.Reply]) -> frames.Reply:
         return frames.Outdated(fenced.shards)
     except NoSuchEvent as missing:
         return frames.Missing(str(missing))
+    except StoreLost as lost:
+        return frames.Lost(str(lost))
     except StoreUnavailable as unavailable:
         return frames.Unavailable(str(unavailable))
     except StoreUnusable as unusable:

@@ -86,6 +86,10 @@ class _NotOpened(Exception):
     """A driver process came up without a store, for a reason that may pass."""
 
 
+class _NotReached(Exception):
+    """The driver process is well, and the store's server is not there yet."""
+
+
 class _Connection:
     """One driver process with its store open."""
 
@@ -105,7 +109,12 @@ class ProcessStore:
     """
 
     def __init__(self, url: str, *, shards: int, lock_wait_seconds: float, call_timeout_seconds: float) -> None:
-        self._open = frames.Open(url=url, shards=shards, lock_wait_seconds=lock_wait_seconds)
+        self._open = frames.Open(
+            url=url,
+            shards=shards,
+            lock_wait_seconds=lock_wait_seconds,
+            call_timeout_seconds=call_timeout_seconds,
+        )
         self._call_timeout = call_timeout_seconds
         self._open_timeout = lock_wait_seconds + call_timeout_seconds
         self._connection: _Connection | None = None
@@ -124,6 +133,8 @@ class ProcessStore:
             first = self._opened == opened_before
             try:
                 await self._host(task_status if first else trio.TASK_STATUS_IGNORED)
+            except _NotReached as absence:
+                _log.warning("store cannot be reached, and is waited for", reason=str(absence), retry_seconds=pause)
             except _NotOpened as failure:
                 if first:
                     raise StoreUnusable(f"the store's driver process could not be started: {failure}") from failure
@@ -152,16 +163,16 @@ class ProcessStore:
         return self._connection.process.pid if self._connection is not None else None
 
     async def _host(self, task_status: trio.TaskStatus[None]) -> None:
-        """One driver process, from its start to its loss. Raises StoreUnusable, or _NotOpened."""
+        """One driver process, from its start to its loss. Raises StoreUnusable, _NotOpened or _NotReached."""
         process, write_lane, read_lane = await _spawn()
         connection: _Connection | None = None
-        failure: StoreUnusable | _NotOpened | None = None
+        failure: StoreUnusable | _NotOpened | _NotReached | None = None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_serve, write_lane, nursery.cancel_scope)
                 try:
                     info = await self._open_store(write_lane)
-                except (StoreUnusable, _NotOpened) as error:
+                except (StoreUnusable, _NotOpened, _NotReached) as error:
                     failure = error
                     nursery.cancel_scope.cancel()
                 else:
@@ -195,6 +206,8 @@ class ProcessStore:
                 return reply.info
             case frames.Unusable():
                 raise StoreUnusable(reply.message)
+            case frames.Unavailable() | frames.Lost():
+                raise _NotReached(reply.message)
             case _:
                 raise _NotOpened(f"it answered with {type(reply).__name__}")
 
@@ -231,7 +244,7 @@ class ProcessStore:
                 raise Fenced(reply.shards)
             case frames.Missing():
                 raise NoSuchEvent(reply.message)
-            case frames.Unavailable():
+            case frames.Unavailable() | frames.Lost():
                 raise StoreUnavailable(reply.message)
             case frames.Unusable():
                 connection.unusable = reply.message

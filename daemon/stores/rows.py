@@ -327,3 +327,5 @@ class StoreInfo(Row, frozen=True, kw_only=True):
     shards: int
     shared: bool = False
     """Whether several daemons may have it open, each with some of the shards (`Store.attend`)."""
+    cluster: str | None = None
+    """What is the same for all daemons that share it, and for nobody else. None where it is not shared."""

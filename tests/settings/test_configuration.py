@@ -105,7 +105,10 @@ def test_values_are_taken_and_the_rest_keeps_its_defaults(write: Write) -> None:
             "[auth]\naudience = 'a'\nalgorithms = [\n  # two\n  5,\n]\n",
             ":3: [auth] algorithms: must be a string, not [5]",
         ),
-        ("[store]\nurl = 'mysql://x'\n", ":2: [store] url: must be memory: or sqlite:///PATH, not 'mysql://x'"),
+        (
+            "[store]\nurl = 'mysql://x'\n",
+            ":2: [store] url: must be memory:, sqlite:///PATH or postgresql://…, not 'mysql://x'",
+        ),
         ("[frontend]\nrpc_listen = '7460'\n", ":2: [frontend] rpc_listen: must be HOST:PORT, not '7460'"),
         (
             "[frontend]\nhttp_listen = '127.0.0.1:7460'\n",

