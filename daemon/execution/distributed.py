@@ -16,7 +16,7 @@ from daemon.execution import nodes
 from daemon.execution.commands import FileFailed, ItemOutcome, ItemsEnded, ItemsRead, ResultsWritten
 from daemon.execution.state import Mapping, Node, Run
 from daemon.execution.step import Child, ItemResult, ReadItems, Step, WriteResults, text_of
-from daemon.language import Map, StateError, Transformation, item_input, items_of, plan_of, units
+from daemon.language import Map, StateError, Transformation, item_input, items_of, plan_of, too_large, units
 from daemon.language.distribute import STATE_DATA
 from enginekit.messages import events as ev
 from enginekit.messages.json import JSON, decode, encode, size
@@ -31,7 +31,8 @@ MOST_ITEMS = 10_000
 """Items in one batch, whatever the definition says: a step must not hold the loop."""
 
 THRESHOLD = "States.ExceedToleratedFailureThreshold"
-DATA_LIMIT = "States.DataLimitExceeded"
+EXCEEDED = "The specified tolerated failure threshold was exceeded"
+"""The reference service's words."""
 
 
 def start(step: Step, node: Node, state: Map) -> None:
@@ -45,7 +46,7 @@ def start(step: Step, node: Node, state: Map) -> None:
     if plan.read is None:
         items = items_of(state, raw, scope)
         total, keyed = len(items.values), items.keyed
-        made, ref = step.place(items.values, node.input, what=f"{state.where}: the array of its items")
+        made, ref = step.place(items.values, node.input, what="The array of its items")
     step.emit(
         ev.MapRunStarted(
             **step.about(node),
@@ -117,9 +118,9 @@ def _start_items(
                 break
             inputs.append(item_input(state, raw, index, item, mapping.keyed, source, scope))
         made = units(mapping.plan, inputs, step.env.limits.payload_bytes)
-        encoded = [step.encoded(unit.input, f"{state.where}: the input of an item's execution") for unit in made]
+        encoded = [step.encoded(unit.input, "The input of an item's execution") for unit in made]
     except StateError as error:
-        nodes.fail(step, node, state, error.error, error.cause)
+        nodes.stumble(step, node, state, error)
         return
     run_ids = [step.env.run_id() for _ in made]
     first = mapping.children
@@ -182,18 +183,7 @@ def items_ended(step: Step, command: ItemsEnded) -> None:
         return
     step.emit(ev.MapItemsEnded(**step.about(node), run=mapping.id, ended=ended))
     if mapping.plan.exceeded(mapping.failed, mapping.total):
-        nodes.fail(
-            step,
-            node,
-            _state(step, node),
-            THRESHOLD,
-            f"{mapping.failed:,} of {_count(mapping)} items of the Map state {node.name} failed, which is more than it "
-            f"tolerates; the last one: {mapping.last_error}",
-        )
-
-
-def _count(mapping: Mapping) -> str:
-    return f"{mapping.cursor:,}" if mapping.total is None else f"{mapping.total:,}"
+        nodes.fail(step, node, _state(step, node), THRESHOLD, EXCEEDED)
 
 
 def _outcome(mapping: Mapping, outcome: ItemOutcome) -> tuple[Raw, ev.ItemEnd]:
@@ -208,14 +198,7 @@ def _finish(step: Step, node: Node, mapping: Mapping) -> None:
     """All items have ended: their results are the state's, in the order of the items."""
     state = _state(step, node)
     if mapping.dropped:
-        nodes.fail(
-            step,
-            node,
-            state,
-            DATA_LIMIT,
-            f"States.{node.name}: the results of {mapping.children:,} runs have more than "
-            f"{step.env.limits.payload_bytes:,} bytes; give it a ResultWriter",
-        )
+        nodes.stumble(step, node, state, too_large(node.name))
         return
     made: list[JSON] = []
     for index in range(mapping.children):
@@ -238,7 +221,7 @@ def file_failed(step: Step, command: FileFailed) -> None:
     """A file could not be read or written."""
     at = found(step, command.mapping)
     if at is not None:
-        nodes.fail(step, at[0], _state(step, at[0]), command.error, command.cause)
+        nodes.stumble(step, at[0], _state(step, at[0]), StateError(command.error, command.cause))
 
 
 def record_of(run: Run) -> Raw:

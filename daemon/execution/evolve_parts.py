@@ -97,7 +97,6 @@ def items_ended(run: Run, event: ev.MapItemsEnded) -> None:
             mapping.succeeded += items
         else:
             mapping.failed += items
-            mapping.last_error = end.error
         if end.result is not UNSET and not mapping.dropped:
             mapping.results[end.index] = bytes(end.result)
             mapping.result_bytes += len(mapping.results[end.index])

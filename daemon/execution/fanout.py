@@ -16,9 +16,7 @@ def start_map(step: Step, node: Node, state: Map) -> None:
     """Raises StateError."""
     scope = step.scope(node)
     items = map_items(state, step.value(node.input), scope)
-    made, ref = (
-        step.place(items, node.input, what=f"{state.where}: the array of its items") if state.jsonata else (UNSET, 0)
-    )
+    made, ref = step.place(items, node.input, what="The array of its items") if state.jsonata else (UNSET, 0)
     wanted = map_concurrency(state, step.value(node.input), scope)
     limit = step.env.limits.inline_concurrency
     step.emit(
@@ -49,7 +47,7 @@ def start_iteration(step: Step, node: Node, state: Map) -> None:
         ev.MapIterationStarted(
             **step.about(node),
             index=index,
-            input=step.encoded(value, f"{state.where}: the input of item {index}"),
+            input=step.encoded(value, f"The input of item {index}"),
         )
     )
 
@@ -57,7 +55,7 @@ def start_iteration(step: Step, node: Node, state: Map) -> None:
 def start_parallel(step: Step, node: Node, state: Parallel) -> None:
     """Raises StateError."""
     value = arguments(state, step.value(node.input), step.scope(node))
-    raw, ref = step.place(value, node.input, what=f"{state.where}: the input of its branches")
+    raw, ref = step.place(value, node.input, what="The input of its branches")
     step.emit(
         ev.ParallelStarted(
             **step.about(node),

@@ -27,6 +27,7 @@ from daemon.language import (
     caught_variables,
     choose,
     failure,
+    framed,
     matching_catcher,
     matching_retrier,
     output,
@@ -70,7 +71,7 @@ def advance(step: Step) -> None:
             try:
                 fanout.start_iteration(step, node, state)
             except StateError as error:
-                fail(step, node, state, error.error, error.cause)
+                stumble(step, node, state, error)
         elif not run.mappings or not distributed.go_on(step):
             return
 
@@ -125,7 +126,7 @@ def attempt(step: Step, node: Node, state: State) -> None:
     try:
         _run(step, node, state)
     except StateError as error:
-        fail(step, node, state, error.error, error.cause)
+        stumble(step, node, state, error)
 
 
 def _run(step: Step, node: Node, state: State) -> None:
@@ -168,7 +169,7 @@ def elapse(step: Step, node: Node, state: Wait) -> None:
     try:
         _leave_with(step, node, state, arguments(state, step.value(node.input), step.scope(node)))
     except StateError as error:
-        fail(step, node, state, error.error, error.cause)
+        stumble(step, node, state, error)
 
 
 def finish(step: Step, node: Node, state: State, result: JSON) -> None:
@@ -176,7 +177,7 @@ def finish(step: Step, node: Node, state: State, result: JSON) -> None:
     try:
         _leave_with(step, node, state, result)
     except StateError as error:
-        fail(step, node, state, error.error, error.cause)
+        stumble(step, node, state, error)
 
 
 def _leave_with(step: Step, node: Node, state: State, result: JSON) -> None:
@@ -189,7 +190,7 @@ def _leave_with(step: Step, node: Node, state: State, result: JSON) -> None:
 def leave(step: Step, node: Node, value: JSON, following: str | None, variables: dict[str, JSON] | None = None) -> None:
     """Raises StateError when the output or the variables are too large."""
     made = step.assigned(node, variables)
-    raw, ref = step.place(value, node.result, node.input, what=f"States.{node.name}: its output")
+    raw, ref = step.place(value, node.result, node.input, result_of=node.name)
     branch = step.run.branches[node.branch]
     step.emit(
         ev.NodeExited(
@@ -225,6 +226,11 @@ def _finish_fan(step: Step, node: Node, state: State) -> None:
 
 
 # --- failing -----------------------------------------------------------------------------------------------------
+
+
+def stumble(step: Step, node: Node, state: State, error: StateError) -> None:
+    """The node's attempt failed in an expression of its own."""
+    fail(step, node, state, error.error, framed(error, node.name, node.entry))
 
 
 def fail(
@@ -320,13 +326,11 @@ def _catch(step: Step, node: Node, state: Task | Map | Parallel, error: str, cau
     catcher = state.catch[index]
     try:
         scope, held = step.scope(node), step.value(node.input)
-        raw = step.encoded(
-            caught_output(state, catcher, held, error, cause, scope), f"{state.where}.Catch[{index}]: its output"
-        )
+        raw = step.encoded(caught_output(state, catcher, held, error, cause, scope), result_of=node.name)
         made = step.assigned(node, caught_variables(state, catcher, held, error, cause, scope))
     except StateError as fault:
         # The error output did not fit where the catcher wants it: that is the failure now, and nobody's to catch.
-        _fail_branch(step, node, fault.error, fault.cause, node)
+        _fail_branch(step, node, fault.error, framed(fault, node.name, node.entry)[:CAUSE_CHARACTERS], node)
         return True
     fanout.cancel_parts(step, node, "its node failed")
     step.emit(

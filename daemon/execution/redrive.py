@@ -38,7 +38,7 @@ def redrive(step: Step, command: Redrive) -> None:
         )
     if command.input is not None:
         try:
-            step.check_size(command.input, "the input")
+            step.check_size(command.input, "it")
         except StateError as error:
             raise Refused(ErrorStatus.INVALID_ARGUMENT, f"input: {error.cause}") from error
     seconds = None if run.deadline is None else (run.deadline - (run.redriven_at or run.started_at)).total_seconds()

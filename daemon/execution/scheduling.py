@@ -50,7 +50,7 @@ def schedule(step: Step, node: Node, state: Task) -> None:
     if node.given and node.arguments is not None:
         value = step.value(node.arguments)
     times = task_times(state, raw, scope)
-    inline, ref = step.place(value, node.arguments, node.input, what=f"{state.where}: the input of its task")
+    inline, ref = step.place(value, node.arguments, node.input, what="The input of its task")
     timeout, to_start = env.defaults.timeout_seconds, env.defaults.schedule_to_start_seconds
     if resource.arn or not kind.queued:
         # A person who is to send a signal, and a whole execution, are not to be measured by what a call may take.
@@ -99,9 +99,7 @@ def _child(step: Step, state: Task, args: JSON) -> tuple[ev.ChildStart, JSON]:
     """What to start, and its input. Raises StateError."""
     above = step.run.parent_task
     if above is not None and above.depth >= children.DEPTH:
-        raise StateError(
-            children.TOO_DEEP, f"{state.where}: {above.depth} executions above this one are each the child of the next"
-        )
+        raise StateError(children.TOO_DEEP, f"{above.depth} executions above this one are each the child of the next.")
     call = child_call(state, args)
     waited = state.resource.execution is not ExecutionMode.START
     return ev.ChildStart(

@@ -130,7 +130,6 @@ class Mapping(msgspec.Struct, kw_only=True):
     in_flight: dict[int, tuple[str, int]] = {}
     succeeded: int = 0
     failed: int = 0
-    last_error: str | None = None
     results: dict[int, bytes] = {}
     result_bytes: int = 0
     dropped: bool = False

@@ -16,7 +16,7 @@ from daemon.execution.commands import Environment
 from daemon.execution.evolve import begin, evolve
 from daemon.execution.state import Branch, Node, Payload, Run
 from daemon.execution.tokens import CALLBACK
-from daemon.language import Machine, Map, Meter, Parallel, Plan, Scope, State, StateError, map_items
+from daemon.language import Machine, Map, Meter, Parallel, Plan, Scope, State, StateError, map_items, too_large
 from enginekit.messages import events as ev
 from enginekit.messages.json import JSON, NotJSON, decode, encode, size
 
@@ -301,46 +301,49 @@ class Step:
             for name, value in branch.variables.items()
             if branch.key != node.branch or name not in values
         )
-        raw = self.encoded(values, f"States.{node.name}.Assign: the object of the variables")
+        raw = self.encoded(values, "The object of its variables")
         if held + size(raw) > limit:
             raise StateError(
                 "States.DataLimitExceeded",
-                f"States.{node.name}.Assign: the variables have {held + size(raw):,} bytes in all; "
-                f"at most {limit:,} are allowed",
+                f"The execution's variables have {held + size(raw):,} bytes in all; at most {limit:,} are allowed.",
             )
         return raw
 
     # --- payloads -----------------------------------------------------------------------------------------------
 
-    def place(self, value: JSON, *held: Payload | None, what: str) -> tuple[Raw | UnsetType, int]:
-        """The value for a new event: as a reference where one of these holds it already, else inline. `what` it is, for
-        the cause of its failure.
+    def place(
+        self, value: JSON, *held: Payload | None, what: str = "", result_of: str = ""
+    ) -> tuple[Raw | UnsetType, int]:
+        """The value for a new event: as a reference where one of these holds it already, else inline. For the cause of
+        its failure, `what` it is, or which state it is the `result_of`.
 
         Raises StateError States.DataLimitExceeded.
         """
         for payload in held:
             if payload is not None and payload.held is not None and payload.held[0] is value:
                 return UNSET, payload.event_id
-        raw = self.encoded(value, what)
+        raw = self.encoded(value, what, result_of=result_of)
         for payload in held:
             if payload is not None and payload.raw == raw:
                 return UNSET, payload.event_id
         return raw, 0
 
-    def encoded(self, value: JSON, what: str) -> Raw:
-        """The value as bytes. Raises StateError, whose cause begins with `what` it is."""
+    def encoded(self, value: JSON, what: str = "", *, result_of: str = "") -> Raw:
+        """The value as bytes. Raises StateError, whose cause names `what` it is, or the state it is the `result_of`."""
         try:
             raw = encode(value)
         except NotJSON as error:
-            raise StateError("States.Runtime", f"{what} cannot be written as JSON: {error}") from error
-        self.check_size(raw, what)
+            raise StateError("States.Runtime", f"{what or 'Its output'} cannot be written as JSON: {error}") from error
+        self.check_size(raw, what, result_of=result_of)
         return raw
 
-    def check_size(self, raw: Raw, what: str) -> None:
+    def check_size(self, raw: Raw, what: str = "", *, result_of: str = "") -> None:
         limit = self.env.limits.payload_bytes
         if size(raw) > limit:
+            if result_of:
+                raise too_large(result_of)
             raise StateError(
-                "States.DataLimitExceeded", f"{what} has {size(raw):,} bytes; at most {limit:,} are allowed"
+                "States.DataLimitExceeded", f"{what} has {size(raw):,} bytes; at most {limit:,} are allowed."
             )
 
 

@@ -203,7 +203,7 @@ def _submit(step: Step, node: Node, task: Attempt, output: Raw | UnsetType, ref:
 def _too_large(step: Step, node: Node, task: Attempt, output: Raw, kept: Kept) -> bool:
     """Fail the task if its output is."""
     try:
-        step.check_size(output, f"States.{node.name}: the output of its task")
+        step.check_size(output, result_of=node.name)
     except StateError as error:
         fail_task(step, node, task, error.error, error.cause, kept=kept)
         return True

@@ -31,6 +31,11 @@ LINE_BYTES: Final = 1024 * 1024
 LISTED: Final = 100_000
 
 
+NO_SUCH_ITEMS: Final = "The provided ReaderConfig.ItemsPointer does not match any valid path in the JSON structure."
+NO_ITEMS: Final = "Attempting to map over non-iterable node."
+"""The reference service's words."""
+
+
 class FileProblem(Exception):
     """A file cannot be used; the message says which and why."""
 
@@ -108,11 +113,11 @@ def _document(path: Path, plan: ReadPlan, size: int) -> list[JSON]:
         elif isinstance(value, list) and name.isdigit() and int(name) < len(value):
             value = value[int(name)]
         else:
-            raise FileProblem(f'{_shown(plan.place)}: ItemsPointer "{plan.pointer}" leads to nothing')
+            raise FileProblem(NO_SUCH_ITEMS)
     if isinstance(value, dict):
         return [{"Key": key, "Value": each} for key, each in value.items()]
     if not isinstance(value, list):
-        raise FileProblem(f"{_shown(plan.place)}: items are an array or an object")
+        raise FileProblem(NO_ITEMS)
     return value
 
 

@@ -142,7 +142,7 @@ class Mappings:
                 await trio.to_thread.run_sync(read_page, *arguments) if self._threads else read_page(*arguments)
             )
         except FileProblem as problem:
-            return FileFailed(mapping=wanted.mapping, error=READER_FAILED, cause=f"ItemReader: {problem}")
+            return FileFailed(mapping=wanted.mapping, error=READER_FAILED, cause=str(problem))
         return ItemsRead(
             mapping=wanted.mapping,
             after=wanted.position,
@@ -168,7 +168,7 @@ class Mappings:
                     files.write(status.value, iter(await pages.all()))
             result: JSON = files.finish(map_run)
         except FileProblem as problem:
-            return FileFailed(mapping=wanted.mapping, error=WRITER_FAILED, cause=f"ResultWriter: {problem}")
+            return FileFailed(mapping=wanted.mapping, error=WRITER_FAILED, cause=str(problem))
         return ResultsWritten(mapping=wanted.mapping, result=result)
 
 

@@ -6,6 +6,7 @@ definition is parsed and compiled once (`parse_definition`) and then only evalua
 
 from __future__ import annotations
 
+from daemon.language.causes import framed, too_large
 from daemon.language.child import NAME_IN_USE, NO_SUCH_MACHINE, ChildCall, child_call
 from daemon.language.definition import (
     Catcher,
@@ -99,6 +100,7 @@ __all__ = [
     "child_call",
     "choose",
     "failure",
+    "framed",
     "item_input",
     "items_of",
     "map_concurrency",
@@ -116,6 +118,7 @@ __all__ = [
     "task_result",
     "task_target",
     "task_times",
+    "too_large",
     "units",
     "wait_until",
 ]

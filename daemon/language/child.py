@@ -49,7 +49,7 @@ def child_call(state: Task, args: JSON) -> ChildCall:
     resource = state.resource
     if resource.execution is ExecutionMode.RUN:
         return ChildCall(workflow=resource.name, input=args)
-    where = f"{state.where}.{'Arguments' if state.jsonata else 'Parameters'}"
+    where = "Arguments" if state.jsonata else "Parameters"
     if not isinstance(args, dict):
         raise StateError(RUNTIME, f"{where}: startExecution wants an object with StateMachineArn")
     arn, name = args.get("StateMachineArn"), args.get("Name")

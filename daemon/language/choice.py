@@ -10,10 +10,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final, TypeAlias
 
+from daemon.language.causes import of_rule
 from daemon.language.definition import Rule
-from daemon.language.errors import RUNTIME, Failed
+from daemon.language.errors import Failed
 from daemon.language.evaluation import Evaluation
 from daemon.language.jsonpath import Path
+from daemon.language.template import placed
 from daemon.language.timestamps import order_of
 from daemon.language.values import is_number
 from enginekit.messages.json import JSON
@@ -22,47 +24,30 @@ Test: TypeAlias = Callable[[JSON, JSON], bool]
 """(the variable's value, the value compared with) -> whether the comparison holds."""
 
 
-def comparison(variable: Path, test: Test, wanted: JSON, where: str) -> Rule:
+def comparison(variable: Path, test: Test, wanted: JSON) -> Rule:
     """A comparison with a value written in the definition."""
-    read = variable.read
-
-    def holds(value: JSON, evaluation: Evaluation) -> bool:
-        try:
-            return test(read(value, evaluation), wanted)
-        except Failed as failed:
-            raise failed.at(f"{where}.Variable", RUNTIME) from None
-
-    return holds
+    read = placed(variable.read, of_rule(variable.text))
+    return lambda value, evaluation: test(read(value, evaluation), wanted)
 
 
-def comparison_with_path(variable: Path, test: Test, other: Path, where: str, operator: str) -> Rule:
+def comparison_with_path(variable: Path, test: Test, other: Path) -> Rule:
     """A comparison with the value at another path."""
-    read, read_other = variable.read, other.read
-
-    def holds(value: JSON, evaluation: Evaluation) -> bool:
-        try:
-            found = read(value, evaluation)
-        except Failed as failed:
-            raise failed.at(f"{where}.Variable", RUNTIME) from None
-        try:
-            wanted = read_other(value, evaluation)
-        except Failed as failed:
-            raise failed.at(f"{where}.{operator}", RUNTIME) from None
-        return test(found, wanted)
-
-    return holds
+    read = placed(variable.read, of_rule(variable.text))
+    read_other = placed(other.read, of_rule(other.text))
+    return lambda value, evaluation: test(read(value, evaluation), read_other(value, evaluation))
 
 
-def presence(variable: Path, wanted: bool, where: str) -> Rule:
+def presence(variable: Path, wanted: bool) -> Rule:
     """IsPresent: whether the variable leads anywhere."""
     read = variable.read
+    phrase = of_rule(variable.text)
 
     def holds(value: JSON, evaluation: Evaluation) -> bool:
         try:
             found = read(value, evaluation)
         except Failed as failed:
             if failed.error:
-                raise failed.at(f"{where}.Variable", RUNTIME) from None
+                raise phrase(failed, value) from None
             return not wanted
         return (variable.reference is not None or found != []) is wanted
 

@@ -248,11 +248,13 @@ class Distribution(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Map(_Fallible, frozen=True, kw_only=True):
-    """Runs its processor for every item. `parameters` is the ItemSelector."""
+    """Runs its processor for every item. `parameters` is the ItemSelector; `items_text` is how the definition says
+    where the items are, for causes."""
 
     kind: ClassVar[StateKind] = StateKind.MAP
     processor: Machine
     items: Expression | None = None
+    items_text: str = "$"
     concurrency: Quantity = None
     distribution: Distribution | None = None
 

@@ -103,9 +103,7 @@ def plan_of(state: Map, raw: JSON, scope: Scope) -> Plan:
         read=None if reader is None else _read_plan(state, reader, value, evaluation, number),
         write=None
         if writer.arguments is None
-        else WritePlan(
-            place=_place(f"{state.where}.ResultWriter", writer.arguments(value, evaluation)), lines=writer.lines
-        ),
+        else WritePlan(place=_place("ResultWriter", writer.arguments(value, evaluation)), lines=writer.lines),
     )
 
 
@@ -114,7 +112,7 @@ def _read_plan(
 ) -> ReadPlan:
     return ReadPlan(
         format=reader.format,
-        place=_place(f"{state.where}.ItemReader", reader.arguments(value, evaluation)),
+        place=_place("ItemReader", reader.arguments(value, evaluation)),
         max_items=number(reader.max_items),
         pointer=reader.pointer,
         delimiter=reader.delimiter,
@@ -124,10 +122,10 @@ def _read_plan(
 
 def _place(where: str, made: JSON) -> dict[str, str]:
     if not isinstance(made, dict):
-        raise StateError(RUNTIME, f"{where}: its arguments must be an object, not {kind(made)}")
+        raise StateError(RUNTIME, f"{where}: its arguments must be an object, not {kind(made)}.")
     for name, value in made.items():
         if not isinstance(value, str):
-            raise StateError(RUNTIME, f"{where}: {name} must be a string, not {kind(value)}")
+            raise StateError(RUNTIME, f"{where}: {name} must be a string, not {kind(value)}.")
     return cast("dict[str, str]", made)
 
 

@@ -11,11 +11,12 @@ from typing import Final, NamedTuple, cast
 
 import msgspec
 
+from daemon.language.causes import no_items_at, unexpected
 from daemon.language.definition import Choice, ChoiceRule, Fail, Map, Parallel, Pass, Quantity, State, Task, Wait
-from daemon.language.errors import DATA_LIMIT_EXCEEDED, NO_CHOICE_MATCHED, QUERY_EVALUATION_ERROR, RUNTIME, StateError
+from daemon.language.errors import DATA_LIMIT_EXCEEDED, NO_CHOICE_MATCHED, RUNTIME, StateError
 from daemon.language.evaluation import Evaluation, Expression, Scope
 from daemon.language.resource import function_name
-from daemon.language.values import kind, weigh
+from daemon.language.values import weigh
 from enginekit.messages.json import JSON, encode
 
 MAX_ASSIGNED_BYTES: Final = 256 * 1024
@@ -81,7 +82,7 @@ def assigned(state: State, raw: JSON, result: JSON, scope: Scope) -> dict[str, J
     if state.assign is None:
         return None
     value = raw if state.jsonata else result
-    return variables_of(state.assign, value, _evaluation(state, result, scope), state.where)
+    return variables_of(state.assign, value, _evaluation(state, result, scope))
 
 
 def _evaluation(state: State, result: JSON, scope: Scope) -> Evaluation:
@@ -89,14 +90,12 @@ def _evaluation(state: State, result: JSON, scope: Scope) -> Evaluation:
     return Evaluation(scope, result) if isinstance(state, (Task, Parallel, Map)) else Evaluation(scope)
 
 
-def variables_of(assign: Expression, value: JSON, evaluation: Evaluation, where: str) -> dict[str, JSON]:
+def variables_of(assign: Expression, value: JSON, evaluation: Evaluation) -> dict[str, JSON]:
     """What an Assign comes to. Raises StateError (States.DataLimitExceeded) when it is too much."""
     made = assign(value, evaluation)
     assert isinstance(made, dict)
     if weigh(made) > MAX_ASSIGNED_BYTES and len(encode(made)) > MAX_ASSIGNED_BYTES:
-        raise StateError(
-            DATA_LIMIT_EXCEEDED, f"{where}.Assign: the variables have more than {MAX_ASSIGNED_BYTES:,} bytes"
-        )
+        raise StateError(DATA_LIMIT_EXCEEDED, f"Its variables have more than {MAX_ASSIGNED_BYTES:,} bytes.")
     return made
 
 
@@ -116,7 +115,9 @@ def choose(state: Choice, raw: JSON, scope: Scope) -> Chosen:
             chosen, following = rule, rule.next
             break
     if following is None:
-        raise StateError(NO_CHOICE_MATCHED, f"{state.where}: no rule holds for the input, and there is no Default")
+        raise StateError(
+            NO_CHOICE_MATCHED, "Failed to transition out of the state. The state does not point to a next state."
+        )
     made = value
     if chosen.output is not None:
         made = chosen.output(raw, Evaluation(scope))
@@ -124,7 +125,7 @@ def choose(state: Choice, raw: JSON, scope: Scope) -> Chosen:
         made = state.output_path(value, evaluation)
     variables = None
     if chosen.assign is not None:
-        variables = variables_of(chosen.assign, value, Evaluation(scope), state.where)
+        variables = variables_of(chosen.assign, value, Evaluation(scope))
     return Chosen(following, made, variables)
 
 
@@ -162,19 +163,19 @@ def task_target(state: Task, args: JSON) -> tuple[str, JSON]:
     if not resource.lambda_invoke:
         return state.task_queue or resource.queue, args
     if not isinstance(args, dict):
-        raise StateError(RUNTIME, f"{_arguments_of(state)}: lambda:invoke wants an object with FunctionName")
+        raise StateError(RUNTIME, f"{_arguments_of(state)}: lambda:invoke wants an object with FunctionName.")
     queue = state.task_queue or resource.queue
     if not queue:
         written = args.get("FunctionName")
         named = function_name(written) if isinstance(written, str) else None
         if named is None:
-            raise StateError(RUNTIME, f"{_arguments_of(state)}.FunctionName: does not name a Lambda function")
+            raise StateError(RUNTIME, f"{_arguments_of(state)}/FunctionName: does not name a Lambda function.")
         queue = named
     return queue, args.get("Payload", {})
 
 
 def _arguments_of(state: Task) -> str:
-    return f"{state.where}.{'Arguments' if state.jsonata else 'Parameters'}"
+    return "Arguments" if state.jsonata else "Parameters"
 
 
 def task_result(state: Task, result: JSON) -> JSON:
@@ -193,9 +194,9 @@ def map_items(state: Map, raw: JSON, scope: Scope) -> list[JSON] | dict[str, JSO
     if state.items is not None:
         value = state.items(value, evaluation)
     if not isinstance(value, list) and not (state.distribution is not None and isinstance(value, dict)):
-        field = "" if state.items is None else ".Items" if state.jsonata else ".ItemsPath"
-        error = QUERY_EVALUATION_ERROR if state.jsonata and state.items is not None else RUNTIME
-        raise StateError(error, f"{state.where}{field}: a Map state needs an array of items, not {kind(value)}")
+        if state.jsonata and state.items is not None:
+            raise unexpected(state.items_text, "Items", "array", value)
+        raise no_items_at(state.items_text)
     return value
 
 

@@ -100,11 +100,14 @@ class Findings:
 
 class Fields:
     """One object of the definition at a path, read field by field. `jsonata`: its expressions are JSONata, else
-    JSONPath."""
+    JSONPath. `place` is where it stands in its state (empty for the state itself), as causes name it."""
 
-    def __init__(self, findings: Findings, where: str, values: dict[str, JSON], jsonata: bool = False) -> None:
+    def __init__(
+        self, findings: Findings, where: str, values: dict[str, JSON], jsonata: bool = False, place: str = ""
+    ) -> None:
         self.findings = findings
         self.where = where
+        self.place = place
         self.values = values
         self.jsonata = jsonata
 
@@ -114,6 +117,10 @@ class Fields:
     def path(self, name: str) -> str:
         """The path of a field."""
         return f"{self.where}.{name}" if self.where else name
+
+    def label(self, name: str) -> str:
+        """Where a field stands in its state."""
+        return f"{self.place}/{name}" if self.place else name
 
     def fault(self, name: str, message: str) -> None:
         """Note a fault of a field."""
@@ -170,7 +177,7 @@ class Fields:
         """An object, None where there is none."""
         value = self.values.get(name)
         if isinstance(value, dict):
-            return Fields(self.findings, self.path(name), value, self.jsonata)
+            return Fields(self.findings, self.path(name), value, self.jsonata, self.label(name))
         if name in self.values:
             self._wrong(name, "an object")
         return None
@@ -187,7 +194,8 @@ class Fields:
         made: list[Fields] = []
         for index, item in enumerate(value):
             if isinstance(item, dict):
-                made.append(Fields(self.findings, f"{self.path(name)}[{index}]", item, self.jsonata))
+                here = f"[{index}]"
+                made.append(Fields(self.findings, self.path(name) + here, item, self.jsonata, self.label(name) + here))
             else:
                 self.fault(f"{name}[{index}]", f"must be an object, not {kind(item)}")
         return made

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
-from daemon.language.errors import INTRINSIC_FAILURE, Failed
+from daemon.language.causes import bad_argument
+from daemon.language.errors import Failed
 from daemon.language.evaluation import Evaluation, Expression
 from daemon.language.intrinsic_functions import FUNCTIONS, interpolate
 from daemon.language.intrinsic_syntax import Argument, Call, Place, Text, Value, parse_call, split_template
@@ -57,7 +58,7 @@ def _call(call: Call) -> Argued:
         try:
             return work(given, evaluation)
         except Failed as failed:
-            raise _named(name, failed) from None
+            raise bad_argument(name, failed) from None
 
     return apply
 
@@ -77,14 +78,11 @@ def _format(call: Call) -> Argued:
     def apply(value: JSON, evaluation: Evaluation) -> JSON:
         text = template(value, evaluation)
         if not isinstance(text, str) or len(text) > _MAX_TEMPLATE:
-            raise Failed("States.Format: the template must be a string", INTRINSIC_FAILURE)
+            raise bad_argument("States.Format", Failed("the template must be a string"))
         evaluation.spend(len(text) >> 3)
         found = split_template(text)
         if len(found) - 1 != len(values):
-            raise Failed(
-                f"States.Format: the template has {len(found) - 1} places {{}} and {len(values)} values are given",
-                INTRINSIC_FAILURE,
-            )
+            raise bad_argument("States.Format", Failed("number of arguments do not match the occurrences of {}."))
         return _filled(found, [each(value, evaluation) for each in values], evaluation)
 
     return apply
@@ -94,8 +92,4 @@ def _filled(pieces: Sequence[str], values: list[JSON], evaluation: Evaluation) -
     try:
         return interpolate(pieces, values, evaluation)
     except Failed as failed:
-        raise _named("States.Format", failed) from None
-
-
-def _named(name: str, failed: Failed) -> Failed:
-    return Failed(f"{name}: {failed.reason}", failed.error or INTRINSIC_FAILURE)
+        raise bad_argument("States.Format", failed) from None

@@ -8,13 +8,12 @@ path, is read without a budget or a stage: its cost is its length.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from daemon.language.errors import Failed
+from daemon.language.errors import Failed, Missing
 from daemon.language.evaluation import Evaluation
 from daemon.language.filters import ABSENT, Found, Operand, compile_condition
 from daemon.language.path_functions import FUNCTIONS
@@ -30,8 +29,6 @@ Stage: TypeAlias = Callable[[list[JSON], JSON, Evaluation], list[JSON]]
 
 _BLIND: Final = frozenset({"length", "size", "first", "last", "index"})
 """The functions whose cost does not grow with what they are applied to."""
-_ROOT: Final = re.compile(r"\$\$|\$\w*")
-_ORIGINS: Final = {"$": "the input", "$$": "the context object"}
 
 
 class Path(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +57,7 @@ def compile_tree(text: str, tree: PathTree) -> Path:
     if rest:
         read = _searching(text, steps, rest, tree.root)
     elif tree.root != "$":
-        read = _elsewhere(text, steps, _start(tree.root))
+        read = _elsewhere(text, steps, tree.root)
     elif len(steps) == 1 and isinstance(steps[0], str):
         read = _field(text, steps[0])
     else:
@@ -98,7 +95,7 @@ def _field(text: str, name: str) -> Callable[[JSON, Evaluation], JSON]:
     def read(value: JSON, evaluation: Evaluation) -> JSON:
         if isinstance(value, dict) and name in value:
             return value[name]
-        raise _nothing(text, (name,), value)
+        raise Missing(text, "$", (name,), value)
 
     return read
 
@@ -111,28 +108,27 @@ def _reference(text: str, steps: Steps) -> Callable[[JSON, Evaluation], JSON]:
         try:
             for sort, step in expected:
                 if type(found) is not sort:
-                    raise _nothing(text, steps, value)
+                    raise Missing(text, "$", steps, value)
                 found = found[step]
         except LookupError:
-            raise _nothing(text, steps, value) from None
+            raise Missing(text, "$", steps, value) from None
         read_value: JSON = found
         return read_value
 
     return read
 
 
-def _elsewhere(
-    text: str, steps: Steps, start: Callable[[JSON, Evaluation], JSON]
-) -> Callable[[JSON, Evaluation], JSON]:
+def _elsewhere(text: str, steps: Steps, root: str) -> Callable[[JSON, Evaluation], JSON]:
     """Reads a plain path into the context object or a variable."""
+    start = _start(root)
 
     def read(value: JSON, evaluation: Evaluation) -> JSON:
-        return _follow(text, steps, start(value, evaluation))
+        return _follow(text, root, steps, start(value, evaluation))
 
     return read
 
 
-def _follow(text: str, steps: Steps, value: JSON) -> JSON:
+def _follow(text: str, root: str, steps: Steps, value: JSON) -> JSON:
     found = value
     for step in steps:
         if isinstance(step, str):
@@ -142,41 +138,22 @@ def _follow(text: str, steps: Steps, value: JSON) -> JSON:
         elif isinstance(found, list) and -len(found) <= step < len(found):
             found = found[step]
             continue
-        raise _nothing(text, steps, value)
+        raise Missing(text, root, steps, value)
     return found
-
-
-def _nothing(text: str, steps: Steps, value: JSON) -> Failed:
-    """Why there is nothing at the end of the steps."""
-    root = _ROOT.match(text)
-    origin = root[0] if root is not None else "$"
-    place = _ORIGINS.get(origin, f'the variable "{origin}"')
-    for step in steps:
-        if isinstance(step, str):
-            if not isinstance(value, dict):
-                return Failed(f'"{text}" finds nothing: {place} is {kind(value)}, so it has no field "{step}"')
-            if step not in value:
-                return Failed(f'"{text}" finds nothing: {place} has no field "{step}"')
-            value = value[step]
-            place = f'"{step}"'
-        else:
-            if not isinstance(value, list):
-                return Failed(f'"{text}" finds nothing: {place} is {kind(value)}, so it has no item {step}')
-            if not -len(value) <= step < len(value):
-                return Failed(f'"{text}" finds nothing: {place} has {len(value)} items, and no item {step}')
-            value = value[step]
-            place = f"item {step} of {place}"
-    return Failed(f'"{text}" finds nothing')
 
 
 def _searching(text: str, steps: Steps, rest: tuple[Token, ...], root: str) -> Callable[[JSON, Evaluation], JSON]:
     """Reads a path that is more than steps: the steps, then stages, then functions."""
     search = _search(text, rest)
+    first = None if isinstance(rest[0], Function) else rest[0]
     start = _start(root)
 
     def read(value: JSON, evaluation: Evaluation) -> JSON:
         origin = start(value, evaluation)
-        found = search(_follow(text, steps, origin), origin, evaluation)
+        held = _follow(text, root, steps, origin)
+        if not _fits(first, held):
+            raise Missing(text, root, steps, origin, _misfit(first, held))
+        found = search(held, origin, evaluation)
         evaluation.weigh(found)
         return found
 
@@ -200,10 +177,8 @@ def _search(text: str, rest: tuple[Token, ...]) -> Callable[[JSON, JSON, Evaluat
             stages.append(_descend(_stage(after, below=True, last=position == len(tokens))))
         else:
             stages.append(_stage(token, below=False, last=position == len(tokens)))
-    first = tokens[0] if tokens else None
 
     def search(value: JSON, root: JSON, evaluation: Evaluation) -> JSON:
-        _check_first(text, first, value)
         nodes = [value]
         for stage in stages:
             nodes = stage(nodes, root, evaluation)
@@ -220,14 +195,21 @@ def _search(text: str, rest: tuple[Token, ...]) -> Callable[[JSON, JSON, Evaluat
     return search
 
 
-def _check_first(text: str, token: Token | None, value: JSON) -> None:
-    """The value that the definite part leads to must be one that the next token can be applied to."""
-    if isinstance(token, (Slice, Indices)) and not isinstance(value, list):
-        raise Failed(f'"{text}" finds nothing: it wants items of an array, and there is {kind(value)}')
-    if isinstance(token, Names) and not isinstance(value, dict):
-        raise Failed(f'"{text}" finds nothing: it wants fields of an object, and there is {kind(value)}')
-    if isinstance(token, Filter) and not isinstance(value, (list, dict)):
-        raise Failed(f'"{text}" finds nothing: a filter applies to an array or an object, and there is {kind(value)}')
+def _fits(token: Token | None, value: JSON) -> bool:
+    """Whether the token that follows the definite part can be applied to what that leads to."""
+    if isinstance(token, (Slice, Indices)):
+        return isinstance(value, list)
+    if isinstance(token, Names):
+        return isinstance(value, dict)
+    return not isinstance(token, Filter) or isinstance(value, (list, dict))
+
+
+def _misfit(token: Token | None, value: JSON) -> str:
+    if isinstance(token, Names):
+        return f"it wants fields of an object, and there is {kind(value)}"
+    if isinstance(token, Filter):
+        return f"a filter applies to an array or an object, and there is {kind(value)}"
+    return f"it wants items of an array, and there is {kind(value)}"
 
 
 def _call(text: str, function: Function) -> Callable[[JSON, Evaluation], JSON]:
@@ -361,6 +343,7 @@ def _operand(tree: PathTree) -> Operand:
     """A path in a filter: the value there, the list of values, or absent."""
     steps, rest = _split(tree.tokens)
     search = _search(tree.root, rest) if rest else None
+    first = rest[0] if rest and not isinstance(rest[0], Function) else None
     elsewhere = _start(tree.root) if tree.root not in ("@", "$") else None
     of_item = tree.root == "@"
 
@@ -377,6 +360,8 @@ def _operand(tree: PathTree) -> Operand:
             return ABSENT
         if search is None:
             return found
+        if not _fits(first, found):
+            return ABSENT
         try:
             answer = search(found, root, evaluation)
         except Failed as failed:

@@ -84,6 +84,7 @@ def _states(fields: Fields) -> Machine:
         state = states.object(name)
         if state is not None:
             state.jsonata = fields.jsonata
+            state.place = ""
         parsed = _state(state, name, graph) if state is not None else None
         if parsed is None:
             graph.unknown()

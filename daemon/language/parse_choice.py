@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from daemon.language.causes import not_of_type
 from daemon.language.choice import (
     COMPARISONS,
     TYPE_TESTS,
@@ -44,7 +45,8 @@ def _query(rule: Fields) -> Rule | None:
     if "Condition" not in rule:
         rule.findings.fault(rule.where, "needs Condition, an expression that gives true or false")
         return None
-    read = query(rule, "Condition", lambda value: value if isinstance(value, bool) else None, "true or false")
+    refusal = not_of_type(rule.label("Condition"), "boolean")
+    read = query(rule, "Condition", lambda value: value if isinstance(value, bool) else None, refusal)
     if read is None:
         written = rule.flag("Condition")
         return None if written is None else lambda value, evaluation: bool(written)
@@ -98,20 +100,20 @@ def _compared(rule: Fields, operator: str) -> Rule | None:
         other = _path(rule, operator)
         if variable is None or other is None:
             return None
-        return comparison_with_path(variable, _WITH_PATH[operator], other, rule.where, operator)
+        return comparison_with_path(variable, _WITH_PATH[operator], other)
     if operator == "IsPresent":
         wanted = rule.flag(operator)
-        return presence(variable, wanted, rule.where) if variable is not None and wanted is not None else None
+        return presence(variable, wanted) if variable is not None and wanted is not None else None
     if operator == "StringMatches":
         text = rule.text(operator)
         pieces = pattern(text) if text is not None else None
         if text is not None and pieces is None:
             rule.fault(operator, r"a backslash may stand before * and \ only")
-        return comparison(variable, matching(pieces), None, rule.where) if variable and pieces else None
+        return comparison(variable, matching(pieces), None) if variable and pieces else None
     if not _fits(rule, operator) or variable is None:
         return None
     test = COMPARISONS.get(operator) or TYPE_TESTS[operator]
-    return comparison(variable, test, rule.values[operator], rule.where)
+    return comparison(variable, test, rule.values[operator])
 
 
 def _fits(rule: Fields, operator: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from daemon.language.causes import not_in_range, not_in_range_at
 from daemon.language.definition import (
     Batcher,
     Distribution,
@@ -84,12 +85,11 @@ def _label(fields: Fields) -> str | None:
 
 def _percentage(fields: Fields) -> Quantity:
     name = "ToleratedFailurePercentage"
-    wanted = "a number from 0 to 100"
-    queried = query(fields, name, _percent, wanted)
+    queried = query(fields, name, _percent, not_in_range(name, 0.0, 100.0))
     if queried is not None:
         return queried
     written = fields.number(name, 0, 100)
-    read = None if fields.jsonata else looked_up(fields, f"{name}Path", _percent, wanted)
+    read = None if fields.jsonata else looked_up(fields, f"{name}Path", _percent, not_in_range_at(name, 0.0, 100.0))
     if name in fields and f"{name}Path" in fields:
         fields.fault(f"{name}Path", f"stands beside {name}; only one of them can be")
     if read is not None:

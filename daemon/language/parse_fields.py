@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from daemon.language.causes import (
+    Phrase,
+    Refusal,
+    no_text_at,
+    not_in_range,
+    not_in_range_at,
+    not_of_type,
+    of_path,
+    of_selection,
+)
 from daemon.language.definition import Catcher, Placement, Quantity, Retrier
-from daemon.language.errors import ALL, HTTP_STATUS, QUERY_EVALUATION_ERROR, RESERVED, RUNTIME, StateError
+from daemon.language.errors import ALL, HTTP_STATUS, RESERVED
 from daemon.language.evaluation import Evaluation, Expression
 from daemon.language.fields import LONGEST_SECONDS, Fields
 from daemon.language.graph import Graph
@@ -28,7 +38,7 @@ def selection(fields: Fields, name: str) -> Expression | None:
         return None
     where = fields.path(name)
     path = read_path(text, where, fields.findings)
-    return placed(path.read, where, RUNTIME) if path is not None else None
+    return placed(path.read, of_selection(text)) if path is not None else None
 
 
 def template(fields: Fields, name: str, also: str | None = None) -> Expression | None:
@@ -38,11 +48,11 @@ def template(fields: Fields, name: str, also: str | None = None) -> Expression |
         return None
     value = fields.values[name]
     if fields.jsonata:
-        return compile_query_template(value, fields.path(name), fields.findings, also)
+        return compile_query_template(value, fields.path(name), fields.label(name), fields.findings, also)
     if not isinstance(value, dict):
         fields.fault(name, f"must be an object, not {kind(value)}")
         return None
-    return compile_template(value, fields.path(name), fields.findings)
+    return compile_template(value, fields.path(name), fields.label(name), fields.findings)
 
 
 def assignment(fields: Fields, also: str | None = None) -> Expression | None:
@@ -72,7 +82,7 @@ def result_path(fields: Fields) -> Placement | None:
     elif any(isinstance(step, int) and step < 0 for step in path.reference):
         fields.fault("ResultPath", "a result cannot be put at a place counted from the end")
     elif path.reference:
-        return compile_placement(path.text, path.reference, fields.path("ResultPath"))
+        return compile_placement(path.reference)
     return None
 
 
@@ -88,42 +98,40 @@ def reference(fields: Fields, name: str) -> Path | None:
     return path
 
 
-def looked_up(fields: Fields, name: str, check: Callable[[JSON], JSON], wanted: str) -> Expression | None:
-    """A reference path to a value that `check` accepts and may convert; it answers None to refuse it."""
+def looked_up(
+    fields: Fields, name: str, check: Callable[[JSON], JSON], refusal: Refusal, phrase: Phrase | None = None
+) -> Expression | None:
+    """A reference path to a value that `check` accepts and may convert; it answers None to refuse it. `phrase` says
+    that it leads nowhere, where the field has words of its own for that."""
     path = reference(fields, name)
     if path is None:
         return None
-    where = fields.path(name)
-    text = path.text
-    read = placed(path.read, where, RUNTIME)
-    return _checked(read, check, RUNTIME, f'{where}: the value at "{text}" must be {wanted}')
+    return _checked(placed(path.read, phrase or of_path(name)), check, refusal, path.text)
 
 
-def _checked(read: Expression, check: Callable[[JSON], JSON], error: str, demand: str) -> Expression:
-    """What is read, as far as `check` accepts it. `demand` is what the error's cause begins with."""
+def _checked(read: Expression, check: Callable[[JSON], JSON], refusal: Refusal, source: str) -> Expression:
+    """What is read, as far as `check` accepts it. `source` is the path or expression, for the cause."""
 
     def apply(value: JSON, evaluation: Evaluation) -> JSON:
         found = read(value, evaluation)
         checked = check(found)
         if checked is None:
-            shown = f"{found}" if isinstance(found, (int, float)) and not isinstance(found, bool) else kind(found)
-            raise StateError(error, f"{demand}, not {shown}")
+            raise refusal(source, found)
         return checked
 
     return apply
 
 
-def query(fields: Fields, name: str, check: Callable[[JSON], JSON], wanted: str) -> Expression | None:
+def query(fields: Fields, name: str, check: Callable[[JSON], JSON], refusal: Refusal) -> Expression | None:
     """An expression in a JSONata state's field, for a value that `check` accepts and may convert (None refuses it).
     None where there is none."""
     text = fields.values.get(name)
     if not fields.jsonata or not isinstance(text, str) or not is_query(text):
         return None
-    where = fields.path(name)
-    read = compile_text(text, where, fields.findings)
+    read = compile_text(text, fields.path(name), fields.label(name), fields.findings)
     if read is None:
         return constant(None)
-    return _checked(read, check, QUERY_EVALUATION_ERROR, f"{where}: must give {wanted}")
+    return _checked(read, check, refusal, text[2:-2].strip())
 
 
 def whole_in(least: int, most: int) -> Callable[[JSON], int | None]:
@@ -139,24 +147,35 @@ def whole_in(least: int, most: int) -> Callable[[JSON], int | None]:
     return check
 
 
-def quantity(fields: Fields, name: str, least: int, most: int) -> Quantity:
-    """A whole number, or what gives it: an expression in its place, or a reference path in the field with `Path`."""
-    wanted = f"a whole number from {least:,} to {most:,}"
-    queried = query(fields, name, whole_in(least, most), wanted)
+def quantity(
+    fields: Fields,
+    name: str,
+    least: int,
+    most: int,
+    refusal: Refusal | None = None,
+    phrase: Phrase | None = None,
+) -> Quantity:
+    """A whole number, or what gives it: an expression in its place, or a reference path in the field with `Path`.
+    `refusal` and `phrase` are the words for a path, where the field has its own."""
+    queried = query(fields, name, whole_in(least, most), not_in_range(fields.label(name), least, most))
     if queried is not None or fields.jsonata:
         return queried if queried is not None else fields.whole(name, least, most)
     by_path = f"{name}Path"
     written = fields.whole(name, least, most)
-    read = looked_up(fields, by_path, whole_in(least, most), wanted)
+    read = looked_up(fields, by_path, whole_in(least, most), refusal or not_in_range_at(name, least, most), phrase)
     if name in fields and by_path in fields:
         fields.fault(by_path, f"stands beside {name}; only one of them can be")
     return written if read is None else read
 
 
+def _text(value: JSON) -> str | None:
+    return value if isinstance(value, str) else None
+
+
 def text_or_path(fields: Fields, name: str) -> str | Expression:
     """A string, or what gives it: an expression in its place, or a path or intrinsic function in the field with
     `Path`."""
-    queried = query(fields, name, lambda value: value if isinstance(value, str) else None, "a string")
+    queried = query(fields, name, _text, not_of_type(fields.label(name), "string"))
     if queried is not None or fields.jsonata:
         return queried if queried is not None else fields.text(name) or ""
     by_path = f"{name}Path"
@@ -166,20 +185,11 @@ def text_or_path(fields: Fields, name: str) -> str | Expression:
         fields.fault(by_path, f"stands beside {name}; only one of them can be")
     if text is None:
         return written or ""
+    refusal = no_text_at(by_path)
     if text.startswith("$"):
-        return looked_up(fields, by_path, lambda value: value if isinstance(value, str) else None, "a string") or ""
-    where = fields.path(by_path)
-    read = compile_value(text, where, fields.findings)
-    if read is None:
-        return ""
-
-    def worked_out(value: JSON, evaluation: Evaluation) -> JSON:
-        found = read(value, evaluation)
-        if not isinstance(found, str):
-            raise StateError(RUNTIME, f"{where}: must give a string, not {kind(found)}")
-        return found
-
-    return worked_out
+        return looked_up(fields, by_path, _text, refusal) or ""
+    read = compile_value(text, fields.path(by_path), by_path, fields.findings)
+    return "" if read is None else _checked(read, _text, refusal, text)
 
 
 def _errors(fields: Fields, last: bool) -> tuple[str, ...]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from daemon.language.causes import of_items
 from daemon.language.definition import Machine, Map
-from daemon.language.errors import RUNTIME
 from daemon.language.evaluation import Expression
 from daemon.language.fields import MAX_COUNT, Fields
 from daemon.language.graph import Graph
@@ -21,7 +21,7 @@ from daemon.language.parse_fields import (
     template,
     transition,
 )
-from daemon.language.query import RESULT
+from daemon.language.query import RESULT, is_query
 from daemon.language.template import placed
 
 
@@ -57,6 +57,7 @@ def parse_map(fields: Fields, name: str, graph: Graph, nested: Nested) -> Map | 
         catch=catchers(fields, graph, name),
         processor=processor or Machine(start_at="", states={}),
         items=_items(fields),
+        items_text=_items_text(fields),
         concurrency=quantity(fields, "MaxConcurrency", 0, MAX_COUNT),
         distribution=distribution(fields) if distributed else None,
     )
@@ -68,7 +69,14 @@ def _items(fields: Fields) -> Expression | None:
     if fields.jsonata:
         return template(fields, "Items")
     path = reference(fields, "ItemsPath")
-    return placed(path.read, fields.path("ItemsPath"), RUNTIME) if path is not None else None
+    return placed(path.read, of_items()) if path is not None else None
+
+
+def _items_text(fields: Fields) -> str:
+    written = fields.values.get("Items" if fields.jsonata else "ItemsPath", "$")
+    if not isinstance(written, str):
+        return ""
+    return written[2:-2].strip() if fields.jsonata and is_query(written) else written
 
 
 def _is_distributed(fields: Fields) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from daemon.language.causes import no_seconds_at, no_timestamp, no_timestamp_at, of_parameter
 from daemon.language.definition import (
     Choice,
     ChoiceRule,
@@ -231,7 +232,8 @@ def _wait(fields: Fields, name: str, graph: Graph) -> Wait | None:
 
 def _until(fields: Fields) -> Callable[[JSON, Evaluation], datetime] | None:
     """When the wait is over."""
-    seconds = quantity(fields, "Seconds", 0, LONGEST_SECONDS)
+    refusal, phrase = no_seconds_at("SecondsPath", LONGEST_SECONDS), of_parameter("SecondsPath")
+    seconds = quantity(fields, "Seconds", 0, LONGEST_SECONDS, refusal, phrase)
     moment = _moment(fields)
     if isinstance(seconds, int):
         duration = timedelta(seconds=seconds)
@@ -262,14 +264,16 @@ def _until(fields: Fields) -> Callable[[JSON, Evaluation], datetime] | None:
 
 def _moment(fields: Fields) -> datetime | Expression | None:
     """Timestamp, or what gives it."""
-    wanted = "a timestamp like 2016-03-14T01:59:00Z"
-    given = query(fields, "Timestamp", _timestamp, wanted) or looked_up(fields, "TimestampPath", _timestamp, wanted)
+    given = query(fields, "Timestamp", _timestamp, no_timestamp("Timestamp"))
+    if given is None:
+        by_path = "TimestampPath"
+        given = looked_up(fields, by_path, _timestamp, no_timestamp_at(by_path), of_parameter(by_path))
     if given is not None:
         return given
     written = fields.text("Timestamp")
     parsed = parse_timestamp(written) if written is not None else None
     if written is not None and parsed is None:
-        fields.fault("Timestamp", f'"{written[:60]}" is not {wanted}')
+        fields.fault("Timestamp", f'"{written[:60]}" is not a timestamp like 2016-03-14T01:59:00Z')
     return parsed
 
 

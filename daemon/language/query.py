@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from daemon.language.causes import NOTHING, of_query
 from daemon.language.errors import QUERY_EVALUATION_ERROR, Failed, Malformed
 from daemon.language.evaluation import ABSENT, Evaluation, Expression
 from daemon.language.fields import Findings
@@ -33,8 +34,9 @@ ERROR_OUTPUT: Final = "errorOutput"
 _ALWAYS: Final = ("input", "context")
 
 
-def compile_text(text: str, where: str, findings: Findings, also: str | None = None) -> Expression | None:
-    """Compile `{% … %}`. `also` is what `$states` has here beside the input and the context: RESULT, ERROR_OUTPUT.
+def compile_text(text: str, where: str, label: str, findings: Findings, also: str | None = None) -> Expression | None:
+    """Compile `{% … %}`. `label` is where it stands in its state, `also` what `$states` has here beside the
+    input and the context: RESULT, ERROR_OUTPUT.
 
     None when it was reported.
     """
@@ -50,7 +52,7 @@ def compile_text(text: str, where: str, findings: Findings, also: str | None = N
     findings.variables.refer(query.variables, where, BUILT_IN)
     findings.count_patterns(query.patterns, where)
     _check_parts(query, where, findings, (*_ALWAYS, also) if also is not None else _ALWAYS)
-    return placed(_reader(query), where, QUERY_EVALUATION_ERROR)
+    return placed(_reader(query), of_query(query.text.strip(), label))
 
 
 def _check_parts(query: Query, where: str, findings: Findings, there: tuple[str, ...]) -> None:
@@ -66,22 +68,24 @@ def _check_parts(query: Query, where: str, findings: Findings, there: tuple[str,
             findings.warn(where, f'$states has no "{part[:80]}"{findings.suggest(part, there)}')
 
 
-def compile_query_template(value: JSON, where: str, findings: Findings, also: str | None = None) -> Expression:
+def compile_query_template(
+    value: JSON, where: str, label: str, findings: Findings, also: str | None = None
+) -> Expression:
     """Compile any JSON in which strings may be expressions."""
-    return QueryTemplate(findings, also).expression(value, where, QUERY_EVALUATION_ERROR)
+    return QueryTemplate(findings, label, also).expression(value, where, QUERY_EVALUATION_ERROR)
 
 
 class QueryTemplate(Template):
     """JSONata: the strings between `{%` and `%}` are computed."""
 
-    def __init__(self, findings: Findings, also: str | None) -> None:
-        super().__init__(findings)
+    def __init__(self, findings: Findings, label: str, also: str | None) -> None:
+        super().__init__(findings, label)
         self._also = also
 
     def text(self, value: str, where: str) -> Expression | None:
         if is_query(value):
             self.leaves += 1
-            return compile_text(value, where, self.findings, self._also)
+            return compile_text(value, where, self.label, self.findings, self._also)
         if value.startswith("{%") or value.endswith("%}"):
             self.findings.warn(where, "is text, not an expression: one begins with {% and ends with %}")
         elif looks_like_path(value):
@@ -104,7 +108,7 @@ def _reader(query: Query) -> Callable[[JSON, Evaluation], JSON]:
 
         found = query.evaluate(bind, evaluation)
         if found is UNDEFINED:
-            raise Failed(f'"{_short(query.text.strip())}" finds nothing, and a field must have a value')
+            raise Failed(NOTHING)
         return found
 
     return read

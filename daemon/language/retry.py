@@ -84,7 +84,7 @@ def caught_variables(
         return None
     made = error_output(error, cause)
     evaluation = Evaluation(scope, error_output=made)
-    return variables_of(catcher.assign, raw if state.jsonata else made, evaluation, f"{state.where}.Catch")
+    return variables_of(catcher.assign, raw if state.jsonata else made, evaluation)
 
 
 def error_output(error: str, cause: str) -> JSON:

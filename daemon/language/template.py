@@ -1,7 +1,7 @@
 """Payload templates and single expressions, compiled: what stands in the fields of a state that may hold them.
 
 Compiling reports what is wrong to the findings and goes on, so that all of it is found. What is compiled raises
-StateError, whose cause starts with the path of the field it stands in.
+StateError, in the words of `causes`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from daemon.language.errors import RUNTIME, Failed, Malformed
+from daemon.language.causes import Phrase, of_function, of_path, of_template
+from daemon.language.errors import RUNTIME, Failed, Malformed, Missing
 from daemon.language.evaluation import Evaluation, Expression
 from daemon.language.fields import Findings
 from daemon.language.intrinsics import compile_intrinsic
@@ -43,25 +44,24 @@ def read_path(text: str, where: str, findings: Findings) -> Path | None:
     return path
 
 
-def placed(read: Callable[[JSON, Evaluation], JSON], where: str, error: str) -> Expression:
-    """The same, with its failures placed at a field. `error` is their name where they have none."""
+def placed(read: Callable[[JSON, Evaluation], JSON], phrase: Phrase) -> Expression:
+    """The same, with its failures made errors of a field."""
 
     def apply(value: JSON, evaluation: Evaluation) -> JSON:
         try:
             return read(value, evaluation)
         except Failed as failed:
-            raise failed.at(where, error) from None
+            raise phrase(failed, value) from None
 
     return apply
 
 
-def compile_value(text: str, where: str, findings: Findings) -> Expression | None:
-    """Compile what a field ending in `.$` holds: a path or an intrinsic function. None when it was reported."""
+def compile_value(text: str, where: str, field: str, findings: Findings) -> Expression | None:
+    """Compile what a `field` ending in `.$` or `Path` holds: a path or an intrinsic function. None when it was
+    reported."""
     if text.startswith("$"):
         path = read_path(text, where, findings)
-        if path is None:
-            return None
-        return placed(path.read, where, RUNTIME)
+        return None if path is None else _path_value(path, field)
     patterns = text.count("=~")
     if patterns and not findings.room_for(text, where):
         return None
@@ -75,12 +75,32 @@ def compile_value(text: str, where: str, findings: Findings) -> Expression | Non
             findings.fault(where, f'"{_short(text)}": {malformed.reason} (character {malformed.position})')
         return None
     findings.variables.refer(variables, where)
-    return placed(_weighed(call), where, RUNTIME)
+    return placed(_weighed(call), of_function(text))
 
 
-def compile_template(value: JSON, where: str, findings: Findings) -> Expression:
-    """Compile a payload template: any JSON, in which a field `name.$` is computed and becomes `name`."""
-    return PathTemplate(findings).expression(value, where, RUNTIME)
+def _path_value(path: Path, field: str) -> Expression:
+    """A path's value; null for the item of an array that has not so many, as in the reference service, where every
+    other path that leads nowhere is an error."""
+    read = path.read
+    phrase = of_path(field)
+
+    def apply(value: JSON, evaluation: Evaluation) -> JSON:
+        try:
+            return read(value, evaluation)
+        except Missing as missing:
+            if missing.past_the_end:
+                return None
+            raise phrase(missing, value) from None
+        except Failed as failed:
+            raise phrase(failed, value) from None
+
+    return apply
+
+
+def compile_template(value: JSON, where: str, label: str, findings: Findings) -> Expression:
+    """Compile a payload template: any JSON, in which a field `name.$` is computed and becomes `name`. `label` is where
+    it stands in its state."""
+    return PathTemplate(findings, label).expression(value, where, RUNTIME)
 
 
 def _weighed(read: Callable[[JSON, Evaluation], JSON]) -> Expression:
@@ -98,8 +118,10 @@ def _weighed(read: Callable[[JSON, Evaluation], JSON]) -> Expression:
 class Template:
     """One compilation of JSON in which some values are computed; which ones, the query language says."""
 
-    def __init__(self, findings: Findings) -> None:
+    def __init__(self, findings: Findings, label: str) -> None:
         self.findings = findings
+        self.label = label
+        """Where in its state what is being compiled stands, as causes name it: `Output/lines[0]/price`."""
         self.leaves = 0
         """How much in it is computed."""
 
@@ -108,7 +130,7 @@ class Template:
         build = self.compile(value, where)
         if build is None:
             return constant(value)
-        return build if self.leaves <= _MANY else placed(_weighed(build), where, error)
+        return build if self.leaves <= _MANY else placed(_weighed(build), of_template(self.label, error))
 
     def compile(self, value: JSON, where: str) -> Expression | None:
         """The value's builder, or None for a value in which nothing is computed."""
@@ -129,8 +151,10 @@ class Template:
     def _object(self, fields: dict[str, JSON], where: str) -> Expression | None:
         base: dict[str, JSON] = {}
         computed: list[tuple[str, Expression]] = []
+        label = self.label
         for name, value in fields.items():
             here = f"{where}.{name}"
+            self.label = f"{label}/{name}"
             target, build = self.field(name, value, here)
             if target in base:
                 self.findings.fault(
@@ -140,6 +164,7 @@ class Template:
             if build is not None:
                 base[target] = None
                 computed.append((target, build))
+        self.label = label
         if not computed:
             return None
         if len(computed) == len(base):
@@ -155,10 +180,13 @@ class Template:
 
     def _array(self, items: list[JSON], where: str) -> Expression | None:
         computed: list[tuple[int, Expression]] = []
+        label = self.label
         for index, item in enumerate(items):
+            self.label = f"{label}[{index}]"
             build = self.compile(item, f"{where}[{index}]")
             if build is not None:
                 computed.append((index, build))
+        self.label = label
         if not computed:
             return None
 
@@ -197,7 +225,7 @@ class PathTemplate(Template):
             self.findings.fault(where, f"must be a path or an intrinsic function in a string, not {kind(value)}")
             return target, None
         self.leaves += 1
-        return target, compile_value(value, where, self.findings)
+        return target, compile_value(value, where, name, self.findings)
 
 
 def _all_computed(computed: tuple[tuple[str, Expression], ...]) -> Expression:

@@ -9,8 +9,10 @@ written in the shortest of these forms, and stands for one or several runs:
 - `state` (or `states`, or a whole `definition`): with `input`, and `tasks`, which has for each Resource its outcomes in
   order: `output`, or `error` and `cause`.
 
-What it comes to is `gives` (the output), or `error` with `cause`, or for a definition that is refused `faults`. `cause`
-is the exact text here; where the reference service's is known and worded in another way, `reference` has that.
+What it comes to is `gives` (the output), or `error` with `cause`, or for a definition that is refused `faults`.
+`cause_source` says where the cause's words are from, one of SOURCES; a case that fails must say it. `recorded_error` is
+there where the reference service was seen to name the error in another way than its own documentation and the
+specification do, which is what is done here.
 """
 
 from __future__ import annotations
@@ -49,6 +51,22 @@ _DEFAULTS = TaskDefaults(
 )
 
 
+SOURCES = {
+    "definition": "the definition's own, or what its task reported; the service passes it on as it is",
+    "floci": "captured from the service by the tests of the emulator floci",
+    "localstack": "recorded from the service by the tests of the emulator localstack",
+    "tiny-asl-machine": "checked against the service by the tests of the interpreter tiny-asl-machine",
+    "reports": "published reports of executions that failed in the service",
+    "jsonata": "the message that JSONata's reference implementation has for the code, in the service's sentence",
+    "form": "a sentence recorded for another field or function, with the names of this one in it",
+    "ours": "no record of the service's words is known, or it has none",
+}
+"""Where the words of a cause are from."""
+
+RECORDED = frozenset({"definition", "floci", "localstack", "tiny-asl-machine", "reports", "jsonata"})
+"""The sources that make a cause the reference service's, word for word."""
+
+
 class Case(NamedTuple):
     """One run: of what, with what, and what it has to come to (`gives`, `error` and `cause`, `faults`, `seconds`)."""
 
@@ -69,16 +87,21 @@ class Outcome(NamedTuple):
     seconds: float
 
 
+_EXPECTED = ("gives", "error", "cause", "cause_source", "recorded_error", "faults", "seconds")
+
+
 def load() -> Iterator[tuple[Path, Case]]:
     for file in sorted(FOLDER.glob("*.yaml")):
         document = yaml.safe_load(file.read_text())
         for written in document["cases"]:
-            for case in _expanded(written):
+            for case in expanded(written):
                 yield file, case
 
 
-def _expanded(written: dict[str, Any]) -> Iterator[Case]:
-    expected = {key: written[key] for key in ("gives", "error", "cause", "faults", "seconds") if key in written}
+def expanded(written: dict[str, Any]) -> Iterator[Case]:
+    expected = {key: written[key] for key in _EXPECTED if key in written}
+    if "error" in expected or "fails" in written:
+        assert written.get("cause_source") in SOURCES, f"{written}: needs a cause_source: {', '.join(SOURCES)}"
     tasks = written.get("tasks", {})
     data = written.get("input", {})
     if "rule" in written:
@@ -111,7 +134,11 @@ def _rules(written: dict[str, Any]) -> Iterator[Case]:
         for value in written.get(verdict, ()):
             data = value if isinstance(value, dict) and written.get("whole") else {"v": value}
             name = f"{json.dumps(rule)} {verdict} {json.dumps(value)}"
-            wanted = {"error": "States.Runtime", "cause": written["cause"]} if expected is None else expected
+            wanted = expected or {
+                "error": "States.Runtime",
+                "cause": written["cause"],
+                "cause_source": written["cause_source"],
+            }
             yield Case(name, definition, data, {}, wanted)
 
 

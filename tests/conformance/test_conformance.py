@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conformance import Case, faults_of, load, run
+from conformance import RECORDED, SOURCES, Case, expanded, faults_of, load, run
 
 CASES = list(load())
 
@@ -35,3 +35,21 @@ def test_the_table_is_whole() -> None:
     names = Counter((file.stem, case.name) for file, case in CASES)
     assert [name for name, times in names.items() if times > 1] == []
     assert len(CASES) >= 400
+
+
+def test_the_documentation_counts_where_the_causes_are_from() -> None:
+    """docs/language.md says how many causes are the reference service's, and how many are ours."""
+    text = (Path(__file__).parents[2] / "docs" / "language.md").read_text()
+    failing = [case for _, case in CASES if "error" in case.expected]
+    by_source = Counter(case.expected["cause_source"] for case in failing)
+    for source in SOURCES:
+        assert f"| `{source}` | {by_source[source]} |" in text
+    recorded = sum(by_source[source] for source in RECORDED)
+    assert f"So {recorded} of {len(failing)} causes are the service's own words" in text
+    refused = sum("faults" in case.expected for _, case in CASES)
+    assert f"has {len(CASES)} runs. {refused} are of definitions that are refused, {len(failing)} fail" in text
+
+
+def test_a_case_that_fails_says_where_its_cause_is_from() -> None:
+    with pytest.raises(AssertionError, match="needs a cause_source"):
+        list(expanded({"path": "$.a", "error": "States.Runtime", "cause": "why"}))

@@ -102,9 +102,7 @@ def test_a_failed_item_stops_the_others(simulate):
         started = await daemon.start(spread({"StartAt": "C", "States": states}), list(range(10)))
         closed = await daemon.closed(started)
         assert closed.error == "States.ExceedToleratedFailureThreshold"
-        assert closed.cause.endswith(
-            "1 of 10 items of the Map state M failed, which is more than it tolerates; the last one: Boom: five"
-        )
+        assert closed.cause == "The specified tolerated failure threshold was exceeded"
         await trio.sleep(5)
         assert {item.status for item in await children(daemon, started)} == {
             ExecutionStatus.CANCELED,
@@ -162,7 +160,8 @@ def test_items_come_from_files_and_results_go_to_files(simulate, tmp_path):
         missing = await daemon.closed(await daemon.start(definition, {"file": "none.csv"}))
         assert (missing.error, missing.cause) == (
             "States.ItemReaderFailed",
-            "ItemReader: in/none.csv: there is no such file",
+            "An error occurred while executing the state 'M' (entered at the event id #2). in/none.csv: there is "
+            "no such file",
         )
         outside = await daemon.closed(await daemon.start(definition, {"file": "../../etc/passwd"}))
         assert outside.error == "States.ItemReaderFailed"

@@ -138,4 +138,4 @@ def test_the_result_of_a_lambda_is_not_wrapped_then(drive):
 def test_other_tasks_have_no_token_in_their_context(drive):
     run = drive(asking("echo"))
     assert run.run.status is ExecutionStatus.FAILED
-    assert "$$.Task.Token" in (run.run.cause or "")
+    assert "The JSONPath '$.Task.Token' specified for the field" in (run.run.cause or "")

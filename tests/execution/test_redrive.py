@@ -254,7 +254,7 @@ def test_a_workers_token_of_before_is_worth_nothing(drive):
 
 def test_an_output_that_could_not_be_made_of_its_parts_is_tried_again_without_them(drive):
     inner = machine(A=task(End=True))
-    definition = machine(M={"Type": "Map", "ItemProcessor": inner, "ResultSelector": {"n.$": "$[5]"}, "End": True})
+    definition = machine(M={"Type": "Map", "ItemProcessor": inner, "ResultSelector": {"n.$": "$[5].n"}, "End": True})
     run = drive(definition, [1, 2])
     run.complete("M[0].A", 1)
     run.complete("M[1].A", 2)

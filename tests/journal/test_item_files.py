@@ -71,8 +71,12 @@ def test_items_are_read_page_by_page(tmp_path, content, more, items, limit):
         ("1\n{\n", {}, "items: "),
         ("", {"format": ItemFormat.CSV}, "no first row"),
         ('a\n"x\n', {"format": ItemFormat.CSV}, "items: "),
-        ("5", {"format": ItemFormat.JSON}, "an array or an object"),
-        ("[1]", {"format": ItemFormat.JSON, "pointer": "/a"}, 'ItemsPointer "/a" leads to nothing'),
+        ("5", {"format": ItemFormat.JSON}, "Attempting to map over non-iterable node."),
+        (
+            "[1]",
+            {"format": ItemFormat.JSON, "pointer": "/a"},
+            "The provided ReaderConfig.ItemsPointer does not match any valid path in the JSON structure.",
+        ),
         (b"\xff\xfe\n", {"format": ItemFormat.CSV}, "items: "),
     ],
 )

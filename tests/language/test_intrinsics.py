@@ -113,7 +113,7 @@ def test_a_random_number_is_from_its_start_to_before_its_end(fraction: float) ->
     ("expression", "reason"),
     [
         ("States.Format($.Id, 1)", "States.Format: the template must be a string"),
-        ("States.Format($.template)", "States.Format: the template has 1 places {} and 0 values are given"),
+        ("States.Format($.template)", "States.Format: number of arguments do not match the occurrences of {}."),
         ("States.StringToJson($.name)", "States.StringToJson: the text is not a JSON document: "),
         ("States.StringToJson($.Id)", "States.StringToJson: wants a string, not a number"),
         ("States.ArrayPartition($.array, 0)", "States.ArrayPartition: the size of a part must be at least 1, not 0"),
@@ -141,15 +141,17 @@ def test_what_a_function_refuses(expression: str, reason: str) -> None:
     with pytest.raises(StateError) as raised:
         evaluated(expression)
     assert raised.value.error == "States.IntrinsicFailure"
-    assert raised.value.cause.startswith(f"States.X.Parameters.value.$: {reason}")
+    cause = f"The function '{expression}' had the following error: Invalid arguments in {reason}"
+    assert raised.value.cause.startswith(cause)
 
 
 def test_a_path_in_a_function_that_leads_nowhere_names_the_path() -> None:
     with pytest.raises(StateError) as raised:
         evaluated("States.Format('{}', $.nobody)")
     assert raised.value.error == "States.Runtime"
-    assert raised.value.cause == (
-        'States.X.Parameters.value.$: "$.nobody" finds nothing: the input has no field "nobody"'
+    assert raised.value.cause.startswith(
+        "The function 'States.Format('{}', $.nobody)' had the following error: The JsonPath argument for the field "
+        "'$.nobody' could not be found in the input '{"
     )
 
 

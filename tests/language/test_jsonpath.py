@@ -161,21 +161,21 @@ def test_the_context_object() -> None:
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("$.none", '"$.none" finds nothing: the input has no field "none"'),
-        ("$.car.none", '"$.car.none" finds nothing: "car" has no field "none"'),
-        ("$.foo.none", '"$.foo.none" finds nothing: "foo" is a number, so it has no field "none"'),
-        ("$.bar[3]", '"$.bar[3]" finds nothing: "bar" has 3 items, and no item 3'),
-        ("$.bar[-4]", '"$.bar[-4]" finds nothing: "bar" has 3 items, and no item -4'),
-        ("$.text[0]", '"$.text[0]" finds nothing: "text" is a string, so it has no item 0'),
-        ("$.mixed[4].y", '"$.mixed[4].y" finds nothing: item 4 of "mixed" has no field "y"'),
-        ("$$.None", '"$$.None" finds nothing: the context object has no field "None"'),
-        ("$.none[*]", '"$.none[*]" finds nothing: the input has no field "none"'),
-        ("$.foo[0:1]", '"$.foo[0:1]" finds nothing: it wants items of an array, and there is a number'),
+        ("$.none", "No results for path: $['none']"),
+        ("$.car.none", "No results for path: $['car']['none']"),
+        ("$.foo.none", "No results for path: $['foo']['none']"),
+        ("$.bar[3]", "No results for path: $['bar'][3]"),
+        ("$.bar[-4]", "No results for path: $['bar'][-4]"),
+        ("$.text[0]", 'Filter: [0] can only be applied to arrays. Current context is: "hello"'),
+        ("$.mixed[4].y", "No results for path: $['mixed'][4]['y']"),
+        ("$$.None", "No results for path: $['None']"),
+        ("$.none[*]", "No results for path: $['none']"),
+        ("$.foo[0:1]", "it wants items of an array, and there is a number"),
         (
             "$.foo[?(@.x)]",
-            '"$.foo[?(@.x)]" finds nothing: a filter applies to an array or an object, and there is a number',
+            "a filter applies to an array or an object, and there is a number",
         ),
-        ("$.bar['x','y']", "\"$.bar['x','y']\" finds nothing: it wants fields of an object, and there is an array"),
+        ("$.bar['x','y']", "it wants fields of an object, and there is an array"),
         (
             "$.foo.length()",
             '"$.foo.length()" cannot be worked out: length() wants an array, an object or a string, not a number',
@@ -188,6 +188,12 @@ def test_why_a_path_finds_nothing(path: str, reason: str) -> None:
     with pytest.raises(Failed) as failed:
         read(path, DATA)
     assert failed.value.reason == reason
+
+
+def test_what_lacks_on_the_way_is_told_from_what_lacks_at_the_end() -> None:
+    with pytest.raises(Failed) as failed:
+        read("$.car.none.more", DATA)
+    assert failed.value.reason == "Missing property in path $['car']['none']"
 
 
 @pytest.mark.parametrize(

@@ -126,4 +126,4 @@ def test_what_a_catcher_passes_on() -> None:
     with pytest.raises(StateError) as raised:
         caught_output(task, task.catch[0], "text", "E", "why", SCOPE)
     assert raised.value.error == "States.ResultPathMatchFailure"
-    assert raised.value.cause.startswith("States.X.Catch[0].ResultPath: ")
+    assert raised.value.cause == 'Unable to apply step "error-info" to input "text"'

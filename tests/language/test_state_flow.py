@@ -162,37 +162,37 @@ def test_a_pass(fields: dict[str, JSON], raw: JSON, made: JSON) -> None:
             {"ResultPath": "$.x"},
             "foo",
             "States.ResultPathMatchFailure",
-            'States.X.ResultPath: "$.x" cannot be applied to the input: a string cannot hold a field "x"',
+            'Unable to apply step "x" to input "foo"',
         ),
         (
             {"ResultPath": "$.a.b"},
             {"a": None},
             "States.ResultPathMatchFailure",
-            'States.X.ResultPath: "$.a.b" cannot be applied to the input: null cannot hold a field "b"',
+            'Unable to apply step "b" to input {"a":null}',
         ),
         (
             {"ResultPath": "$.a[1]"},
             {"a": [1]},
             "States.ResultPathMatchFailure",
-            'States.X.ResultPath: "$.a[1]" cannot be applied to the input: an array of 1 cannot hold an item 1',
+            'Unable to apply step "1" to input {"a":[1]}',
         ),
         (
             {"ResultPath": "$.a[0]"},
             {},
             "States.ResultPathMatchFailure",
-            'States.X.ResultPath: "$.a[0]" cannot be applied to the input: an object cannot hold an item 0',
+            'Unable to apply step "0" to input {}',
         ),
         (
             {"OutputPath": "$.none"},
             {},
             "States.Runtime",
-            'States.X.OutputPath: "$.none" finds nothing: the input is a number, so it has no field "none"',
+            "Invalid path '$.none' : No results for path: $['none']",
         ),
         (
             {"ResultSelector": {"a": {"b.$": "$.c"}}},
             {},
             "States.Runtime",
-            'States.X.ResultSelector.a.b.$: "$.c" finds nothing: the input is a number, so it has no field "c"',
+            "The JSONPath '$.c' specified for the field 'b.$' could not be found in the input '7'",
         ),
     ],
 )
@@ -208,17 +208,20 @@ def test_what_cannot_be_passed_on(fields: dict[str, JSON], raw: JSON, error: str
         (
             {"InputPath": "$.none"},
             "States.Runtime",
-            'States.X.InputPath: "$.none" finds nothing: the input has no field "none"',
+            "Invalid path '$.none' : No results for path: $['none']",
         ),
         (
             {"Parameters": {"a": [{"b.$": "$.c"}]}},
             "States.Runtime",
-            'States.X.Parameters.a[0].b.$: "$.c" finds nothing: the input has no field "c"',
+            "The JSONPath '$.c' specified for the field 'b.$' could not be found in the input '{}'",
         ),
         (
             {"Parameters": {"b.$": "$$.Nope"}},
             "States.Runtime",
-            'States.X.Parameters.b.$: "$$.Nope" finds nothing: the context object has no field "Nope"',
+            # The context object is quoted, and its task token is not.
+            "The JSONPath '$.Nope' specified for the field 'b.$' could not be found in the input "
+            '\'{"Execution":{"Id":"run-1","Input":{"order":7},"Name":"order-7"},'
+            '"State":{"Name":"X","EnteredTime":"2026-03-14T01:59:00Z"}}\'',
         ),
     ],
 )
@@ -278,26 +281,27 @@ def test_when_a_wait_is_over(fields: dict[str, JSON], raw: JSON, until: datetime
 @pytest.mark.parametrize(
     ("fields", "raw", "cause"),
     [
-        ({"SecondsPath": "$.s"}, {}, 'States.X.SecondsPath: "$.s" finds nothing: the input has no field "s"'),
+        ({"SecondsPath": "$.s"}, {}, "The SecondsPath parameter does not reference an input value: $.s"),
         (
             {"SecondsPath": "$.s"},
             {"s": -1},
-            'States.X.SecondsPath: the value at "$.s" must be a whole number from 0 to 99,999,999, not -1',
+            "The SecondsPath parameter references a negative value: $.s == -1",
         ),
         (
             {"SecondsPath": "$.s"},
             {"s": True},
-            'States.X.SecondsPath: the value at "$.s" must be a whole number from 0 to 99,999,999, not a boolean',
+            "The SecondsPath parameter cannot be parsed as a long value: $.s == true",
         ),
         (
             {"SecondsPath": "$.s"},
             {"s": 10**12},
-            'States.X.SecondsPath: the value at "$.s" must be a whole number from 0 to 99,999,999, not 1000000000000',
+            "The SecondsPath parameter references a value greater than 99999999: $.s == 1000000000000",
         ),
         (
             {"TimestampPath": "$.t"},
             {"t": "tomorrow"},
-            'States.X.TimestampPath: the value at "$.t" must be a timestamp like 2016-03-14T01:59:00Z, not a string',
+            "The TimestampPath parameter does not reference a valid ISO-8601 extended offset date-time format string: "
+            "$.t == tomorrow",
         ),
     ],
 )
@@ -334,7 +338,7 @@ def test_a_fail_whose_cause_is_not_text() -> None:
         with pytest.raises(StateError) as raised:
             failure(state(Fail, dict(fields)), {"c": [1]}, SCOPE)
         assert raised.value.error == "States.Runtime"
-        assert raised.value.cause.startswith("States.X.CausePath: ")
+        assert raised.value.cause.startswith("The CausePath field refers to value ")
 
 
 def test_a_task_s_times() -> None:
@@ -347,9 +351,7 @@ def test_a_task_s_times() -> None:
     assert (times.timeout_seconds, times.heartbeat_seconds, times.schedule_to_start_seconds) == (9, 3, None)
     with pytest.raises(StateError) as raised:
         task_times(read, {"a": {"t": 0, "h": 3}}, SCOPE)
-    assert raised.value.cause == (
-        'States.X.TimeoutSecondsPath: the value at "$.t" must be a whole number from 1 to 99,999,999, not 0'
-    )
+    assert raised.value.cause == "Expected positive integer for TimeoutSeconds, got '0' instead."
 
 
 def test_where_a_task_goes() -> None:
@@ -398,17 +400,17 @@ def test_what_a_map_works_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "raw", "cause"),
+    ("fields", "raw", "error", "cause"),
     [
-        ({}, {"a": 1}, "States.X: a Map state needs an array of items, not an object"),
-        ({"ItemsPath": "$.a"}, {"a": 1}, "States.X.ItemsPath: a Map state needs an array of items, not a number"),
-        ({"ItemsPath": "$.b"}, {"a": 1}, 'States.X.ItemsPath: "$.b" finds nothing: the input has no field "b"'),
+        ({}, {"a": 1}, "States.Runtime", 'Reference path "$" must point to array.'),
+        ({"ItemsPath": "$.a"}, {"a": 1}, "States.Runtime", 'Reference path "$.a" must point to array.'),
+        ({"ItemsPath": "$.b"}, {"a": 1}, "States.ReferencePathConflict", 'Unable to apply step "b" to input {"a":1}'),
     ],
 )
-def test_what_a_map_cannot_work_on(fields: dict[str, JSON], raw: JSON, cause: str) -> None:
+def test_what_a_map_cannot_work_on(fields: dict[str, JSON], raw: JSON, error: str, cause: str) -> None:
     with pytest.raises(StateError) as raised:
         map_items(state(Map, fields), raw, SCOPE)
-    assert (raised.value.error, raised.value.cause) == ("States.Runtime", cause)
+    assert (raised.value.error, raised.value.cause) == (error, cause)
 
 
 @pytest.mark.parametrize(

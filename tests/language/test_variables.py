@@ -55,7 +55,8 @@ def test_a_missing_field_of_a_variable_is_told_by_its_name() -> None:
     with pytest.raises(StateError) as raised:
         arguments(second, {}, WITH)
     assert raised.value.cause == (
-        'States.B.Parameters.x.$: "$order.no" finds nothing: the variable "$order" has no field "no"'
+        "The JSONPath '$order.no' specified for the field 'x.$' could not be found in the input "
+        '\'{"id":"o-1","lines":[{"sku":"a","n":2},{"sku":"b","n":5}]}\''
     )
 
 
@@ -135,7 +136,7 @@ def test_more_than_may_be_assigned_at_once() -> None:
         assigned(big, {}, {"a": "x" * 263_000}, SCOPE)
     assert (raised.value.error, raised.value.cause) == (
         "States.DataLimitExceeded",
-        "States.X.Assign: the variables have more than 262,144 bytes",
+        "Its variables have more than 262,144 bytes.",
     )
 
 

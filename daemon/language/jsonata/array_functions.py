@@ -106,7 +106,11 @@ def _sort(run: Run, items: Value, comparator: Value) -> Value:
     spend(4 * len(items))
     if comparator is UNDEFINED:
         if not all(map(is_number, items)) and not all(isinstance(item, str) for item in items):
-            raise Failed("D3070: $sort needs a function to compare what are neither all numbers nor all strings")
+            raise Failed(
+                "D3070: The single argument form of the sort function can only be applied to an array of strings or an "
+                "array "
+                "of numbers.  Use the second argument to specify a comparison function"
+            )
         return sorted(items)
 
     def after(one: Value, other: Value) -> bool:
@@ -152,10 +156,12 @@ def _single(run: Run, items: Value, function: Value) -> Value:
     for number, item in enumerate(items):
         if function is UNDEFINED or truth(function.call(_given(function, item, number, items), UNDEFINED), run.spend):
             if found is not UNDEFINED:
-                raise Failed("D3138: $single expected exactly one matching item, and there are more")
+                raise Failed(
+                    "D3138: The $single() function expected exactly 1 matching result.  Instead it matched more."
+                )
             found = item
     if found is UNDEFINED:
-        raise Failed("D3139: $single expected exactly one matching item, and there is none")
+        raise Failed("D3139: The $single() function expected exactly 1 matching result.  Instead it matched 0.")
     return found
 
 
@@ -163,7 +169,7 @@ def _reduce(run: Run, items: Value, function: Value, start: Value) -> Value:
     if items is UNDEFINED:
         return UNDEFINED
     if function.arity < 2:
-        raise Failed("D3050: the function of $reduce must take at least two arguments")
+        raise Failed("D3050: The second argument of reduce function must be a function with at least two arguments")
     run.spend(4 * len(items))
     number = 0
     value = start

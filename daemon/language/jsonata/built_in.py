@@ -62,7 +62,7 @@ _LENIENT: Final = frozenset(
 
 
 def _maker(name: str, entry: Entry) -> Callable[[Run], Function]:
-    signature = read_signature(entry.signature, f"${name}")
+    signature = read_signature(entry.signature, name)
     work = entry.work
     strict = name not in _LENIENT and signature.several
 

@@ -10,7 +10,7 @@ from daemon.language.jsonata.patterns import Match, Pattern
 from daemon.language.jsonata.run import Code, Frame, Run
 from daemon.language.jsonata.signatures import read_signature
 from daemon.language.jsonata.syntax import Tree
-from daemon.language.jsonata.values import UNDEFINED, Function, Value, kind, settled
+from daemon.language.jsonata.values import UNDEFINED, Function, Value, quoted, settled
 
 _LEVELS: Final = 3
 """How many of Python's frames a level of an expression takes, about."""
@@ -181,7 +181,7 @@ def applied(left: Code, right: Code) -> Code:
         value = left(context, frame)
         second = right(context, frame)
         if not isinstance(second, Function):
-            raise Failed(f'T2006: the right side of "~>" must be a function, not {kind(second)}')
+            raise Failed("T2006: The right side of the function application operator ~> must be a function")
         if not isinstance(value, Function):
             return settled(second.call([value], UNDEFINED))
         first = value
@@ -201,7 +201,7 @@ def transform(pattern: Code, update: Code, delete: Code | None, size: int) -> Co
             if value is UNDEFINED:
                 return UNDEFINED
             if not isinstance(value, (dict, list)):
-                raise Failed(f"T0410: a transform changes an object or an array, not {kind(value)}")
+                raise Failed('T0410: Argument 1 of function "transform" does not match function signature')
             copied = copy(value, run.spend)
             found = pattern(copied, frame)
             for match in [] if found is UNDEFINED else found if isinstance(found, list) else [found]:
@@ -231,7 +231,9 @@ def _change(match: Value, update: Value) -> None:
     if update is UNDEFINED:
         return
     if not isinstance(update, dict):
-        raise Failed(f"T2011: what a transform puts in must be an object, not {kind(update)}")
+        raise Failed(
+            f"T2011: The insert/update clause of the transform expression must evaluate to an object: {quoted(update)}"
+        )
     if isinstance(match, dict):
         match.update(update)
 
@@ -241,7 +243,10 @@ def _remove(match: Value, names: Value) -> None:
         return
     names = names if isinstance(names, list) else [names]
     if not all(isinstance(name, str) for name in names):
-        raise Failed("T2012: what a transform takes out must be named by strings")
+        raise Failed(
+            "T2012: The delete clause of the transform expression must evaluate to a string or array of strings: "
+            f"{quoted(names)}"
+        )
     if isinstance(match, dict):
         for name in names:
             match.pop(name, None)

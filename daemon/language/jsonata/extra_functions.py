@@ -6,26 +6,27 @@ Source: Step Functions developer guide, "Transforming data with JSONata", JSONat
 from __future__ import annotations
 
 import hashlib
-import math
 from typing import Final
 
 from daemon.language.errors import Failed
-from daemon.language.evaluation import seeded
-from daemon.language.jsonata.run import Run
-from daemon.language.jsonata.values import UNDEFINED, Value, number
+from daemon.language.evaluation import MAX_STEPS
+from daemon.language.jsonata.run import MEMORY, Run
+from daemon.language.jsonata.values import UNDEFINED, Sequence, Value, number
 from enginekit.messages.json import NotJSON, decode
 
 _ALGORITHMS: Final = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256", "SHA-384": "sha384", "SHA-512": "sha512"}
-MAX_RANGE: Final = 1_000
+_STATE: Final = (1 << 48) - 1
 MAX_HASHED: Final = 256 * 1024
 
 
 def _partition(run: Run, items: Value, size: Value) -> Value:
-    if items is UNDEFINED or size is UNDEFINED:
+    if items is UNDEFINED or not items:
         return UNDEFINED
-    length = math.floor(size)
-    if length < 1:
-        raise Failed(f"$partition: the size of a part must be at least 1, not {size}")
+    length = len(items) if size is UNDEFINED else int(size)
+    if length < 0:
+        raise Failed("D3137: Second argument must be zero or greater")
+    if length == 0:
+        return UNDEFINED
     run.spend(2 * len(items))
     return [list(items[start : start + length]) for start in range(0, len(items), length)]
 
@@ -33,14 +34,14 @@ def _partition(run: Run, items: Value, size: Value) -> Value:
 def _range(run: Run, first: Value, last: Value, step: Value) -> Value:
     if UNDEFINED in (first, last, step):
         return UNDEFINED
-    begin, end, by = math.floor(first), math.floor(last), math.floor(step)
-    if by == 0:
-        raise Failed("$range: the step must not be 0")
-    count = max(0, (end - begin) // by + 1)
-    if count > MAX_RANGE:
-        raise Failed(f"$range: a range holds {MAX_RANGE:,} numbers at most, and this one has {count:,}")
+    begin, end, by = int(first), int(last), int(step)
+    count = (end - begin) // by + 1 if by else 0
+    if count < 1:
+        return UNDEFINED
+    if count > MAX_STEPS:
+        raise Failed(MEMORY)
     run.spend(count)
-    return [number(begin + by * each) for each in range(count)]
+    return Sequence(number(begin + by * each) for each in range(count))
 
 
 def _hash(run: Run, value: Value, algorithm: Value) -> Value:
@@ -48,7 +49,7 @@ def _hash(run: Run, value: Value, algorithm: Value) -> Value:
         return UNDEFINED
     name = _ALGORITHMS.get(algorithm)
     if name is None:
-        raise Failed(f'$hash: "{algorithm[:20]}" is no algorithm; there are {", ".join(_ALGORITHMS)}')
+        raise Failed(f'D3137: Unsupported hash algorithm "{algorithm[:20]}"; there are {", ".join(_ALGORITHMS)}')
     if len(value) > MAX_HASHED:
         raise Failed(f"$hash: the text has more than {MAX_HASHED:,} characters")
     run.spend(len(value) >> 4)
@@ -60,7 +61,17 @@ def _hash(run: Run, value: Value, algorithm: Value) -> Value:
 
 
 def _random(run: Run, seed: Value) -> Value:
-    return run.evaluation.scope.random() if seed is UNDEFINED else seeded(seed)
+    return run.evaluation.scope.random() if seed is UNDEFINED else _seeded(int(seed))
+
+
+def _seeded(seed: int) -> float:
+    """The first double of a java.util.Random with this seed, which is what the reference service answers. Source: the
+    algorithm in Java's documentation of that class."""
+    state = (seed ^ 0x5DEECE66D) & _STATE
+    state = (state * 0x5DEECE66D + 0xB) & _STATE
+    high = state >> 22
+    state = (state * 0x5DEECE66D + 0xB) & _STATE
+    return ((high << 27) + (state >> 21)) / (1 << 53)
 
 
 def _uuid(run: Run) -> Value:
@@ -74,17 +85,17 @@ def _parse(run: Run, value: Value) -> Value:
     try:
         return decode(value.encode())
     except (NotJSON, UnicodeEncodeError) as error:
-        raise Failed(f"$parse: {error}") from None
+        raise Failed(f"D3137: Invalid JSON: {error}") from None
 
 
 def _eval(run: Run, expression: Value, context: Value) -> Value:
-    raise Failed("$eval is not available, as in Step Functions: use $parse to read JSON")
+    raise Failed("T1006: Attempted to invoke a non-function")
 
 
 TABLE: Final = {
-    "partition": ("<an:a>", _partition, 2),
-    "range": ("<nnn:a>", _range, 3),
-    "hash": ("<s-s:s>", _hash, 2),
+    "partition": ("<an?:a>", _partition, 2),
+    "range": ("<nnn?:a>", _range, 3),
+    "hash": ("<s-s?:s>", _hash, 2),
     "random": ("<n?:n>", _random, 0),
     "uuid": ("<:s>", _uuid, 0),
     "parse": ("<s-:x>", _parse, 1),

@@ -5,6 +5,7 @@ Source: docs.jsonata.org (formatNumber, formatInteger, fromMillis, toMillis), af
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from jsonata.jexception import JException
 
 from daemon.language.errors import Failed
 from daemon.language.jsonata.patterns import compile_linear
-from daemon.language.jsonata.values import Value
+from daemon.language.jsonata.values import Value, quoted
 
 MAX_PICTURE: Final = 200
 MAX_WIDTH: Final = 100
@@ -39,14 +40,21 @@ def format_number(value: float, picture: str, options: Value) -> str:
 def format_integer(value: float, picture: str) -> str:
     """$formatInteger. Raises Failed."""
     if abs(value) > _LARGEST:
-        raise Failed("D1001: $formatInteger cannot write a number so large")
+        raise Failed(f"D1001: Number out of range: {quoted(value)}")
     return _call("$formatInteger", picture, lambda: str(DateTimeUtils.format_integer(int(value), picture)))
 
 
 def parse_integer(text: str, picture: str) -> int | float:
     """$parseInteger. Raises Failed."""
     _check(text, "$parseInteger")
-    made: Any = _call("$parseInteger", picture, lambda: DateTimeUtils.parse_integer(text, picture))
+
+    def read() -> Any:
+        try:
+            return DateTimeUtils.parse_integer(text, picture)
+        except ValueError:
+            return math.nan
+
+    made = _call("$parseInteger", picture, read)
     if not isinstance(made, (int, float)) or isinstance(made, bool):
         raise Failed(f'$parseInteger: "{text[:60]}" does not fit the picture')
     return made
@@ -141,6 +149,6 @@ def _call(name: str, picture: str, work: Callable[[], T]) -> T:
     try:
         return work()
     except JException as error:
-        raise Failed(f"{error.error}: {name}: {error}") from None
+        raise Failed(f"{error.error}: {error}") from None
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise Failed(f'{name}: the picture "{picture[:60]}" does not fit what it is given') from error

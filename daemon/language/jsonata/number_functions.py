@@ -13,7 +13,7 @@ from typing import Final
 from daemon.language.errors import Failed
 from daemon.language.jsonata.formats import format_integer, format_number, parse_integer
 from daemon.language.jsonata.run import Run
-from daemon.language.jsonata.values import UNDEFINED, Value, double, number
+from daemon.language.jsonata.values import UNDEFINED, Value, double, number, quoted
 
 _DECIMAL: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[Ee][-+]?[0-9]+)?")
 _RADIX: Final = re.compile(r"0(?:[xX][0-9A-Fa-f]+|[oO][0-7]+|[bB][01]+)")
@@ -31,10 +31,12 @@ def _number(run: Run, value: Value) -> Value:
         return value
     if isinstance(value, str) and len(value) <= MAX_DIGITS:
         if _DECIMAL.fullmatch(value):
-            return number(double(int(value)) if value.lstrip("-").isdecimal() else float(value))
-        if _RADIX.fullmatch(value):
+            made = number(double(int(value)) if value.lstrip("-").isdecimal() else float(value))
+            if math.isfinite(made):
+                return made
+        elif _RADIX.fullmatch(value):
             return number(double(int(value, 0)))
-    raise Failed(f'D3030: "{str(value)[:60]}" cannot be read as a number')
+    raise Failed(f"D3030: Unable to cast value to a number: {quoted(value)}")
 
 
 def _abs(run: Run, value: Value) -> Value:
@@ -52,6 +54,8 @@ def _ceil(run: Run, value: Value) -> Value:
 def _round(run: Run, value: Value, precision: Value) -> Value:
     if value is UNDEFINED:
         return UNDEFINED
+    if not math.isfinite(value):
+        return value
     places = 0 if precision is UNDEFINED else int(precision)
     if abs(places) > MAX_DIGITS:
         return value if places > 0 else 0
@@ -70,7 +74,10 @@ def _power(run: Run, base: Value, exponent: Value) -> Value:
     except (OverflowError, ValueError):
         made = math.inf
     if not math.isfinite(made):
-        raise Failed(f"D3061: $power({base}, {exponent}) is out of range")
+        raise Failed(
+            "D3061: The power function has resulted in a value that cannot be represented as a JSON number: "
+            f"base={quoted(base)}, exponent={quoted(exponent)}"
+        )
     return number(made)
 
 
@@ -78,7 +85,7 @@ def _sqrt(run: Run, value: Value) -> Value:
     if value is UNDEFINED:
         return UNDEFINED
     if value < 0:
-        raise Failed(f"D3060: $sqrt cannot be applied to {value}, which is negative")
+        raise Failed(f"D3060: The sqrt function cannot be applied to a negative number: {quoted(value)}")
     return number(math.sqrt(value))
 
 
@@ -87,7 +94,7 @@ def _format_base(run: Run, value: Value, radix: Value) -> Value:
         return UNDEFINED
     base = 10 if radix is UNDEFINED else int(radix)
     if not 2 <= base <= 36:
-        raise Failed(f"D3100: the radix of $formatBase must be from 2 to 36, not {base}")
+        raise Failed(f"D3100: The radix of the formatBase function must be between 2 and 36.  It was given {base}")
     left = abs(int(_round(run, value, UNDEFINED)))
     digits: list[str] = []
     while left:

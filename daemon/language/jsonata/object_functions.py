@@ -66,7 +66,7 @@ def _sift(run: Run, value: Value, function: Value) -> Value:
     if value is UNDEFINED:
         return UNDEFINED
     if function is UNDEFINED:
-        raise Failed("T0410: $sift needs a function")
+        raise Failed('T0410: Argument 2 of function "sift" does not match function signature')
     run.spend(2 * len(value))
     made = {
         name: item

@@ -8,21 +8,20 @@ from collections.abc import Callable
 from typing import Final
 
 from daemon.language.errors import Failed
-from daemon.language.jsonata.run import Code, Frame
+from daemon.language.evaluation import MAX_STEPS
+from daemon.language.jsonata.run import MEMORY, Code, Frame
 from daemon.language.jsonata.values import (
     UNDEFINED,
     Sequence,
     Value,
     double,
     is_number,
-    kind,
     number,
+    quoted,
     same,
     text,
     truth,
 )
-
-MAX_RANGE: Final = 10_000_000
 
 Work = Callable[[Value, Value, Frame], Value]
 
@@ -49,7 +48,7 @@ def negated(code: Code) -> Code:
         if value is UNDEFINED:
             return UNDEFINED
         if not is_number(value):
-            raise Failed(f"D1002: only a number can be negated, not {kind(value)}")
+            raise Failed(f"D1002: Cannot negate a non-numeric value: {quoted(value)}")
         return number(-value)
 
     return negate
@@ -58,15 +57,17 @@ def negated(code: Code) -> Code:
 def _arithmetic(sign: str, work: Callable[[float, float], float]) -> Work:
     def apply(left: Value, right: Value, frame: Frame) -> Value:
         if left is not UNDEFINED and not is_number(left):
-            raise Failed(f'T2001: the left side of "{sign}" must be a number, not {kind(left)}')
+            raise Failed(f'T2001: The left side of the "{sign}" operator must evaluate to a number')
         if right is not UNDEFINED and not is_number(right):
-            raise Failed(f'T2002: the right side of "{sign}" must be a number, not {kind(right)}')
+            raise Failed(f'T2002: The right side of the "{sign}" operator must evaluate to a number')
         if left is UNDEFINED or right is UNDEFINED:
             return UNDEFINED
         try:
             return number(work(double(left), double(right)))
-        except (ZeroDivisionError, OverflowError, ValueError):
-            raise Failed(f'D1001: the result of "{sign}" is out of range') from None
+        except ZeroDivisionError:
+            return math.nan if not left or math.isnan(left) else math.copysign(math.inf, left)
+        except ValueError:
+            return math.nan
 
     return apply
 
@@ -75,11 +76,16 @@ def _comparison(sign: str, work: Callable[[Value, Value], bool]) -> Work:
     def apply(left: Value, right: Value, frame: Frame) -> Value:
         for side in (left, right):
             if side is not UNDEFINED and not isinstance(side, str) and not is_number(side):
-                raise Failed(f'T2010: "{sign}" compares numbers or strings, not {kind(side)}')
+                raise Failed(
+                    f'T2010: The expressions either side of operator "{sign}" must evaluate to numeric or string values'
+                )
         if left is UNDEFINED or right is UNDEFINED:
             return UNDEFINED
         if isinstance(left, str) is not isinstance(right, str):
-            raise Failed(f'T2009: "{sign}" cannot compare {kind(left)} with {kind(right)}')
+            raise Failed(
+                f'T2009: The values {quoted(left)} and {quoted(right)} either side of operator "{sign}" must be of the '
+                "same data type"
+            )
         return work(left, right)
 
     return apply
@@ -113,12 +119,12 @@ def _included(left: Value, right: Value, frame: Frame) -> Value:
 def _range(left: Value, right: Value, frame: Frame) -> Value:
     for code, side, value in (("T2003", "left", left), ("T2004", "right", right)):
         if value is not UNDEFINED and not (is_number(value) and float(value).is_integer()):
-            raise Failed(f'{code}: the {side} side of ".." must be a whole number, not {kind(value)}')
+            raise Failed(f"{code}: The {side} side of the range operator (..) must evaluate to an integer")
     if left is UNDEFINED or right is UNDEFINED or left > right:
         return UNDEFINED
     first, last = int(left), int(right)
-    if last - first + 1 > MAX_RANGE:
-        raise Failed(f"D2014: a range has {MAX_RANGE:,} items at most, and this one has {last - first + 1:,}")
+    if last - first + 1 > MAX_STEPS:
+        raise Failed(MEMORY)
     frame.run.spend(last - first + 1)
     return Sequence(range(first, last + 1))
 

@@ -24,7 +24,7 @@ from daemon.language.jsonata.values import (
     Value,
     as_list,
     is_number,
-    kind,
+    quoted,
     settled,
 )
 
@@ -289,7 +289,9 @@ def _compared(left: Value, right: Value) -> int:
         return (left is UNDEFINED) - (right is UNDEFINED)
     for side in (left, right):
         if not isinstance(side, str) and not is_number(side):
-            raise Failed(f"T2008: order is by numbers or strings, not by {kind(side)}")
+            raise Failed("T2008: The expressions within an order-by clause must evaluate to numeric or string values")
     if isinstance(left, str) is not isinstance(right, str):
-        raise Failed("T2007: order cannot be by numbers here and by strings there")
+        raise Failed(
+            f"T2007: Type mismatch when comparing values {quoted(left)} and {quoted(right)} in order-by clause"
+        )
     return int(left > right) - int(left < right)

@@ -9,7 +9,7 @@ from daemon.language.errors import QUERY_EVALUATION_ERROR, RUNTIME, Failed
 from daemon.language.evaluation import Evaluation
 from daemon.language.jsonata.built_in import BUILT_IN
 from daemon.language.jsonata.compiler import Compiler
-from daemon.language.jsonata.run import Code, Frame, Run
+from daemon.language.jsonata.run import DEPTH, TIMEOUT, Code, Frame, Run
 from daemon.language.jsonata.syntax import parse
 from daemon.language.jsonata.values import UNDEFINED, Undefined, plain, settled
 from daemon.language.values import encodable
@@ -17,6 +17,10 @@ from enginekit.messages.json import JSON
 
 STUMBLED: Final = "the expression could not be evaluated:"
 """How a cause begins that only a defect of this package brings about."""
+
+
+_OUT_OF_RANGE: Final = "D1001: Number out of range"
+"""Where a whole number is wanted and an infinite one, or none, is given."""
 
 
 class Query:
@@ -47,14 +51,18 @@ class Query:
             found = settled(self._code(UNDEFINED, Frame(run, None, {})))
             made: JSON | Undefined = UNDEFINED if found is UNDEFINED else plain(found, run.spend)
         except RecursionError:
-            raise Failed("D1011: the expression nests too deeply", QUERY_EVALUATION_ERROR) from None
+            raise Failed(DEPTH, QUERY_EVALUATION_ERROR) from None
         except OverflowError:
-            raise Failed("D1001: a number is out of range", QUERY_EVALUATION_ERROR) from None
+            raise Failed(_OUT_OF_RANGE, QUERY_EVALUATION_ERROR) from None
         except (TypeError, AttributeError, LookupError, ArithmeticError, ValueError) as error:
+            if "float NaN" in str(error):
+                raise Failed(_OUT_OF_RANGE, QUERY_EVALUATION_ERROR) from None
             # A defect of ours, whose price must not be the execution: it fails in the field that has the expression.
             raise Failed(f"{STUMBLED} {type(error).__name__}: {error}"[:500], QUERY_EVALUATION_ERROR) from error
         except Failed as failed:
-            if failed.error in ("", RUNTIME):
+            if failed.error == RUNTIME:
+                raise Failed(f"{TIMEOUT} ({failed.reason})", QUERY_EVALUATION_ERROR) from None
+            if not failed.error:
                 raise Failed(failed.reason, QUERY_EVALUATION_ERROR) from None
             raise
         finally:

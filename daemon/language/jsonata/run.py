@@ -10,6 +10,13 @@ from daemon.language.evaluation import Evaluation
 from daemon.language.jsonata.values import UNDEFINED, Function, Undefined, Value
 from enginekit.messages.json import JSON
 
+TIMEOUT: Final = "Expression evaluation timeout: Check for infinite loop"
+MEMORY: Final = "Expression evaluation memory limit exceeded: Check for excessive memory usage"
+DEPTH: Final = (
+    "Stack overflow error: Check for non-terminating recursive function. Consider rewriting as tail-recursive"
+)
+"""What the reference service says of an expression that does more than it may."""
+
 MAX_DEPTH: Final = 1_500
 """How deep calls may nest, in levels of the expressions that they stand in: far from where Python's own stack ends."""
 
@@ -51,10 +58,10 @@ class Run:
         self._known.clear()
 
     def descend(self, levels: int) -> None:
-        """Enter a call. Raises Failed D1011."""
+        """Enter a call. Raises Failed."""
         self.depth += levels
         if self.depth > MAX_DEPTH:
-            raise Failed("D1011: calls nest too deeply; check for a recursion without end, or make it a tail recursion")
+            raise Failed(DEPTH)
 
 
 class Frame:

@@ -17,7 +17,7 @@ from daemon.language.jsonata.values import (
     as_list,
     is_number,
     joined,
-    kind,
+    quoted,
     settled,
     truth,
 )
@@ -202,11 +202,11 @@ def group(pairs: list[tuple[Code, Code]], size: int) -> Group:
                 if name is UNDEFINED:
                     continue
                 if not isinstance(name, str):
-                    raise Failed(f"T1003: the name of a field must be a string, not {kind(name)}")
+                    raise Failed(f"T1003: Key in object structure must evaluate to a string; got: {quoted(name)}")
                 if name not in gathered:
                     gathered[name] = (number, Sequence((item,), tuples=True) if stream else item)
                 elif gathered[name][0] != number:
-                    raise Failed(f'D1009: more than one definition gives the field "{name[:80]}"')
+                    raise Failed(f"D1009: Multiple key definitions evaluate to same key: {quoted(name)}")
                 else:
                     gathered[name] = (number, _gathered(gathered[name][1], item, stream))
         made: dict[str, Value] = {}

@@ -22,14 +22,14 @@ _SYMBOLS: Final[dict[type, str]] = {
     list: "a",
     dict: "o",
 }
-_NAMES: Final = {
-    "s": "a string",
-    "n": "a number",
-    "b": "a boolean",
-    "l": "null",
-    "o": "an object",
-    "a": "an array",
-    "f": "a function",
+_PLURALS: Final = {
+    "a": "arrays",
+    "b": "booleans",
+    "f": "functions",
+    "l": "nulls",
+    "n": "numbers",
+    "o": "objects",
+    "s": "strings",
 }
 
 
@@ -79,17 +79,20 @@ class Signature:
             elif parameter.context:
                 if symbol(context) not in parameter.fitting:
                     raise Failed(
-                        f"T0411: {self._name} takes the context value for argument {position + 1}, which must be "
-                        f"{_wanted(parameter)}"
+                        f"T0411: Context value is not a compatible type with argument {position + 1} of function "
+                        f'"{self._name}"'
                     )
                 made.append(self._as_wanted(parameter, context, position))
             elif parameter.optional:
                 made.append(UNDEFINED)
             else:
-                raise Failed(f"T0410: argument {position + 1} of {self._name} must be {_wanted(parameter)}")
+                raise self._unfit(position + 1)
         if position < len(arguments):
-            raise Failed(f"T0410: {self._name} takes no argument {position + 1} like that")
+            raise self._unfit(position + 1)
         return made
+
+    def _unfit(self, position: int) -> Failed:
+        return Failed(f'T0410: Argument {position} of function "{self._name}" does not match function signature')
 
     @property
     def several(self) -> bool:
@@ -100,9 +103,7 @@ class Signature:
         """Raises Failed T0410 where an argument after the first is there and has no value."""
         for number, (parameter, argument) in enumerate(zip(self._parameters, checked, strict=False)):
             if argument is UNDEFINED and number and not parameter.optional:
-                raise Failed(
-                    f"T0410: argument {number + 1} of {self._name} must be {_wanted(parameter)}, and it has no value"
-                )
+                raise self._unfit(number + 1)
 
     def _as_wanted(self, parameter: Parameter, argument: Value, position: int) -> Value:
         if not parameter.array or argument is UNDEFINED:
@@ -113,8 +114,8 @@ class Signature:
             for item in items:
                 if symbol(item) != wanted:
                     raise Failed(
-                        f"T0412: argument {position + 1} of {self._name} must be an array of "
-                        f"{_NAMES[wanted].split(' ')[-1]}s"
+                        f'T0412: Argument {position + 1} of function "{self._name}" must be an array of '
+                        f'"{_PLURALS[wanted]}"'
                     )
         return items
 
@@ -125,12 +126,6 @@ def symbol(value: Value) -> str:
     if known is not None:
         return known
     return "a" if isinstance(value, list) else "f" if isinstance(value, Function) else "o"
-
-
-def _wanted(parameter: Parameter) -> str:
-    if parameter.array:
-        return "an array"
-    return " or ".join(_NAMES[each] for each in parameter.types)
 
 
 @lru_cache(maxsize=512)
@@ -154,7 +149,7 @@ def read_signature(text: str, name: str) -> Signature:
             end = _closing(inner, position)
             last = parameters[-1]
             if last.array:
-                if inner[position + 1 : position + 2] not in _NAMES:
+                if inner[position + 1 : position + 2] not in _PLURALS:
                     raise Malformed("S0401: the items of an array in a signature have no such type", position + 2)
                 parameters[-1] = last._replace(item=inner[position + 1 : end])
             elif last.types != "f":

@@ -85,7 +85,9 @@ def _pad(run: Run, value: Value, width: Value, filling: Value) -> Value:
 
 def _matches(run: Run, value: str, pattern: Function) -> Iterator[Match]:
     if not isinstance(pattern, Matcher):
-        raise Failed("T1010: what is matched with must be a regular expression")
+        raise Failed(
+            "T1010: The matcher function argument passed to function does not return the correct object structure"
+        )
     return pattern.pattern.find(value, run.spend)
 
 
@@ -101,18 +103,18 @@ def _contains(run: Run, value: Value, wanted: Value) -> Value:
 _MOST: Final = 2**31
 
 
-def _limit(limit: Value, code: str, what: str) -> int | None:
+def _limit(limit: Value, code: str, what: str, which: str = "Third") -> int | None:
     if limit is UNDEFINED:
         return None
     if limit < 0:
-        raise Failed(f"{code}: the limit of {what} must not be negative")
+        raise Failed(f"{code}: {which} argument of {what} function must evaluate to a positive number")
     return int(min(limit, _MOST))
 
 
 def _match(run: Run, value: Value, pattern: Value, limit: Value) -> Value:
     if value is UNDEFINED:
         return UNDEFINED
-    most = _limit(limit, "D3040", "$match")
+    most = _limit(limit, "D3040", "match")
     found = Sequence()
     for match in islice(_matches(run, value, pattern), most):
         found.append({"match": match.text, "index": match.start, "groups": match.groups})
@@ -122,7 +124,7 @@ def _match(run: Run, value: Value, pattern: Value, limit: Value) -> Value:
 def _split(run: Run, value: Value, separator: Value, limit: Value) -> Value:
     if value is UNDEFINED:
         return UNDEFINED
-    most = _limit(limit, "D3020", "$split")
+    most = _limit(limit, "D3020", "split")
     if isinstance(separator, str):
         run.spend(value.count(separator) if separator else len(value))
         parts = value.split(separator) if separator else list(value)
@@ -131,7 +133,7 @@ def _split(run: Run, value: Value, separator: Value, limit: Value) -> Value:
         start = 0
         for match in _matches(run, value, separator):
             if match.start == match.end:
-                raise Failed("D1004: the regular expression matches an empty text")
+                raise Failed("D1004: Regular expression matches zero length string")
             parts.append(value[start : match.start])
             start = match.end
         parts.append(value[start:])
@@ -150,11 +152,11 @@ def _replace(run: Run, value: Value, pattern: Value, replacement: Value, limit: 
     if value is UNDEFINED:
         return UNDEFINED
     if pattern == "":
-        raise Failed("D3010: what $replace looks for must not be empty")
-    most = _limit(limit, "D3011", "$replace")
+        raise Failed("Second argument of replace function cannot be an empty string")
+    most = _limit(limit, "D3011", "replace", "Fourth")
     if isinstance(pattern, str):
         if not isinstance(replacement, str):
-            raise Failed("D3012: $replace of a text by a text needs a text")
+            raise Failed("D3012: Attempted to replace a matched string with a non-string value")
         times = value.count(pattern)
         times = times if most is None else min(times, most)
         run.spend((len(value) + times * len(replacement)) >> 4)
@@ -163,7 +165,7 @@ def _replace(run: Run, value: Value, pattern: Value, replacement: Value, limit: 
     position = 0
     for match in islice(_matches(run, value, pattern), most):
         if match.start == match.end:
-            raise Failed("D1004: the regular expression matches an empty text")
+            raise Failed("D1004: Regular expression matches zero length string")
         made = _filled(replacement, match) if isinstance(replacement, str) else _made(replacement, match)
         run.spend(1 + ((len(made) + match.start - position) >> 4))
         parts += (value[position : match.start], made)
@@ -175,7 +177,7 @@ def _replace(run: Run, value: Value, pattern: Value, replacement: Value, limit: 
 def _made(replacement: Function, match: Match) -> str:
     made = replacement.call([{"match": match.text, "index": match.start, "groups": match.groups}], UNDEFINED)
     if not isinstance(made, str):
-        raise Failed("D3012: the function that replaces must answer a string")
+        raise Failed("D3012: Attempted to replace a matched string with a non-string value")
     return made
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from daemon.language.errors import Failed
 from daemon.language.jsonata.formats import format_time, parse_time
 from daemon.language.jsonata.run import Run
-from daemon.language.jsonata.values import UNDEFINED, Value
+from daemon.language.jsonata.values import UNDEFINED, Value, quoted
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -45,7 +45,10 @@ def _to_millis(run: Run, value: Value, picture: Value) -> Value:
         return UNDEFINED if found is None else found
     moment = _iso(value)
     if moment is None:
-        raise Failed(f'D3110: $toMillis reads ISO 8601 timestamps, and "{value[:60]}" is none')
+        raise Failed(
+            "D3110: The argument of the toMillis function must be an ISO 8601 formatted timestamp. Given "
+            f"{quoted(value)}"
+        )
     return _millis_of(moment)
 
 

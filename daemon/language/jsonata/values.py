@@ -13,7 +13,8 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
-from daemon.language.errors import Failed
+from daemon.language.causes import UNSUPPORTED
+from daemon.language.errors import Failed, shown
 from enginekit.messages.json import JSON
 
 Value: TypeAlias = Any
@@ -134,11 +135,10 @@ def truth(value: Value, spend: Callable[[int], None]) -> bool:
 
 
 def number(value: float) -> int | float:
-    """A result of arithmetic as JSON has it: whole where it is whole. Raises Failed D1001 when it is no number."""
+    """A result of arithmetic: whole where it is whole. Beyond what a double holds it is infinite, as it is in the
+    reference service."""
     if isinstance(value, int):
         return value if -MAX_EXACT <= value <= MAX_EXACT else _whole(_double(value))
-    if not math.isfinite(value):
-        raise Failed("D1001: the number is out of range")
     return _whole(value)
 
 
@@ -146,7 +146,7 @@ def _double(value: int) -> float:
     try:
         return float(value)
     except OverflowError:
-        raise Failed("D1001: the number is out of range") from None
+        return math.copysign(math.inf, value)
 
 
 def _whole(value: float) -> int | float:
@@ -165,6 +165,8 @@ def number_text(value: int | float) -> str:
     if isinstance(value, int) and -MAX_EXACT <= value <= MAX_EXACT:
         return str(value)
     value = float(f"{_double(value) if isinstance(value, int) else value:.15g}")
+    if not math.isfinite(value):
+        return endless(value)
     if value == 0:
         return "0"
     if 1e-6 <= abs(value) < 1e21:
@@ -176,16 +178,28 @@ def number_text(value: int | float) -> str:
     return f"{mantissa}e{'+' if exponent > 0 else '-'}{abs(exponent)}"
 
 
+def endless(value: float) -> str:
+    """The name of a number that JSON has no digits for, which stands in its place."""
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def quoted(value: Value) -> str:
+    """The value as an error's message quotes it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'"{endless(value)}"'
+    return shown(number(value) if is_number(value) else value)
+
+
 def plain(value: Value, spend: Callable[[int], None]) -> JSON:
     """The value as JSON alone, its sequences made arrays. `spend` is told of each value looked at.
 
-    Raises Failed where a function or no number stands in it.
+    Raises Failed where a function stands in it.
     """
     if type(value) in _LEAVES:
         leaf: JSON = value
         return leaf
     if isinstance(value, float):
-        return number(value)
+        return number(value) if math.isfinite(value) else endless(value)
     if isinstance(value, dict):
         spend(len(value) + 2)
         return {
@@ -196,7 +210,7 @@ def plain(value: Value, spend: Callable[[int], None]) -> JSON:
     if isinstance(value, list):
         spend(len(value) + 1)
         return [item if type(item) in _LEAVES else plain(item, spend) for item in value]
-    raise Failed(f"its result is {kind(value)}, which is no JSON value")
+    raise Failed(UNSUPPORTED)
 
 
 def text(value: Value, spend: Callable[[int], None], indent: int | None = None) -> str:
@@ -210,8 +224,6 @@ def text(value: Value, spend: Callable[[int], None], indent: int | None = None) 
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):
-        if not math.isfinite(value):
-            raise Failed("D3001: a number that is not finite has no text")
         return number_text(value)
     made = _printed(value, spend, indent, 0)
     spend(len(made) >> 4)
