@@ -185,10 +185,12 @@ class Wake(Command, frozen=True, kw_only=True):
 
 
 class RecordOutcome(Command, frozen=True, kw_only=True):
-    """The daemon's own Worker has run it: its start and its end in one."""
+    """A Worker of the daemon's has run it. Without `returns` its start is recorded with its end; else it was recorded
+    before, and an attempt that was given to somebody else since is passed over."""
 
     task: int
     worker: str
+    returns: int | None = None
     output: Raw | UnsetType = UNSET
     error: str | None = None
     cause: str = ""

@@ -65,6 +65,8 @@ def _task_deadline(task: Task, pulse: Pulse) -> tuple[datetime, Due]:
     if not task.kind.queued:
         return after(task.queued_at, task.timeout_seconds), Due.START_TO_CLOSE
     if task.kind is TaskKind.NODE:
+        if task.started_at is not None:
+            return _handed_deadline(task, pulse)
         if task.id not in pulse.probed:
             return after(task.queued_at, task.schedule_to_start_seconds), Due.PROBE
         # The Worker times it itself; this only ends what it has lost.
@@ -79,6 +81,15 @@ def _task_deadline(task: Task, pulse: Pulse) -> tuple[datetime, Due]:
     if task.lease_seconds is not None:
         deadline = min(deadline, (after(pulse.leased(task), task.lease_seconds), Due.LEASE), key=_moment)
     return deadline
+
+
+def _handed_deadline(task: Task, pulse: Pulse) -> tuple[datetime, Due]:
+    """Of a node's task that a Worker in another process has. It keeps the task's own times itself."""
+    assert task.started_at is not None
+    deadline = after(task.started_at, task.timeout_seconds + WORKER_GRACE_SECONDS), Due.START_TO_CLOSE
+    if task.lease_seconds is None:
+        return deadline
+    return min(deadline, (after(pulse.leased(task), task.lease_seconds), Due.LEASE), key=_moment)
 
 
 def _callback_deadline(task: Task, pulse: Pulse) -> tuple[datetime, Due]:
@@ -152,7 +163,7 @@ def _pass(step: Step, node: Node, at: datetime, due: Due, pulse: Pulse) -> None:
         case Due.LEASE:
             assert task is not None
             assert task.worker is not None
-            step.decision.silent.append((task.queue, task.worker, task.id))
+            step.decision.silent.append((task.kind, task.queue, task.worker, task.id))
             lapsed = f'the lease of worker "{task.worker}" lapsed ({task.lease_seconds:g} s without a heartbeat)'
             tasks.give_back(step, node, task, lapsed, pulse.said(task.id))
 

@@ -68,8 +68,8 @@ class Decision(msgspec.Struct, kw_only=True):
     are runs to start, `stopped` runs to cancel (each by its Map, index and run_id), `results` are kept as rows, `files`
     are to be read or written, and asked for again by every Proceed until that is reported. `children_due`: tasks whose
     child execution is to be started, or ended by this policy. `dead_letter`: the entry of the node whose task is kept
-    as one. `redriven`: the run, which had closed, is open again. `silent`: queue, worker and task
-    of each lease that lapsed.
+    as one. `redriven`: the run, which had closed, is open again. `silent`: kind, queue, worker and task of each lease
+    that lapsed. `called_off`: of the canceled, those of nodes that a worker in another process has, by that worker.
     """
 
     first_event_id: int
@@ -79,7 +79,8 @@ class Decision(msgspec.Struct, kw_only=True):
     returned: list[int] = []
     removed: list[int] = []
     canceled: list[int] = []
-    silent: list[tuple[str, str, int]] = []
+    silent: list[tuple[ev.TaskKind, str, str, int]] = []
+    called_off: dict[str, list[int]] = {}
     probes: list[int] = []
     unfinished: bool = False
     children: list[Child] = []

@@ -21,7 +21,7 @@ from daemon.execution.tokens import CALLBACK
 from daemon.execution.transient import is_transient
 from daemon.language import StateError, Task, task_result
 from enginekit.messages import events as ev
-from enginekit.messages.events import TimeoutKind, Usage
+from enginekit.messages.events import TaskKind, TimeoutKind, Usage
 from enginekit.messages.status import ErrorStatus, Refused, ReportRefusal
 
 WORKER_LOST = "Engine.WorkerLost"
@@ -111,13 +111,33 @@ def start(step: Step, command: StartTask) -> bool:
 
 
 def record_outcome(step: Step, command: RecordOutcome) -> None:
-    """The daemon's Worker has ended it. One that nobody waits for changes nothing."""
+    """A Worker has ended it. One that nobody waits for, or that is somebody else's, changes nothing."""
     found = running(step.run, command.task)
     if found is None:
         return
     node, task = found
     if task.submitted_at is not None:
         return
+    if command.returns is None:
+        if task.started_at is not None:
+            return
+        _started_before(step, node, task, command)
+    elif not has(task, command.worker) or task.returns != command.returns:
+        return
+    kept = Kept(command.log, command.usage)
+    if command.timed_out is not None:
+        silent = command.timed_out is TimeoutKind.HEARTBEAT and task.heartbeat_seconds is not None
+        waited = task.heartbeat_seconds if silent else None
+        time_out(step, node, task, command.timed_out, command.ran_seconds if waited is None else waited)
+    elif command.error is not None:
+        fail_task(step, node, task, command.error, command.cause, command.retry_after_seconds, kept)
+    else:
+        assert isinstance(command.output, Raw)
+        was_run(step, node, task, command.output, kept)
+
+
+def _started_before(step: Step, node: Node, task: Attempt, command: RecordOutcome) -> None:
+    """The start that is recorded with its end."""
     now = step.env.now
     step.emit(
         ev.TaskStarted(
@@ -131,16 +151,11 @@ def record_outcome(step: Step, command: RecordOutcome) -> None:
             began_at=max(now - timedelta(0, 0, 0, round(command.ran_seconds * 1000)), task.queued_at),
         )
     )
-    kept = Kept(command.log, command.usage)
-    if command.timed_out is not None:
-        silent = command.timed_out is TimeoutKind.HEARTBEAT and task.heartbeat_seconds is not None
-        waited = task.heartbeat_seconds if silent else None
-        time_out(step, node, task, command.timed_out, command.ran_seconds if waited is None else waited)
-    elif command.error is not None:
-        fail_task(step, node, task, command.error, command.cause, command.retry_after_seconds, kept)
-    else:
-        assert isinstance(command.output, Raw)
-        was_run(step, node, task, command.output, kept)
+
+
+def has(task: Attempt, worker: str) -> bool:
+    """Whether the task is this worker's to run."""
+    return task.started_at is not None and task.submitted_at is None and task.worker == worker
 
 
 def complete(step: Step, command: CompleteTask) -> None:
@@ -244,16 +259,22 @@ def _retire(step: Step, task: Attempt) -> None:
         return
     step.decision.removed.append(task.id)
     if task.callback_seconds is not None and task.submitted_at is None:
-        step.decision.canceled.append(task.id)
+        _call_off(step, task)
 
 
 def abandon(step: Step, task: Attempt) -> None:
     """It was given up: whoever runs it is told, a child execution by its policy."""
     if task.kind.queued:
         step.decision.removed.append(task.id)
-        step.decision.canceled.append(task.id)
+        _call_off(step, task)
     elif task.child_start is not None and task.submitted_at is None:
         step.decision.children_due[task.id] = task.child_start.policy
+
+
+def _call_off(step: Step, task: Attempt) -> None:
+    step.decision.canceled.append(task.id)
+    if task.kind is TaskKind.NODE and task.worker is not None:
+        step.decision.called_off.setdefault(task.worker, []).append(task.id)
 
 
 def fail_task(

@@ -177,6 +177,8 @@ class Gathering:
         self.offers: list[tuple[LiveRun, int, OfferTask]] = []
         self.retired: list[TaskRef] = []
         self.canceled: list[TaskRef] = []
+        self.called_off: dict[str, list[TaskRef]] = {}
+        """Of the canceled, those that a Worker in another process may be running, by that Worker."""
         self.recorded: dict[str, list[TaskRef]] = {}
         """Outcomes, by the worker that reported them."""
         self.unfinished: list[LiveRun] = []

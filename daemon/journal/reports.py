@@ -64,6 +64,7 @@ class Reports:
                     RecordOutcome(
                         task=message.task.event_id,
                         worker=message.worker,
+                        returns=message.returns,
                         output=message.output,
                         error=message.error,
                         cause=message.cause,
@@ -114,7 +115,7 @@ class Reports:
     async def start(self, request: Request, call: StartTasks) -> None:
         """Record the start of those that still wait, all in one commit, and hand them out."""
         session = self._session
-        pinned = [live for ref in call.tasks if (live := await self._pin(ref)) is not None]
+        pinned = [live for ref in call.tasks if (live := await self.pin(ref)) is not None]
         lives = {live.run.ref: live for live in pinned}
         started: list[tuple[LiveRun, int]] = []
         held_back: list[tuple[LiveRun, int]] = []
@@ -146,7 +147,7 @@ class Reports:
             session.matching.put(RetireTasks([TaskRef(live.run.ref, task_id)]))
             session.matching.put(offer_of(live, task_id))
 
-    async def _pin(self, ref: TaskRef) -> LiveRun | None:
+    async def pin(self, ref: TaskRef) -> LiveRun | None:
         """The task's run, read back if need be, and kept in memory until its `waiters` is lowered again."""
         found: list[LiveRun] = []
         done = trio.Event()
@@ -262,7 +263,7 @@ class Reports:
         for completion in call.tasks:
             try:
                 opened = tokens.open_token(session.token_key, request.caller.tenant, completion.token)
-                live = await self._pin(opened.task)
+                live = await self.pin(opened.task)
                 if live is None:
                     raise Refused(ErrorStatus.NOT_FOUND, "the task's execution is not there")
                 live.waiters -= 1

@@ -56,6 +56,8 @@ from enginekit.messages.json import NotJSON
 from enginekit.messages.links import (
     ArmSchedule,
     ArmTimer,
+    CancelTasks,
+    EndNodePolls,
     EndPolls,
     ExpireTask,
     Millis,
@@ -400,13 +402,18 @@ class Session:
         pending.add(decision)
         batch.bytes += sum(map(len, decision.events))
         if run.ref.run_id in self.pulses:
-            self.pulses[run.ref.run_id].forget(decision.removed)
+            self.pulses[run.ref.run_id].forget(decision.removed + decision.returned)
         batch.offers += [(live, task_id, offer_of(live, task_id)) for task_id in decision.returned]
         batch.retired += [TaskRef(run.ref, task_id) for task_id in decision.removed + decision.started]
         batch.canceled += [TaskRef(run.ref, task_id) for task_id in decision.canceled]
-        for name, worker, task_id in decision.silent:
+        for worker, task_ids in decision.called_off.items():
+            batch.called_off.setdefault(worker, []).extend(TaskRef(run.ref, task_id) for task_id in task_ids)
+        for kind, name, worker, task_id in decision.silent:
             log.warning("a worker is lost; its task waits again", worker=worker, **about(TaskRef(run.ref, task_id)))
-            self.matching.put(EndPolls(QueueKey(run.ref.tenant, TaskKind.ACTIVITY, name), worker))
+            if kind is TaskKind.NODE:
+                self.matching.put(EndNodePolls(worker))
+            else:
+                self.matching.put(EndPolls(QueueKey(run.ref.tenant, kind, name), worker))
         if decision.probes:
             pulse = self.pulse(live)
             for task_id in decision.probes:
@@ -485,6 +492,8 @@ class Session:
         for live, task_id, offer in batch.offers:
             if task_id in live.run.tasks:
                 self.matching.put(offer)
+        for worker, tasks in batch.called_off.items():
+            self.worker.put(CancelTasks(worker, tasks))
         for worker, tasks in batch.recorded.items():
             self.worker.put(OutcomesRecorded(worker, tasks))
         for live, wake_at in wakes:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar, cast
 
+import msgspec
 import trio
 
 from daemon.execution import tokens
@@ -34,29 +35,41 @@ from enginekit.messages.links import (
     CancelTasks,
     EndPolls,
     ExpireTask,
+    GiveBackTasks,
     ListBreakers,
     ListBreakersResult,
     LoadTask,
     LookAtClock,
     MatchTasks,
+    MatchTasksResult,
     OfferTask,
     OutcomesRecorded,
+    RefillQueues,
+    RenewTasks,
     ScheduleRef,
+    StartNodes,
+    StartNodesResult,
     StartTasks,
     TaskExpired,
     TaskOutcome,
+    TaskRef,
     ToHistory,
     ToMatching,
     ToWorker,
     WakeRuns,
     WakeSchedules,
 )
-from enginekit.messages.status import Refused
+from enginekit.messages.status import ErrorStatus, Refused
 
 M = TypeVar("M")
 R = TypeVar("R", bound=Result)
 K = TypeVar("K")
 V = TypeVar("V")
+
+POLL_SECONDS = 5.0
+"""A longer poll is asked again so often: who has a partition may change, and takes its pollers along."""
+ANSWER_SECONDS = 1.0
+"""What an answer may take beyond what the poll itself waits; the partition has no owner where it takes longer."""
 
 
 class Router(Link[M]):
@@ -99,14 +112,25 @@ class HistoryRouter(Router[ToHistory]):
             case LookAtClock():
                 for shard in range(shards):
                     yield link(shard), message
+            case RenewTasks(worker, tasks):
+                for shard, held in self._by_shard(tasks):
+                    yield link(shard), RenewTasks(worker, held)
+            case GiveBackTasks(worker, tasks, reason):
+                for shard, given in self._by_shard(tasks):
+                    yield link(shard), GiveBackTasks(worker, given, reason)
             case TaskOutcome() | TaskExpired():
                 yield link(shard_of_ref(message.task.run, shards)), message
+
+    def _by_shard(self, tasks: Iterable[TaskRef]) -> list[tuple[int, list[TaskRef]]]:
+        return _grouped(tasks, lambda task: shard_of_ref(task.run, self._shards))
 
     async def request(self, caller: Caller, call: Call, result: type[R], timeout: float) -> R:
         """As `Link.request`. A call about tasks of several shards is refused only where every shard refuses it."""
         match call:
             case StartTasks():
                 return cast(R, await self._start_tasks(caller, call, timeout))
+            case StartNodes():
+                return cast(R, await self._start_nodes(caller, call, timeout))
             case calls.CompleteTasks():
                 return cast(R, await self._complete_tasks(caller, call, timeout))
         link = self._exchange.history(self._shard(caller.tenant, call))
@@ -156,7 +180,6 @@ class HistoryRouter(Router[ToHistory]):
         return shard_of_tenant(tenant, self._shards) if task is None else shard_of_ref(task.run, self._shards)
 
     async def _start_tasks(self, caller: Caller, call: StartTasks, timeout: float) -> calls.PollTaskResult:
-        groups = _grouped(call.tasks, lambda task: shard_of_ref(task.run, self._shards))
         asked = [
             partial(
                 self._exchange.history(shard).request,
@@ -165,10 +188,30 @@ class HistoryRouter(Router[ToHistory]):
                 calls.PollTaskResult,
                 timeout,
             )
-            for shard, tasks in groups
+            for shard, tasks in self._by_shard(call.tasks)
         ]
         answers = await _all(asked)
         return calls.PollTaskResult(tasks=[task for answer in _granted(answers) for task in answer.tasks])
+
+    async def _start_nodes(self, caller: Caller, call: StartNodes, timeout: float) -> StartNodesResult:
+        groups = self._by_shard(call.tasks)
+        asked = [
+            partial(
+                self._exchange.history(shard).request,
+                caller,
+                StartNodes(tasks=tasks, worker_id=call.worker_id),
+                StartNodesResult,
+                timeout,
+            )
+            for shard, tasks in groups
+        ]
+        answers = await _all(asked)
+        granted = _granted(answers)
+        rest = [task for answer in granted for task in answer.rest]
+        for (_, tasks), answer in zip(groups, answers, strict=True):
+            if isinstance(answer, Refused):
+                rest += tasks
+        return StartNodesResult(tasks=[task for answer in granted for task in answer.tasks], rest=rest)
 
     async def _complete_tasks(
         self, caller: Caller, call: calls.CompleteTasks, timeout: float
@@ -208,7 +251,11 @@ class MatchingRouter(Router[ToMatching]):
     def parts(self, message: ToMatching) -> Iterable[tuple[Link[ToMatching], ToMatching]]:
         match message:
             case OfferTask(task):
-                yield self._exchange.matching(partition_of(task.queue, self._partitions)), message
+                # Its spec comes with its start, as its Worker is elsewhere.
+                yield self._exchange.matching(partition_of(task.queue, self._partitions)), OfferTask(task)
+            case RefillQueues(list(queues)):
+                for partition, some in _grouped(queues, lambda queue: partition_of(queue, self._partitions)):
+                    yield self._exchange.matching(partition), RefillQueues(some)
             case EndPolls(queue) | ExpireTask(queue=queue):
                 yield self._exchange.matching(partition_of(queue, self._partitions)), message
             case _:
@@ -220,8 +267,7 @@ class MatchingRouter(Router[ToMatching]):
         """As `Link.request`. What is asked of all partitions is refused only where all refuse it."""
         match call:
             case MatchTasks():
-                link = self._exchange.matching(partition_of(call.queue, self._partitions))
-                return await link.request(caller, call, result, timeout)
+                return cast(R, await self._match_tasks(caller, call, timeout))
             case calls.ListQueues():
                 found = await self._every(caller, call, calls.ListQueuesResult, timeout)
                 queues = sorted((each for answer in found for each in answer.queues), key=lambda each: each.queue)
@@ -230,6 +276,22 @@ class MatchingRouter(Router[ToMatching]):
                 seen = await self._every(caller, call, ListBreakersResult, timeout)
                 return cast(R, ListBreakersResult(breakers=[each for answer in seen for each in answer.breakers]))
         raise TypeError(f"no partition answers {type(call).__name__}")
+
+    async def _match_tasks(self, caller: Caller, call: MatchTasks, timeout: float) -> MatchTasksResult:
+        link = self._exchange.matching(partition_of(call.queue, self._partitions))
+        now = trio.current_time()
+        ends, deadline = now + call.wait_seconds, now + timeout
+        while True:
+            now = trio.current_time()
+            wait = max(min(ends - now, POLL_SECONDS), 0.0)
+            turn = msgspec.structs.replace(call, wait_seconds=wait)
+            try:
+                found = await link.request(caller, turn, MatchTasksResult, min(wait + ANSWER_SECONDS, deadline - now))
+                if found.tasks or trio.current_time() >= ends:
+                    return found
+            except Refused as refused:
+                if refused.status is not ErrorStatus.UNAVAILABLE or trio.current_time() >= min(ends, deadline):
+                    raise
 
     async def _every(self, caller: Caller, call: Call, result: type[R], timeout: float) -> list[R]:
         links = [self._exchange.matching(partition) for partition in range(self._partitions)]

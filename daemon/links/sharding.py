@@ -6,7 +6,9 @@ identity` makes them so), since there are calls that name nothing else.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
+from collections.abc import Sequence
 from typing import Final
 
 from enginekit.messages.links import QueueKey, RunRef, ScheduleRef
@@ -58,6 +60,16 @@ def partition_of(queue: QueueKey, partitions: int) -> int:
 
 def shard_of_ref(run: RunRef, shards: int) -> int:
     return shard_of(run.tenant, run.workflow_id, shards)
+
+
+def owner_of(slot: int, members: Sequence[str]) -> str:
+    """Which of the members that are there is to have a slot: the same for whoever asks, and one who comes or goes moves
+    no more slots than it must (rendezvous hashing: Thaler and Ravishankar, 1998). There is one member at least."""
+    return max(members, key=lambda member: (_weight(member, slot), member))
+
+
+def _weight(member: str, slot: int) -> bytes:
+    return hashlib.blake2b(f"{member}\n{slot}".encode(), digest_size=8).digest()
 
 
 def _hashed(tenant: str, name: str, slots: int) -> int:

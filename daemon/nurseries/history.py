@@ -17,6 +17,7 @@ from daemon.journal.calls import ExecutionCalls
 from daemon.journal.dead_letters import DeadLetterCalls
 from daemon.journal.definitions import Definitions, NodeCheck
 from daemon.journal.identity import RunIds
+from daemon.journal.node_tasks import NodeTasks
 from daemon.journal.registry import DefinitionCalls
 from daemon.journal.reports import Reports
 from daemon.journal.schedule_calls import ScheduleCalls
@@ -29,10 +30,13 @@ from daemon.stores.interface import Fenced, Store, StoreUnavailable
 from enginekit.messages import calls, dead_letters, schedules
 from enginekit.messages.calls import Call, ShardView
 from enginekit.messages.links import (
+    GiveBackTasks,
     LoadTask,
     LookAtClock,
     Ping,
     Pong,
+    RenewTasks,
+    StartNodes,
     StartTasks,
     TaskExpired,
     TaskOutcome,
@@ -152,19 +156,23 @@ class History:
 
     async def _serve(self, session: Session) -> None:
         table = _table(session)
-        reports = Reports(session)
+        reports, nodes = Reports(session), NodeTasks(session)
         while True:
             for message in await self._links.history.receive():
                 if isinstance(message, Request):
                     self._request(session, table, message)
                 else:
-                    self._message(session, reports, message)
+                    self._message(session, reports, nodes, message)
             await session.keep_up()
 
-    def _message(self, session: Session, reports: Reports, message: ToHistory) -> None:
+    def _message(self, session: Session, reports: Reports, nodes: NodeTasks, message: ToHistory) -> None:
         match message:
             case TaskOutcome():
                 reports.outcome(message)
+            case RenewTasks():
+                nodes.renew(message)
+            case GiveBackTasks():
+                nodes.give_back(message)
             case WakeRuns():
                 self._metrics.woken(len(message.runs))
                 for ref in message.runs:
@@ -229,6 +237,7 @@ def _table(session: Session) -> dict[type[Call], Answer]:
         schedules.DeleteSchedule: scheduled.delete,
         LoadTask: reports.load,
         StartTasks: reports.start,
+        StartNodes: NodeTasks(session).start,
         Ping: lambda request, _: request.answer(Pong()),
     }
     return table

@@ -77,7 +77,8 @@ class TaskSpec(msgspec.Struct, frozen=True, gc=False):
 
 
 class TaskOutcome(Message, frozen=True):
-    """How the daemon's Worker ended an attempt, and how long it took: with `output`, or `error`, or `timed_out`."""
+    """How a Worker ended an attempt, and how long it took: with `output`, or `error`, or `timed_out`. `returns` is that
+    of the start that was recorded for a Worker in another process; its start is not recorded with its end then."""
 
     task: TaskRef
     worker: str
@@ -89,6 +90,22 @@ class TaskOutcome(Message, frozen=True):
     log: str = ""
     usage: Usage | None = None
     retry_after_seconds: float | None = None
+    returns: int | None = None
+
+
+class RenewTasks(Message, frozen=True):
+    """This Worker, in another process, still has these: their leases begin anew."""
+
+    worker: str
+    tasks: list[TaskRef]
+
+
+class GiveBackTasks(Message, frozen=True):
+    """This Worker, in another process, will not run these to their end: they go to another at once."""
+
+    worker: str
+    tasks: list[TaskRef]
+    reason: str
 
 
 class WakeRuns(Message, frozen=True):
@@ -114,7 +131,7 @@ class TaskExpired(Message, frozen=True):
     waited_seconds: float
 
 
-ToHistory: TypeAlias = TaskOutcome | WakeRuns | WakeSchedules | LookAtClock | TaskExpired
+ToHistory: TypeAlias = TaskOutcome | RenewTasks | GiveBackTasks | WakeRuns | WakeSchedules | LookAtClock | TaskExpired
 
 
 class LoadTask(Call, frozen=True, kw_only=True):
@@ -134,6 +151,30 @@ class StartTasks(Call, frozen=True, kw_only=True):
     worker_id: str
 
 
+class StartNodes(Call, frozen=True, kw_only=True):
+    """Ask History to record that a Worker in another process takes these tasks of nodes, of any tenants."""
+
+    tasks: list[TaskRef]
+    worker_id: str
+
+
+class StartedNode(msgspec.Struct, frozen=True, gc=False):
+    """A task whose start is on disk. It is the Worker's until it has not been renewed for `lease_seconds`; `returns` is
+    how often it had come back from another."""
+
+    spec: TaskSpec
+    returns: int
+    lease_seconds: float
+
+
+class StartNodesResult(Result, frozen=True, kw_only=True):
+    """Those in `rest` were not looked at (they would make the answer too large, or their shard has no owner right now):
+    ask for them again. Those in neither list are over, or somebody else has them."""
+
+    tasks: list[StartedNode]
+    rest: list[TaskRef] = []
+
+
 class MatchTasks(Call, frozen=True, kw_only=True):
     """Ask Matching for up to `max_tasks` tasks, waiting up to `wait_seconds` for the first."""
 
@@ -145,6 +186,23 @@ class MatchTasks(Call, frozen=True, kw_only=True):
 
 class MatchTasksResult(Result, frozen=True, kw_only=True):
     tasks: list[TaskRef]
+
+
+class MatchNodes(Call, frozen=True, kw_only=True):
+    """Ask a partition of Matching for up to `max_tasks` tasks of nodes of these resources, of any tenants, waiting up
+    to `wait_seconds` for the first. Those that are not started then are to be handed back."""
+
+    resources: list[str]
+    worker_id: str
+    max_tasks: int
+    wait_seconds: float
+
+
+class MatchNodesResult(Result, frozen=True, kw_only=True):
+    """`more`: others wait, which the same Worker could have."""
+
+    tasks: list[TaskRef]
+    more: bool = False
 
 
 class ListBreakers(Call, frozen=True, kw_only=True):
@@ -187,6 +245,19 @@ class EndPolls(Message, frozen=True):
     worker_id: str
 
 
+class EndNodePolls(Message, frozen=True):
+    """This Worker in another process was not heard of for as long as a lease, or takes no more: its polls for tasks of
+    nodes end without one."""
+
+    worker_id: str
+
+
+class HandBackTasks(Message, frozen=True):
+    """These were handed to a Worker in another process, which has not asked for their start: they wait again."""
+
+    tasks: list[TaskRef]
+
+
 class RefillQueues(Message, frozen=True):
     """Offers for these queues found no room: pull what waits from the store. None means any queue."""
 
@@ -219,7 +290,8 @@ class DestinationReport(msgspec.Struct, frozen=True, gc=False):
 
 
 class TasksFinished(Message, frozen=True):
-    """The Worker has slots free again, and this is how the destinations of these tasks did."""
+    """The Worker has slots free again, and this is how the destinations of these tasks did. Of a Worker in another
+    process: it will report no more on the destinations of these."""
 
     worker_id: str
     incarnation: int
@@ -227,7 +299,17 @@ class TasksFinished(Message, frozen=True):
     reports: list[DestinationReport] = []
 
 
-ToMatching: TypeAlias = OfferTask | RetireTasks | EndPolls | RefillQueues | ExpireTask | AttachWorker | TasksFinished
+ToMatching: TypeAlias = (
+    OfferTask
+    | RetireTasks
+    | EndPolls
+    | EndNodePolls
+    | HandBackTasks
+    | RefillQueues
+    | ExpireTask
+    | AttachWorker
+    | TasksFinished
+)
 
 
 # --- to the Worker -----------------------------------------------------------------------------------------------

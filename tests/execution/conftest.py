@@ -146,6 +146,7 @@ class Drive:
             self.now = max(self.now, at)
             decision = self.do(Wake(pulse=self.pulse))
             self.pulse.probed.update(decision.probes)
+            self.pulse.forget(decision.removed + decision.returned)
             if not decision.events and not decision.probes:
                 break
         self.now = end

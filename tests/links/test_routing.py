@@ -14,22 +14,32 @@ from daemon.journal.identity import RunIds, child_id
 from daemon.links.exchange import MemoryExchange
 from daemon.links.interface import Caller, Request
 from daemon.links.routing import HistoryRouter, MatchingRouter, WorkerRouter
-from daemon.links.sharding import partition_of, shard_of, shard_of_run, shard_of_schedule
+from daemon.links.sharding import owner_of, partition_of, shard_of, shard_of_run, shard_of_schedule
 from enginekit.messages import calls
 from enginekit.messages.events import TaskKind
 from enginekit.messages.links import (
+    CancelTasks,
     EndPolls,
+    GiveBackTasks,
     LookAtClock,
     MatchTasks,
     MatchTasksResult,
+    OfferTask,
     OutcomesRecorded,
+    QueuedTask,
     QueueKey,
+    RefillQueues,
+    RenewTasks,
     ReportAgain,
     RetireTasks,
     RunRef,
     ScheduleRef,
+    StartedNode,
+    StartNodes,
+    StartNodesResult,
     StartTasks,
     TaskRef,
+    TaskSpec,
     WakeRuns,
     WakeSchedules,
 )
@@ -98,6 +108,12 @@ async def answer(exchange: MemoryExchange, shard: int, seen: list[tuple[int, cal
                         message.refuse(Refused(ErrorStatus.UNAVAILABLE, "shard 3 moves"))
                     else:
                         message.answer(calls.PollTaskResult(tasks=[_task(task) for task in tasks]))
+                case StartNodes(tasks=tasks):
+                    if shard == 3:
+                        message.refuse(Refused(ErrorStatus.UNAVAILABLE, "shard 3 moves"))
+                    else:
+                        nodes = [StartedNode(_spec(task), 0, 9.0) for task in tasks[1:]]
+                        message.answer(StartNodesResult(tasks=nodes, rest=tasks[:1]))
                 case calls.CompleteTasks(tasks=tasks):
                     if shard == 3:
                         message.refuse(Refused(ErrorStatus.UNAVAILABLE, "shard 3 moves"))
@@ -120,6 +136,19 @@ def _task(ref: TaskRef) -> calls.WorkerTask:
         timeout_seconds=1.0,
         idempotency_key="k",
         lease_seconds=1.0,
+    )
+
+
+def _spec(ref: TaskRef) -> TaskSpec:
+    return TaskSpec(
+        task=ref,
+        resource="echo",
+        node="N",
+        path="N",
+        input=calls.EMPTY_OBJECT,
+        attempt=1,
+        timeout_seconds=1.0,
+        idempotency_key="k",
     )
 
 
@@ -165,6 +194,41 @@ async def test_a_call_about_tasks_of_several_shards_is_answered_as_one(nursery: 
         )
 
 
+async def test_what_could_not_be_asked_of_a_shard_is_to_be_asked_again(nursery: trio.Nursery) -> None:
+    exchange, seen = MemoryExchange(), []
+    for shard in range(SHARDS):
+        nursery.start_soon(answer, exchange, shard, seen)
+    tasks = [TaskRef(run, 4) for run in RUNS]
+    started = await HistoryRouter(exchange, SHARDS).request(
+        ME, StartNodes(tasks=tasks, worker_id="w"), StartNodesResult, 5
+    )
+    there = {each.spec.task for each in started.tasks}
+    assert there.isdisjoint(started.rest)
+    assert there.union(started.rest) == set(tasks)
+    assert len(started.rest) == SHARDS - 1 + sum(shard_of("acme", run.workflow_id, SHARDS) == 3 for run in RUNS)
+
+
+async def test_what_a_worker_says_of_its_tasks_is_cut_up_by_shard(autojump_clock: trio.testing.MockClock) -> None:
+    exchange = MemoryExchange()
+    router = HistoryRouter(exchange, SHARDS)
+    tasks = [TaskRef(run, 4) for run in RUNS]
+    assert router.offer(RenewTasks("w", tasks))
+    assert router.offer(GiveBackTasks("w", tasks, "stopped"))
+    for shard, (renewed, given_back) in (await everything(exchange)).items():
+        own = [task for task in tasks if shard_of("acme", task.run.workflow_id, SHARDS) == shard]
+        assert (renewed, given_back) == (RenewTasks("w", own), GiveBackTasks("w", own, "stopped"))
+
+
+def test_one_who_comes_or_goes_moves_no_more_than_it_must() -> None:
+    few, more = ["a", "b", "c"], ["a", "b", "c", "d"]
+    before = {slot: owner_of(slot, few) for slot in range(200)}
+    after = {slot: owner_of(slot, list(reversed(more))) for slot in range(200)}
+    assert set(before.values()) == set(few)
+    moved = [slot for slot in before if before[slot] != after[slot]]
+    assert {after[slot] for slot in moved} == {"d"}
+    assert 20 < len(moved) < 90
+
+
 async def test_queues_are_kept_by_one_partition_each() -> None:
     exchange = MemoryExchange()
     router = MatchingRouter(exchange, 4)
@@ -187,10 +251,51 @@ async def test_queues_are_kept_by_one_partition_each() -> None:
         assert len((await router.request(ME, poll, MatchTasksResult, 5)).tasks) == 1
 
 
+async def test_what_is_about_queues_goes_to_their_partitions_and_specs_stay_behind() -> None:
+    exchange = MemoryExchange()
+    router = MatchingRouter(exchange, 4)
+    queues = [QueueKey(f"tenant-{number}", TaskKind.NODE, "echo") for number in range(20)]
+    assert router.offer(RefillQueues(queues))
+    assert router.offer(RefillQueues())
+    for partition in range(4):
+        own = [queue for queue in queues if partition_of(queue, 4) == partition]
+        assert await exchange.matching(partition).receive() == [RefillQueues(own), RefillQueues()]
+    queued = QueuedTask(TaskRef(RUNS[0], 4), queues[0], 0, 0)
+    assert router.offer(OfferTask(queued, _spec(queued.task)))
+    assert await exchange.matching(partition_of(queues[0], 4)).receive() == [OfferTask(queued)]
+
+
+async def test_a_long_poll_moves_with_its_partition(autojump_clock: trio.testing.MockClock) -> None:
+    exchange = MemoryExchange()
+    queue = QueueKey("acme", TaskKind.ACTIVITY, "resize")
+    inbox = exchange.matching(partition_of(queue, 4))
+    ref = TaskRef(RUNS[0], 4)
+
+    async def owners() -> None:
+        await inbox.receive()  # by one that is killed with the poll in its hands
+        (request,) = await inbox.receive()
+        assert isinstance(request, Request)
+        await trio.sleep(2)
+        request.answer(MatchTasksResult(tasks=[ref]))
+
+    poll = MatchTasks(queue=queue, worker_id="w", max_tasks=1, wait_seconds=60)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(owners)
+        found = await MatchingRouter(exchange, 4).request(ME, poll, MatchTasksResult, 65)
+    assert found.tasks == [ref]
+    assert trio.current_time() < 10
+    began = trio.current_time()
+    with pytest.raises(Refused, match="did not answer"):
+        await MatchingRouter(exchange, 4).request(ME, poll, MatchTasksResult, 65)
+    assert 60 <= trio.current_time() - began <= 65
+
+
 async def test_what_is_recorded_is_told_to_whoever_reported_it() -> None:
     exchange = MemoryExchange()
     router = WorkerRouter(exchange)
     message = OutcomesRecorded("w-2", [TaskRef(RUNS[0], 4)])
     assert router.offer(message)
+    canceled = CancelTasks("w-2", [TaskRef(RUNS[1], 4)])
+    assert router.offer(canceled)
     assert router.offer(ReportAgain())
-    assert await exchange.worker("w-2").receive() == [message]
+    assert await exchange.worker("w-2").receive() == [message, canceled]
