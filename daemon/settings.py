@@ -99,6 +99,10 @@ class MatchingSettings(Section, frozen=True, kw_only=True):
     """Tasks of one queue held in memory; the rest waits in the store."""
     handout_seconds: Positive = 10.0
     """How long a task may be between Matching and a recorded start before it is offered again."""
+    partitions: Annotated[int, Meta(ge=1, le=256)] = 4
+    """Parts that the task queues are split into, where several processes share the work."""
+    lease_seconds: Positive = 10.0
+    """How long a process that is not heard of keeps its partitions."""
 
 
 class BreakerSettings(Section, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ import structlog
 
 from daemon.clock import moment
 from daemon.dispatch.destinations import Destination, Destinations
-from daemon.dispatch.entry import Entry, Whereabouts
+from daemon.dispatch.entry import Entry
 from daemon.dispatch.known import KnownTasks
 from daemon.dispatch.task_queue import TaskQueue
 from daemon.metrics import Metrics
@@ -96,21 +96,19 @@ class Breakers:
     # --- tasks that run ----------------------------------------------------------------------------------------------
 
     def began(self, entry: Entry, now: float) -> None:
-        """A task was handed to the Worker."""
+        """A task was handed to a Worker."""
         held = self._destinations.held_by(entry.task)
         if held is not None:
             self._destinations.begin(held, entry.ref, now)
 
     def abandoned(self, entry: Entry) -> None:
-        """A task that was handed to the Worker will not be reported on any more."""
+        """A task that was handed to a Worker will not be reported on any more."""
         held = self._destinations.held_by(entry.task)
         if held is not None and self._destinations.abandon(held, entry.ref):
             self._queue_candidates(held)
 
-    def reported(self, report: DestinationReport, now: float) -> None:
-        """How a call went."""
-        entry = self._tasks.get(report.task)
-        began = entry.since if entry is not None and entry.where is Whereabouts.RUNNING else None
+    def reported(self, report: DestinationReport, began: float | None, now: float) -> None:
+        """How a call went that began at `began`, where that is known."""
         destination = self._destinations.report(report, began, now)
         if destination is not None:
             self._follow(destination, now)
@@ -183,10 +181,10 @@ class Breakers:
         return bool(self._destinations.troubled(tenant, now))
 
     def views(
-        self, tenant: str, backlogs: Iterable[DestinationBacklog] | None, now: float, today: Millis
+        self, tenant: str, backlogs: Iterable[DestinationBacklog] | None, in_store: bool, now: float, today: Millis
     ) -> list[BreakerView]:
         """The tenant's breakers that are not closed, then those whose calls failed lately. `backlogs`: what the store
-        has, where memory has not all of it."""
+        has, where memory has not all of it; `in_store`: those that run are among them."""
         waiting: Counter[str | None] = Counter()
         if backlogs is None:
             for queue in self._tasks.queues_of(tenant):
@@ -194,8 +192,8 @@ class Breakers:
         else:
             for backlog in backlogs:
                 waiting[backlog.destination] += backlog.depth
-            for held in self._destinations.troubled(tenant, now):
-                # The store counts those that the Worker has, too: it records their start with their outcome.
+            for held in self._destinations.troubled(tenant, now) if in_store else ():
+                # The start of what this process's own Worker has is recorded with its outcome.
                 waiting[held.name] -= held.breaker.probing
         views: list[BreakerView] = []
         for each in self._destinations.troubled(tenant, now)[:SHOWN]:

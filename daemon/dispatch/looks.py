@@ -12,10 +12,12 @@ import trio
 from daemon.clock import Clock
 from daemon.dispatch.breakers import Breakers
 from daemon.dispatch.known import KnownTasks
+from daemon.dispatch.node_polls import NodePolls
 from daemon.dispatch.slots import WorkerSlots
 from daemon.dispatch.task_queue import TaskQueue
+from daemon.dispatch.waiting_tasks import WaitingTasks
 from daemon.links.interface import Request
-from daemon.stores.interface import Store, StoreUnavailable
+from daemon.stores.interface import StoreUnavailable
 from daemon.stores.rows import DestinationBacklog
 from enginekit.messages.calls import ListQueuesResult, QueueView
 from enginekit.messages.links import ListBreakersResult
@@ -29,10 +31,19 @@ log = structlog.get_logger("daemon.matching")
 
 
 class Looks:
-    def __init__(self, store: Store, tasks: KnownTasks, slots: WorkerSlots, breakers: Breakers, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: WaitingTasks,
+        tasks: KnownTasks,
+        slots: WorkerSlots,
+        node_polls: NodePolls,
+        breakers: Breakers,
+        clock: Clock,
+    ) -> None:
         self._store = store
         self._tasks = tasks
         self._slots = slots
+        self._node_polls = node_polls
         self._breakers = breakers
         self._clock = clock
         self._counted: dict[str, tuple[float, list[DestinationBacklog]]] = {}
@@ -53,7 +64,7 @@ class Looks:
             queue.behind or queue.parking.any_left for queue in self._tasks.queues_of(tenant)
         ):
             backlogs = await self._backlogs(tenant)
-        views = self._breakers.views(tenant, backlogs, trio.current_time(), self._clock.now())
+        views = self._breakers.views(tenant, backlogs, self._slots.attached, trio.current_time(), self._clock.now())
         request.answer(ListBreakersResult(breakers=views))
 
     async def _backlogs(self, tenant: str) -> list[DestinationBacklog] | None:
@@ -75,7 +86,7 @@ class Looks:
 
     def _view(self, queue: TaskQueue, backlogs: list[DestinationBacklog] | None) -> QueueView:
         if queue.is_node:
-            pollers = int(self._slots.serves(queue))
+            pollers = int(self._slots.serves(queue)) + self._node_polls.serving(queue.key)
         else:
             queue.drop_ended_pollers()
             pollers = len(queue.pollers)

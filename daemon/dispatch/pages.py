@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from daemon.dispatch.task_queue import TaskQueue
-from daemon.stores.interface import Store
+from daemon.dispatch.waiting_tasks import WaitingTasks
 from daemon.stores.rows import TaskCursor
 from enginekit.messages.links import QueuedTask, TaskRef
 
@@ -19,7 +19,7 @@ PAGE_TASKS = 500
 class Pages:
     """Reads queues of one store, one at a time."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: WaitingTasks) -> None:
         self._store = store
         self._over: set[TaskRef] | None = None
 

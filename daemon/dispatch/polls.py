@@ -6,6 +6,7 @@ Pure: the time is passed in, nobody is answered here.
 from __future__ import annotations
 
 import heapq
+from typing import Generic, Protocol, TypeVar
 
 from daemon.links.interface import Request
 from enginekit.messages.links import QueueKey
@@ -24,15 +25,25 @@ class Poller:
         self.ended = False
 
 
-class Deadlines:
+class Waiting(Protocol):
+    """Somebody who waits until `deadline`, or has `ended` before."""
+
+    deadline: float
+    ended: bool
+
+
+W = TypeVar("W", bound=Waiting)
+
+
+class Deadlines(Generic[W]):
     """The pollers of all queues, by when they wait no more."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Poller]] = []
+        self._heap: list[tuple[float, int, W]] = []
         self._added = 0
         self._limit = 64
 
-    def add(self, poller: Poller) -> None:
+    def add(self, poller: W) -> None:
         if len(self._heap) >= self._limit:
             self._heap = [item for item in self._heap if not item[2].ended]
             heapq.heapify(self._heap)
@@ -46,7 +57,7 @@ class Deadlines:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
-    def due(self, now: float) -> Poller | None:
+    def due(self, now: float) -> W | None:
         """One whose time is up; it is not told of again."""
         at = self.next_at()
         return heapq.heappop(self._heap)[2] if at is not None and at <= now else None

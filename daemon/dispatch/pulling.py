@@ -12,7 +12,8 @@ import trio
 
 from daemon.dispatch.pages import Pages
 from daemon.dispatch.task_queue import TaskQueue
-from daemon.stores.interface import Store, StoreUnavailable
+from daemon.dispatch.waiting_tasks import WaitingTasks
+from daemon.stores.interface import StoreUnavailable
 from enginekit.messages.links import QueuedTask, QueueKey, TaskRef
 
 log = structlog.get_logger("daemon.matching")
@@ -27,7 +28,7 @@ class Pulling:
 
     def __init__(
         self,
-        store: Store,
+        store: WaitingTasks,
         queue: Callable[[QueueKey], TaskQueue],
         known: Callable[[TaskRef], bool],
         admit: Callable[[TaskQueue, list[QueuedTask]], bool],

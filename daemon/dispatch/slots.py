@@ -29,6 +29,11 @@ class WorkerSlots:
         self._canceled = Overdue(Whereabouts.CANCELED, CANCEL_SECONDS)
 
     @property
+    def attached(self) -> bool:
+        """Whether there is a Worker in this process."""
+        return bool(self.worker_id)
+
+    @property
     def free(self) -> bool:
         """Whether one more task may be handed out."""
         return len(self._taken) < self._slots

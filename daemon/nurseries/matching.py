@@ -1,10 +1,11 @@
 """Matching: brings the tasks that wait and the workers that are free together.
 
 Nodes' tasks go to the daemon's Worker, as many as it has slots, round-robin across queues so that no tenant can starve
-another; those of a destination whose circuit breaker is open wait. Activities' tasks go to those who poll, first come
-first served. Matching holds references, and a spec where it came with the offer; everything it knows is in the store
-too, so that it starts by pulling, heals by pulling, and may forget anything (breakers learn anew). What tasks mean,
-when they time out and whether they are tried again is History's.
+another; those of a destination whose circuit breaker is open wait. Where Workers are other processes, those tasks go to
+those who poll for them, and each partition of the queues is a Matching (`partitions.py`). Activities' tasks go to those
+who poll, first come first served. Matching holds references, and a spec where it came with the offer; everything it
+knows is in the store too, so that it starts by pulling, heals by pulling, and may forget anything (breakers learn
+anew). What tasks mean, when they time out and whether they are tried again is History's.
 
 What can be lost on the way, and what makes good for it: an offer that found no room (History says RefillQueues; the
 queue is pulled when it has room), a poll's answer that nobody read and a start or outcome that was never recorded (the
@@ -25,23 +26,27 @@ from daemon.dispatch.breakers import Breakers
 from daemon.dispatch.entry import Entry, Overdue, Whereabouts
 from daemon.dispatch.known import KnownTasks
 from daemon.dispatch.looks import Looks
+from daemon.dispatch.node_polls import NodePolls
 from daemon.dispatch.polls import Deadlines, Poller
 from daemon.dispatch.pulling import Pulling
 from daemon.dispatch.slots import WorkerSlots
 from daemon.dispatch.task_queue import TaskQueue
+from daemon.dispatch.waiting_tasks import WaitingTasks
 from daemon.links.interface import Request
 from daemon.links.table import Links
 from daemon.metrics import Metrics
 from daemon.settings import BreakerSettings, MatchingSettings
-from daemon.stores.interface import Store
 from enginekit.messages.calls import ListQueues
 from enginekit.messages.links import (
     Announce,
     AttachWorker,
     CancelTasks,
+    EndNodePolls,
     EndPolls,
     ExpireTask,
+    HandBackTasks,
     ListBreakers,
+    MatchNodes,
     MatchTasks,
     MatchTasksResult,
     OfferTask,
@@ -77,7 +82,7 @@ class Matching:
     def __init__(
         self,
         links: Links,
-        store: Store,
+        store: WaitingTasks,
         settings: MatchingSettings,
         breakers: BreakerSettings,
         clock: Clock,
@@ -95,39 +100,52 @@ class Matching:
         self._worker_full_until: float | None = None
 
         self._matchable: dict[QueueKey, None] = {}
-        self._polls = Deadlines()
+        self._polls: Deadlines[Poller] = Deadlines()
         self._given = Overdue(Whereabouts.GIVEN, settings.handout_seconds)
         self._finished = Overdue(Whereabouts.FINISHED, settings.handout_seconds)
 
+        self._node_polls = NodePolls(
+            self._tasks, self._breakers, self._given, self._count_nodes, self._pulling.if_wanted
+        )
+
         self._expired: list[TaskExpired] = []
-        self._looks = Looks(store, self._tasks, self._slots, self._breakers, clock)
+        self._looks = Looks(store, self._tasks, self._slots, self._node_polls, self._breakers, clock)
         self._asked_to_look: list[tuple[Callable[[Request], Awaitable[None]], Request]] = []
         self._sleep = trio.CancelScope()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. Once: a restart takes a new Matching, which loses nothing.
 
-        Started as soon as it receives; the queues fill from the store meanwhile, whenever it can be read.
+        Started as soon as it receives; the queues fill from the store meanwhile, whenever it can be read. Cancelled, or
+        failed: polls that wait are answered without a task, so that they are asked again of whoever comes next.
         """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._pulling.run)
-            self._hand_out()
-            task_status.started()
-            while True:
-                batch: list[ToMatching | Request] = []
-                with trio.CancelScope(deadline=self._next_deadline()) as self._sleep:
-                    batch = await self._links.matching.receive()
-                for message in batch:
-                    self._take(message)
-                self._mind_deadlines()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._pulling.run)
                 self._hand_out()
-                # History never waits for Matching, so waiting for room in its link cannot go round in a circle.
-                for expired in self._expired:
-                    await self._links.history.send(expired)
-                self._expired.clear()
-                for look, request in self._asked_to_look:
-                    nursery.start_soon(look, request)
-                self._asked_to_look.clear()
+                task_status.started()
+                while True:
+                    await self._serve(nursery)
+        finally:
+            self._node_polls.end()
+            for queue in self._tasks.queues():
+                self._end_polls(queue)
+
+    async def _serve(self, nursery: trio.Nursery) -> None:
+        batch: list[ToMatching | Request] = []
+        with trio.CancelScope(deadline=self._next_deadline()) as self._sleep:
+            batch = await self._links.matching.receive()
+        for message in batch:
+            self._take(message)
+        self._mind_deadlines()
+        self._hand_out()
+        # History never waits for Matching, so waiting for room in its link cannot go round in a circle.
+        for expired in self._expired:
+            await self._links.history.send(expired)
+        self._expired.clear()
+        for look, request in self._asked_to_look:
+            nursery.start_soon(look, request)
+        self._asked_to_look.clear()
 
     @property
     def known(self) -> int:
@@ -147,6 +165,11 @@ class Matching:
                 self._expire(ref, waited_seconds)
             case EndPolls(key, worker_id):
                 self._end_polls(self._tasks.queue(key), worker_id)
+            case EndNodePolls(worker_id):
+                self._node_polls.end(worker_id)
+            case HandBackTasks(tasks):
+                for ref in tasks:
+                    self._handed_back(ref)
             case RefillQueues(queues):
                 self._refill(queues)
             case AttachWorker():
@@ -159,6 +182,7 @@ class Matching:
     def _offered(self, task: QueuedTask, spec: TaskSpec | None) -> None:
         if task.task in self._tasks:
             return
+        self._node_polls.over(task.task)
         queue = self._tasks.queue(task.queue)
         if self._breakers.park(queue, task):
             return
@@ -171,6 +195,7 @@ class Matching:
         """Take in what comes from the store; whether all of it found room."""
         taken = 0
         for task in tasks:
+            self._node_polls.over(task.task)
             if not self._breakers.park(queue, task):
                 if not queue.room:
                     break
@@ -187,9 +212,19 @@ class Matching:
             self._matchable[queue.key] = None
         elif self._slots.serves(queue):
             self._ready[queue.key] = None
+        else:
+            self._node_polls.ready(queue)
+
+    def _handed_back(self, ref: TaskRef) -> None:
+        entry = self._tasks.get(ref)
+        if entry is not None and entry.where is Whereabouts.GIVEN:
+            self._queue_up(entry)
+            self._node_polls.over(ref)
 
     def _retired(self, ref: TaskRef, cancel: bool) -> None:
         self._pulling.over(ref)
+        if cancel:
+            self._node_polls.over(ref)
         entry = self._tasks.pop(ref)
         if entry is None:
             return
@@ -217,7 +252,7 @@ class Matching:
         for key in queues or []:
             self._pulling.soon(key)
 
-    # --- the daemon's Worker ---------------------------------------------------------------------------------------
+    # --- Workers ---------------------------------------------------------------------------------------------------
 
     def _attach(self, message: AttachWorker) -> None:
         again = self._slots.attach(message)
@@ -241,7 +276,12 @@ class Matching:
         self._worker_full_until = None
         now = trio.current_time()
         for report in message.reports:
-            self._breakers.reported(report, now)
+            entry = self._tasks.get(report.task)
+            running = entry is not None and entry.where is Whereabouts.RUNNING
+            began = entry.since if entry is not None and running else self._node_polls.began(report.task)
+            self._breakers.reported(report, began, now)
+        for ref in message.tasks:
+            self._node_polls.over(ref)
         for entry in self._slots.finished(message, now):
             self._finished.watch(entry)
             self._breakers.abandoned(entry)  # unless it was reported on just now
@@ -251,6 +291,7 @@ class Matching:
         for key in self._matchable:
             self._match(self._tasks.queue(key))
         self._matchable.clear()
+        self._node_polls.match(trio.current_time())
         self._hand_to_worker()
         self._sleep.deadline = min(self._sleep.deadline, self._next_deadline())
 
@@ -283,12 +324,15 @@ class Matching:
             slots.take(entry, now)
             if set_aside is not None:
                 self._breakers.began(entry, now)
-            self._count(queue, 1, now)
-            if self._metrics is not None:
-                self._metrics.dispatched(TaskKind.NODE, 1)
+            self._count_nodes(queue, 1, now)
             self._ready.move_to_end(key)
         if full:
             self._worker_full_until = now + WORKER_RETRY_SECONDS
+
+    def _count_nodes(self, queue: TaskQueue, tasks: int, now: float) -> None:
+        self._count(queue, tasks, now)
+        if self._metrics is not None:
+            self._metrics.dispatched(TaskKind.NODE, tasks)
 
     def _count(self, queue: TaskQueue, tasks: int, now: float) -> None:
         queue.dispatched += tasks
@@ -301,6 +345,8 @@ class Matching:
         match request.call:
             case MatchTasks() as call:
                 self._poll(request, call)
+            case MatchNodes() as call:
+                self._node_polls.poll(request, call, _poll_ends(request, call))
             case ListQueues():
                 self._asked_to_look.append((self._looks.queues, request))
             case Ping():
@@ -334,8 +380,7 @@ class Matching:
                 )
             )
             return
-        deadline = min(trio.current_time() + call.wait_seconds, request.deadline - ANSWER_AHEAD_SECONDS)
-        poller = Poller(request, call.queue, call.max_tasks, deadline)
+        poller = Poller(request, call.queue, call.max_tasks, _poll_ends(request, call))
         queue.pollers.append(poller)
         self._polls.add(poller)
         self._matchable[queue.key] = None
@@ -363,12 +408,13 @@ class Matching:
             poller.request.answer(MatchTasksResult(tasks=[]))
             queue.trim_pollers()
 
-    def _end_polls(self, queue: TaskQueue, worker_id: str) -> None:
+    def _end_polls(self, queue: TaskQueue, worker_id: str | None = None) -> None:
         """A worker that is not heard of (its machine stands still, its network is gone) is given no more: whatever it
         took would come back a whole lease later."""
         for poller in list(queue.pollers):
             call = poller.request.call
-            if not poller.ended and isinstance(call, MatchTasks) and call.worker_id == worker_id:
+            theirs = isinstance(call, MatchTasks) and worker_id in (None, call.worker_id)
+            if theirs and not poller.ended:
                 poller.ended = True
                 poller.request.answer(MatchTasksResult(tasks=[]))
         queue.trim_pollers()
@@ -382,6 +428,7 @@ class Matching:
             self._finished.next_at(),
             self._slots.next_at(),
             self._breakers.next_at(),
+            self._node_polls.next_at(),
             self._worker_full_until,
         )
         return min((at for at in times if at is not None), default=float("inf"))
@@ -391,9 +438,15 @@ class Matching:
         now = trio.current_time()
         while (poller := self._polls.due(now)) is not None:
             self._end_poll(poller)
+        self._node_polls.mind(now)
         self._slots.mind(now)
         self._breakers.mind(now)
         for entry in (*self._given.take(now), *self._finished.take(now)):
             # Whether it still waits, the store knows.
             self._tasks.forget(entry)
+            self._node_polls.over(entry.ref)
             self._pulling.soon(entry.task.queue)
+
+
+def _poll_ends(request: Request, call: MatchTasks | MatchNodes) -> float:
+    return min(trio.current_time() + call.wait_seconds, request.deadline - ANSWER_AHEAD_SECONDS)
