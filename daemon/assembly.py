@@ -9,6 +9,7 @@ import itertools
 import os
 import platform
 import random
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +91,9 @@ class Daemon:
         self.links: Links = memory_links()
         self.metrics = Metrics(CollectorRegistry())
         self._incarnations = itertools.count(1)
+        self._histories = itertools.count(1)
+        self._process = f"{socket.gethostname()}.{os.getpid()}.{self._entropy.getrandbits(32):08x}"
+        """Its name among the daemons that share its store."""
         self._history: History | None = None
         self._frontend = Frontend(
             self.links, settings, data_dir, self.describe, self.unready, clock=clock, metrics=self.metrics
@@ -239,6 +243,7 @@ class Daemon:
             self._store,
             self._settings,
             self._clock,
+            f"{self._process}.{next(self._histories)}",
             self._entropy,
             self._nodes.names(),
             self._nodes.check,

@@ -91,6 +91,8 @@ class HistorySettings(Section, frozen=True, kw_only=True):
     batch_bytes: Count = 4 * 1024 * 1024
     waiters: Count = 20_000
     """Callers that may wait for an execution at once."""
+    lease_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 10.0
+    """Where daemons share a store: how long the shards of one that died stay without another owner, at most."""
     page_bytes: Count = 2 * 1024 * 1024
 
 

@@ -18,15 +18,14 @@ import structlog
 import trio
 
 from daemon.execution import children
-from daemon.execution.commands import Cancel, ChildClosed, ChildFault, ChildNotStarted, ChildStarted, Command, Terminate
+from daemon.execution.commands import Cancel, ChildClosed, ChildFault, ChildNotStarted, ChildStarted, Terminate
 from daemon.execution.state import Task
 from daemon.journal.identity import child_id
-from daemon.journal.starting import Wanted
 from daemon.language import ClosePolicy
 from daemon.logs import about
 from enginekit.messages.events import ParentTask
 from enginekit.messages.json import NULL
-from enginekit.messages.links import RunRef, TaskRef
+from enginekit.messages.links import RunRef, StartRun, TaskRef
 from enginekit.messages.status import ErrorStatus, Refused
 
 if TYPE_CHECKING:
@@ -146,11 +145,11 @@ class Children:
             await self._end(parent, task_id, policy)
         elif found[1].child is None:
             command, child = await self._start(live, found[1])
-            await self._act(parent, command)
+            await self._session.across.act(parent, command)
             if child is not None and children.waited_for((await self._session.live(parent)).run, task_id) is None:
                 await self._end(parent, task_id, policy)
 
-    async def _start(self, parent: LiveRun, task: Task) -> tuple[Command, RunRef | None]:
+    async def _start(self, parent: LiveRun, task: Task) -> tuple[ChildStarted | ChildNotStarted, RunRef | None]:
         """What is to be told to the parent, and the child. On disk when this returns. Raises Refused: try again."""
         session, ref, asked = self._session, parent.run.ref, task.child_start
         assert asked is not None
@@ -160,40 +159,25 @@ class Children:
             workflow_id=ref.workflow_id, run_id=ref.run_id, task=task.id, depth=1 if above is None else above.depth + 1
         )
         try:
-            registered = await session.definitions.registered(ref.tenant, asked.workflow, asked.version)
-            started = await session.starts.start(
-                Wanted(
-                    tenant=ref.tenant,
-                    by=None,
-                    definition=registered.definition,
-                    definition_hash=registered.hash,
-                    input=task.input.raw,
+            found = await session.across.start(
+                StartRun(
                     workflow=asked.workflow,
-                    version=registered.version,
+                    version=asked.version,
+                    input=task.input.raw,
                     workflow_id=asked.workflow_id or (own if asked.waited else None),
                     request_id=own,
                     parent_task=waited if asked.waited else None,
-                )
+                ),
+                ref.tenant,
             )
         except Refused as refused:
             if refused.status not in _FAULTS:
                 raise
             return ChildNotStarted(task=task.id, fault=_FAULTS[refused.status], cause=refused.message), None
-        except LookupError as error:
-            return ChildNotStarted(task=task.id, fault=ChildFault.NO_SUCH_WORKFLOW, cause=str(error)), None
-        child = started if isinstance(started, RunRef) else started.run.ref
-        found = await self._session.live(child)
-        if found.batch is not None:
-            await found.batch.committed.wait()
-        return (
-            ChildStarted(
-                task=task.id,
-                workflow_id=child.workflow_id,
-                run_id=child.run_id,
-                started_at=found.run.started_at,
-            ),
-            child,
+        started = ChildStarted(
+            task=task.id, workflow_id=found.workflow_id, run_id=found.run_id, started_at=found.started_at
         )
+        return started, RunRef(ref.tenant, found.workflow_id, found.run_id)
 
     async def _end(self, parent: RunRef, task_id: int, policy: ClosePolicy) -> None:
         """End the child that nobody waits for, if it was started. Raises Refused."""
@@ -205,12 +189,12 @@ class Children:
         if child is None:
             return
         reason = f'its parent "{parent.workflow_id}" does not wait for it any more'
-        command: Command = (
+        command: Cancel | Terminate = (
             Terminate(reason=reason, request_id=own)
             if policy is ClosePolicy.TERMINATE
             else Cancel(reason=reason, request_id=own)
         )
-        await self._act(child, command)
+        await session.across.act(child, command)
 
     # --- the child's side -------------------------------------------------------------------------------------------
 
@@ -222,7 +206,7 @@ class Children:
         if run.closed_at is None:
             # It was redriven before this was told: the parent hears how it ends then.
             return
-        await self._act(
+        await self._session.across.act(
             RunRef(child.tenant, about.workflow_id, about.run_id),
             ChildClosed(
                 task=about.task,
@@ -239,36 +223,6 @@ class Children:
                 closed_at=run.closed_at,
             ),
         )
-
-    # --- both -------------------------------------------------------------------------------------------------------
-
-    async def _act(self, ref: RunRef, command: Command) -> None:
-        """Done, and on disk; or refused by the run itself, which has closed. Raises Refused where it is not there."""
-        batches: list[trio.Event] = []
-        refusals: list[Refused] = []
-        done = trio.Event()
-
-        def act(live: LiveRun) -> None:
-            try:
-                self._session.act(live, command)
-            except Refused as refused:
-                if refused.status is not ErrorStatus.FAILED_PRECONDITION:
-                    refusals.append(refused)
-            if live.batch is not None:
-                batches.append(live.batch.committed)
-            done.set()
-
-        def lost(refused: Refused) -> None:
-            if refused.status is not ErrorStatus.NOT_FOUND:
-                refusals.append(refused)
-            done.set()
-
-        self._session.when_live(ref, act, lost)
-        await done.wait()
-        if refusals:
-            raise refusals[0]
-        for committed in batches:
-            await committed.wait()
 
 
 def _about(ref: RunRef, effect: int) -> dict[str, str | int]:

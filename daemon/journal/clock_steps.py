@@ -90,7 +90,7 @@ class ClockSteps:
         while page := await session.store.due_runs(before, PAGE_RUNS, after):
             after = page[-1]
             for row in page:
-                if self._known.get(row.run.run_id) != self._total:
+                if session.across.owns(row.run) and self._known.get(row.run.run_id) != self._total:
                     await self._tell_one(row)
             await session.committer.room()
 

@@ -7,6 +7,7 @@ others are written. Whatever the store does not answer for ends the session: nob
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 import trio
@@ -16,20 +17,28 @@ from daemon.journal.batch import Gathering
 from daemon.journal.live import LiveRun
 from daemon.logs import about
 from daemon.metrics import Metrics
-from daemon.stores.interface import BatchRefused, Fenced, Store, StoreUnavailable
+from daemon.stores.interface import BatchRefused, Fenced, StoreUnavailable
 from daemon.stores.rows import Batch, RunWrite
 from enginekit.messages.links import Millis, RunRef
 
 log = structlog.get_logger("history")
 
 
+class Commits(Protocol):
+    """Where batches go."""
+
+    async def commit(self, batch: Batch) -> None:
+        """As `Store.commit`."""
+
+
 class Committer:
-    """Takes the gathering batch when the one before is on disk. `release` is called in the order of commits with
+    """Takes the gathering batch when the one before is on disk. `commits` is the
+    store, or does as it does. `release` is called in the order of commits with
     each batch that is, and its wake-ups; `set_aside` with each run that the store refused, before that."""
 
     def __init__(
         self,
-        store: Store,
+        commits: Commits,
         pulses: dict[str, Pulse],
         quiet: Pulse,
         batch_bytes: int,
@@ -37,7 +46,7 @@ class Committer:
         set_aside: Callable[[RunRef, str], object],
         metrics: Metrics,
     ) -> None:
-        self._store = store
+        self._commits = commits
         self.settle: Callable[[], None] = lambda: None
         """Called before a batch is taken: whatever has to be in it with what is."""
         self._release = release
@@ -99,7 +108,7 @@ class Committer:
 
     async def _write(self, batch: Batch) -> None:
         try:
-            await self._store.commit(batch)
+            await self._commits.commit(batch)
         except BatchRefused as refused:
             parts = _split(batch)
             if len(parts) == 1:

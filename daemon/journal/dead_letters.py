@@ -166,6 +166,8 @@ async def sweep(session: Session, retention_days: float) -> None:
         before = session.clock.now() - round(retention_days * DAY_SECONDS * 1000)
         expired = await session.store.dead_letters(LetterFilter(tenant=None, limit=SWEEP_LETTERS, before=before))
         for each in expired:
+            if not session.across.owns(each.run):
+                continue
 
             def act(live: LiveRun, event_id: int = each.letter.event_id) -> None:
                 session.discard_letter(live, event_id)

@@ -106,6 +106,8 @@ class Definitions:
         self._rows: OrderedDict[tuple[str, str, int | None], Row] = OrderedDict()
         self._registrations = 0
         self._stored: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self.alone = True
+        """Whether all registrations are made here. Else the newest version of a name is read each time."""
 
     async def parse(self, tenant: str, text: str) -> tuple[str, Definition]:
         """Its hash and meaning. Raises Refused INVALID_ARGUMENT with every fault."""
@@ -163,7 +165,8 @@ class Definitions:
             registrations = self._registrations
             row = await self._store.definition(tenant, name, version)
             # One that was registered while the store was read may be newer than what it answered.
-            if row is not None and registrations == self._registrations:
+            keep = self.alone or version is not None
+            if row is not None and keep and registrations == self._registrations:
                 self._rows[tenant, name, version] = row
                 if len(self._rows) > CACHED_DEFINITIONS:
                     self._rows.popitem(last=False)

@@ -26,10 +26,10 @@ from daemon.journal.live import LiveRun
 from daemon.journal.starting import Wanted
 from daemon.journal.zones import cron_of
 from daemon.links.interface import Request
-from daemon.links.sharding import shard_of_schedule
+from daemon.links.sharding import shard_of, shard_of_schedule
 from daemon.stores.rows import ScheduleWrite
 from enginekit.messages.calls import Result
-from enginekit.messages.links import RunRef, ScheduleRef
+from enginekit.messages.links import RunRef, ScheduleRef, StartRun, WakeSchedules
 from enginekit.messages.schedules import Overlap
 from enginekit.messages.status import ErrorStatus, ExecutionStatus, Refused
 
@@ -43,6 +43,11 @@ LABEL: Final = "schedule"
 
 FIRING: Final = 32
 """Schedules that are fired at once."""
+
+RETRY_SECONDS: Final = 1.0
+"""Until a firing is tried again that another shard's owner could not be asked for."""
+
+_PASSING: Final = frozenset({ErrorStatus.UNAVAILABLE, ErrorStatus.RESOURCE_EXHAUSTED})
 
 
 class Turn:
@@ -91,7 +96,7 @@ class Schedules:
     def gather(self, turn: Turn, schedule: Schedule | None, live: LiveRun | None = None) -> None:
         """It is so from now on (None: gone), together with what the same batch has about a run."""
         session, ref = self._session, turn.ref
-        shard = shard_of_schedule(ref, session.shards)
+        shard = self._shard(ref)
         place = ScheduleWrite(
             shard=shard,
             epoch=session.epochs[shard],
@@ -117,26 +122,35 @@ class Schedules:
         about = () if live is None else (live.run.ref,)
         self._session.committer.gathering.answers.append(Answer(request, result, about))
 
+    def _shard(self, ref: ScheduleRef) -> int:
+        return shard_of_schedule(ref, self._session.shards)
+
     # --- what is due ------------------------------------------------------------------------------------------------
 
     async def begin(self) -> None:
         """Look at all that wait for an execution: it may have closed unheard."""
         after: ScheduleRef | None = None
-        while page := await self._session.store.waiting_schedules(1000, after):
+        while page := await self._session.store.waiting_schedules(1000, after, self._session.some):
             for ref in page:
                 self.wake(ref)
             after = page[-1]
 
     def wake(self, ref: ScheduleRef) -> None:
         """Something may be due."""
-        if ref not in self._asked:
+        if ref not in self._asked and self._shard(ref) in self._session.epochs:
             self._asked.add(ref)
             self._session.nursery.start_soon(self._fire, ref)
 
     def closed(self, run: Run) -> None:
         """A run has closed, and that is on disk: a schedule may have waited for it."""
-        if run.request_id is not None and run.request_id.startswith(core.PREFIX):
-            self.wake(ScheduleRef(run.ref.tenant, run.labels[LABEL]))
+        if run.request_id is None or not run.request_id.startswith(core.PREFIX):
+            return
+        ref = ScheduleRef(run.ref.tenant, run.labels[LABEL])
+        if self._shard(ref) in self._session.epochs:
+            self.wake(ref)
+        else:
+            # Where this is lost, the schedule's next firing finds that it has closed.
+            self._session.history.offer(WakeSchedules([ref]))
 
     async def _fire(self, ref: ScheduleRef) -> None:
         """Until nothing more is due: one firing a commit."""
@@ -154,8 +168,17 @@ class Schedules:
                     decision = await self._due(ref, schedule)
                     if decision is None:
                         return
-                    await self._carry_out(turn, decision)
+                    try:
+                        await self._carry_out(turn, decision)
+                    except Refused as refused:
+                        log.info("a firing waits for another shard's owner", why=refused.message, **_about(ref))
+                        self._session.nursery.start_soon(self._wake_later, ref)
+                        return
                     written = decision.schedule.revision
+
+    async def _wake_later(self, ref: ScheduleRef) -> None:
+        await trio.sleep(RETRY_SECONDS)
+        self.wake(ref)
 
     async def _due(self, ref: ScheduleRef, schedule: Schedule) -> Decision | None:
         now = moment(self._session.clock.now())
@@ -167,12 +190,15 @@ class Schedules:
         return core.fire(schedule, cron, now, await self.running(ref, schedule))
 
     async def _carry_out(self, turn: Turn, decision: Decision) -> None:
+        """Raises Refused where another shard's owner cannot be asked now."""
         schedule, firing = decision.schedule, decision.start
         live: LiveRun | None = None
         if firing is not None:
             try:
                 run = await self.start(turn.ref, schedule, firing)
             except (Refused, LookupError) as error:
+                if isinstance(error, Refused) and error.status in _PASSING:
+                    raise
                 why = error.message if isinstance(error, Refused) else str(error)
                 log.warning("a schedule could not start its workflow", why=why, at=str(firing.at), **_about(turn.ref))
                 schedule = core.failed(schedule, firing, why, moment(self._session.clock.now()))
@@ -203,19 +229,33 @@ class Schedules:
         Raises Refused and LookupError where it cannot be started.
         """
         session, spec = self._session, schedule.spec
+        name, request = core.workflow_id(ref.schedule_id, firing), core.request_id(schedule, ref.schedule_id, firing)
+        by, labels = firing.by or f"schedule:{ref.schedule_id}", {**spec.labels, LABEL: ref.schedule_id}
+        if shard_of(ref.tenant, name, session.shards) not in session.epochs:
+            call = StartRun(
+                workflow=spec.workflow,
+                version=spec.version,
+                input=spec.input,
+                workflow_id=name,
+                request_id=request,
+                by=by,
+                labels=labels,
+            )
+            there = await session.across.start(call, ref.tenant)
+            return RunRef(ref.tenant, there.workflow_id, there.run_id)
         found = await session.definitions.registered(ref.tenant, spec.workflow, spec.version)
         return await session.starts.start(
             Wanted(
                 tenant=ref.tenant,
-                by=firing.by or f"schedule:{ref.schedule_id}",
+                by=by,
                 definition=found.definition,
                 definition_hash=found.hash,
                 input=spec.input,
                 workflow=spec.workflow,
                 version=found.version,
-                workflow_id=core.workflow_id(ref.schedule_id, firing),
-                request_id=core.request_id(schedule, ref.schedule_id, firing),
-                labels={**spec.labels, LABEL: ref.schedule_id},
+                workflow_id=name,
+                request_id=request,
+                labels=labels,
             )
         )
 
@@ -232,6 +272,11 @@ class Schedules:
             done.set()
 
         run = RunRef(ref.tenant, last.workflow_id, last.run_id)
+        command = Cancel(reason=f'schedule "{ref.schedule_id}" has its next firing', request_id=None)
+        by = f"schedule:{ref.schedule_id}"
+        if not self._session.across.owns(run):
+            await self._session.across.act(run, command, by)
+            return None
         self._session.when_live(run, have, _then(done.set))
         await done.wait()
         if not found:
@@ -239,8 +284,7 @@ class Schedules:
         live = found[0]
         live.waiters -= 1
         if not live.run.status.closed:
-            reason = f'schedule "{ref.schedule_id}" has its next firing'
-            self._session.act_quietly(live, Cancel(reason=reason, request_id=None), f"schedule:{ref.schedule_id}")
+            self._session.act_quietly(live, command, by)
         return live
 
 

@@ -23,15 +23,17 @@ from daemon.execution.decide import decide, start
 from daemon.execution.state import Run
 from daemon.execution.step import Child, Decision
 from daemon.execution.tasks import seconds_since
+from daemon.journal.across import Across
 from daemon.journal.batch import PROCEED, Answer, Gathering, PendingWrite
 from daemon.journal.children import CHILD_EFFECT, NOTICE_EFFECT, Children
 from daemon.journal.clock_steps import ClockSteps
-from daemon.journal.committer import Committer
+from daemon.journal.committer import Commits, Committer
 from daemon.journal.dead_letters import sweep
 from daemon.journal.definitions import Definitions
-from daemon.journal.finding import Finder
+from daemon.journal.finding import Action, Finder, Lost
 from daemon.journal.handout import offer_of, task_of
 from daemon.journal.identity import RunIds, child_id
+from daemon.journal.lease import Lease, lapsed
 from daemon.journal.letters import log_letter
 from daemon.journal.live import LiveRun, LiveRuns
 from daemon.journal.mapping import STOP, Mappings
@@ -86,6 +88,8 @@ class Session:
         self,
         links: Links,
         store: Store,
+        commits: Commits,
+        lease: Lease,
         settings: Settings,
         clock: Clock,
         entropy: random.Random,
@@ -102,18 +106,19 @@ class Session:
         self.definitions = definitions
         self.metrics = metrics
         self.nursery = nursery
+        self.lease = lease
         self.epochs = owned.epochs
         self.shards = shards
         """How many there are, whoever has them."""
         self.token_key = owned.token_key
         self.run_ids = run_ids
         self.entropy = entropy
-        self.runs = LiveRuns(settings.history.cache_bytes)
+        self.runs = LiveRuns(settings.history.cache_bytes * len(owned.epochs) // shards)
         self.waiters = Waiters(settings.history.waiters)
         self.pulses: dict[str, Pulse] = {}
         self.quiet = Pulse(since=moment(clock.now()))
         self.committer = Committer(
-            store, self.pulses, self.quiet, settings.history.batch_bytes, self._release, self.set_aside, metrics
+            commits, self.pulses, self.quiet, settings.history.batch_bytes, self._release, self.set_aside, metrics
         )
         self.decided = 0
         self.mappings = Mappings(self, settings.files.path, threads=clock.real)
@@ -129,7 +134,8 @@ class Session:
         self.schedules = Schedules(self)
         self.clock_steps = ClockSteps(self)
         self.finder = Finder(store, definitions, self.runs, shards, nursery)
-        self.when_live = self.finder.when_live
+        self.history = links.history
+        self.across = Across(self)
         self.matching: Outbox[ToMatching] = Outbox(links.matching, RefillQueues())
         self.worker: Outbox[ToWorker] = Outbox(links.worker, ReportAgain())
         self.timer: Outbox[ToTimer] = Outbox(links.timer, RescanTimers())
@@ -166,7 +172,7 @@ class Session:
         after: StoredEffect | None = None
         cut_short: list[RunRef] = []
         stopped: list[StoredEffect] = []
-        while page := await self.store.effects(1000, after):
+        while page := await self.store.effects(1000, after, self.some):
             for effect in page:
                 kind, number = effect.effect.kind, effect.effect.event_id
                 if kind == PROCEED:
@@ -208,6 +214,18 @@ class Session:
 
     def shard(self, ref: RunRef) -> int:
         return shard_of_ref(ref, self.shards)
+
+    @property
+    def some(self) -> list[int] | None:
+        """Its shards, for reading what is theirs; None where it has all."""
+        return None if len(self.epochs) == self.shards else list(self.epochs)
+
+    def when_live(self, ref: RunRef, action: Action, lost: Lost) -> None:
+        """Do it to the run: now, where it is in memory, else when it has been read back, in the order asked."""
+        if self.shard(ref) in self.epochs:
+            self.finder.when_live(ref, action, lost)
+        else:
+            lost(lapsed())
 
     def any_shard(self) -> int:
         """One of its own, for what may be in any."""
@@ -461,6 +479,9 @@ class Session:
         for live in about:
             if live.batch is not None and batch is not self.committer.gathering:
                 batch = live.batch
+        if batch is None and not self.lease.holds:
+            # It would be read off memory, and somebody else may have written since.
+            outcome = lapsed()
         answer = Answer(request, outcome, tuple(live.run.ref for live in about))
         if batch is None:
             answer.give()

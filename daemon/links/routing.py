@@ -34,6 +34,7 @@ from enginekit.messages.calls import Call, Result
 from enginekit.messages.links import (
     CancelTasks,
     EndPolls,
+    EndRun,
     ExpireTask,
     GiveBackTasks,
     ListBreakers,
@@ -49,10 +50,12 @@ from enginekit.messages.links import (
     ScheduleRef,
     StartNodes,
     StartNodesResult,
+    StartRun,
     StartTasks,
     TaskExpired,
     TaskOutcome,
     TaskRef,
+    TellParent,
     ToHistory,
     ToMatching,
     ToWorker,
@@ -170,6 +173,13 @@ class HistoryRouter(Router[ToHistory]):
                 | schedules.DeleteSchedule()
             ):
                 return shard_of_schedule(ScheduleRef(tenant, call.schedule_id), shards)
+            case StartRun():
+                assert call.workflow_id is not None, "a run without a name is started where it is asked for"
+                return shard_of(tenant, call.workflow_id, shards)
+            case EndRun():
+                return shard_of_ref(call.run, shards)
+            case TellParent():
+                return shard_of_ref(call.parent, shards)
             case calls.RegisterWorkflow():
                 return shard_of_definition(tenant, call.name, shards)
         return shard_of_tenant(tenant, shards)

@@ -7,14 +7,16 @@ twice: the store is the truth, and each receiver ignores what it already knows.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TypeAlias
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from enginekit.messages.calls import BreakerView, Call, Result
+from enginekit.messages.events import ParentTask, TimeoutKind, Usage
 from enginekit.messages.events import TaskKind as TaskKind
-from enginekit.messages.events import TimeoutKind, Usage
+from enginekit.messages.status import ExecutionStatus
 
 Millis: TypeAlias = int
 """Milliseconds since 1970-01-01 UTC."""
@@ -173,6 +175,57 @@ class StartNodesResult(Result, frozen=True, kw_only=True):
 
     tasks: list[StartedNode]
     rest: list[TaskRef] = []
+
+
+class StartRun(Call, frozen=True, kw_only=True):
+    """Ask a run's History to start it on behalf of another run, or of a schedule. The same request again answers the
+    same run."""
+
+    workflow: str
+    version: int | None
+    input: Raw
+    workflow_id: str | None
+    request_id: str
+    by: str | None = None
+    labels: dict[str, str] = {}
+    parent_task: ParentTask | None = None
+
+
+class StartRunResult(Result, frozen=True, kw_only=True):
+    """It is on disk."""
+
+    workflow_id: str
+    run_id: str
+    started_at: datetime
+
+
+class EndRun(Call, frozen=True, kw_only=True):
+    """Ask a run's History to cancel it, or to terminate it: whoever started it does not want it any more. Answered when
+    that is on disk; one that has closed is left alone."""
+
+    run: RunRef
+    terminate: bool
+    reason: str
+    request_id: str | None
+    by: str | None
+
+
+class TellParent(Call, frozen=True, kw_only=True):
+    """Tell a run's History how the child closed that a task of the run waits for. Answered when that is on disk."""
+
+    parent: RunRef
+    task: int
+    workflow_id: str
+    run_id: str
+    workflow: str | None
+    status: ExecutionStatus
+    input: Raw
+    output: Raw
+    error: str | None
+    cause: str | None
+    usage: Usage | None
+    started_at: datetime
+    closed_at: datetime
 
 
 class MatchTasks(Call, frozen=True, kw_only=True):
