@@ -10,7 +10,6 @@ What a shard's session does is not known here, nor how the store settles who was
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -18,6 +17,7 @@ import structlog
 import trio
 
 from daemon.journal.lease import Lease
+from daemon.links.sharding import owner_of
 from daemon.stores.interface import Store, StoreUnavailable, StoreUnusable
 from daemon.stores.rows import Attendance, ShardEpochs
 
@@ -201,15 +201,6 @@ class Ownership:
                 'stop it, or let them share the work with [links] url = "redis://..."'
             )
         return set()
-
-
-def owner_of(shard: int, members: Sequence[str]) -> str:
-    """Who of them is to have the shard: the same for whoever asks. There is one member at least."""
-    return max(members, key=lambda member: (_weight(member, shard), member))
-
-
-def _weight(member: str, shard: int) -> bytes:
-    return hashlib.blake2b(f"{member}\n{shard}".encode(), digest_size=8).digest()
 
 
 def _one(claimed: ShardEpochs, shard: int, epoch: int) -> ShardEpochs:
