@@ -22,12 +22,12 @@ import structlog
 import trio
 
 from daemon.clock import Clock
+from daemon.dispatch.activity_polls import ActivityPolls
 from daemon.dispatch.breakers import Breakers
 from daemon.dispatch.entry import Entry, Overdue, Whereabouts
 from daemon.dispatch.known import KnownTasks
 from daemon.dispatch.looks import Looks
 from daemon.dispatch.node_polls import NodePolls
-from daemon.dispatch.polls import Deadlines, Poller
 from daemon.dispatch.pulling import Pulling
 from daemon.dispatch.slots import WorkerSlots
 from daemon.dispatch.task_queue import TaskQueue
@@ -48,7 +48,6 @@ from enginekit.messages.links import (
     ListBreakers,
     MatchNodes,
     MatchTasks,
-    MatchTasksResult,
     OfferTask,
     Ping,
     Pong,
@@ -68,8 +67,6 @@ from enginekit.messages.status import ErrorStatus, Refused
 
 log = structlog.get_logger("daemon.matching")
 
-POLLERS = 1000
-"""Who may wait for one queue at once."""
 WORKER_RETRY_SECONDS = 0.05
 """When the Worker's link was full, and it says nothing itself."""
 ANSWER_AHEAD_SECONDS = 0.1
@@ -99,11 +96,10 @@ class Matching:
         self._ready: OrderedDict[QueueKey, None] = OrderedDict()
         self._worker_full_until: float | None = None
 
-        self._matchable: dict[QueueKey, None] = {}
-        self._polls: Deadlines[Poller] = Deadlines()
         self._given = Overdue(Whereabouts.GIVEN, settings.handout_seconds)
         self._finished = Overdue(Whereabouts.FINISHED, settings.handout_seconds)
 
+        self._polls = ActivityPolls(self._tasks, self._given, self._count)
         self._node_polls = NodePolls(
             self._tasks, self._breakers, self._given, self._count_nodes, self._pulling.if_wanted
         )
@@ -128,8 +124,7 @@ class Matching:
                     await self._serve(nursery)
         finally:
             self._node_polls.end()
-            for queue in self._tasks.queues():
-                self._end_polls(queue)
+            self._polls.end_all()
 
     async def _serve(self, nursery: trio.Nursery) -> None:
         batch: list[ToMatching | Request] = []
@@ -164,7 +159,9 @@ class Matching:
             case ExpireTask(ref, waited_seconds):
                 self._expire(ref, waited_seconds)
             case EndPolls(key, worker_id):
-                self._end_polls(self._tasks.queue(key), worker_id)
+                # A worker that is not heard of (its machine stands still, its network is gone) is given no more:
+                # whatever it took would come back a whole lease later.
+                self._polls.end(self._tasks.queue(key), worker_id)
             case EndNodePolls(worker_id):
                 self._node_polls.end(worker_id)
             case HandBackTasks(tasks):
@@ -209,7 +206,7 @@ class Matching:
         queue = self._tasks.queue(entry.task.queue)
         queue.add(entry, trio.current_time())
         if not queue.is_node:
-            self._matchable[queue.key] = None
+            self._polls.ready(queue)
         elif self._slots.serves(queue):
             self._ready[queue.key] = None
         else:
@@ -288,10 +285,9 @@ class Matching:
 
     def _hand_out(self) -> None:
         """Give what can be given, to the Worker and to pollers."""
-        for key in self._matchable:
-            self._match(self._tasks.queue(key))
-        self._matchable.clear()
-        self._node_polls.match(trio.current_time())
+        now = trio.current_time()
+        self._polls.match(now)
+        self._node_polls.match(now)
         self._hand_to_worker()
         self._sleep.deadline = min(self._sleep.deadline, self._next_deadline())
 
@@ -344,7 +340,7 @@ class Matching:
     def _asked(self, request: Request) -> None:
         match request.call:
             case MatchTasks() as call:
-                self._poll(request, call)
+                self._polls.poll(request, call, _poll_ends(request, call))
             case MatchNodes() as call:
                 self._node_polls.poll(request, call, _poll_ends(request, call))
             case ListQueues():
@@ -357,67 +353,6 @@ class Matching:
                 request.refuse(
                     Refused(ErrorStatus.INVALID_ARGUMENT, f"Matching does not answer {type(other).__name__}")
                 )
-
-    def _poll(self, request: Request, call: MatchTasks) -> None:
-        if call.queue.tenant != request.caller.tenant:
-            request.refuse(Refused(ErrorStatus.PERMISSION_DENIED, f"queue {call.queue.name} is another tenant's"))
-            return
-        queue = self._tasks.queue(call.queue)
-        if queue.is_node:
-            request.refuse(
-                Refused(ErrorStatus.INVALID_ARGUMENT, f"queue {call.queue.name} is served by the daemon's own worker")
-            )
-            return
-        if len(queue.pollers) >= POLLERS:
-            queue.drop_ended_pollers()
-        if len(queue.pollers) >= POLLERS:
-            request.refuse(
-                Refused(
-                    ErrorStatus.RESOURCE_EXHAUSTED,
-                    f"{POLLERS} polls wait for queue {call.queue.name} already; poll with fewer workers, or for more "
-                    "tasks at once",
-                    {"retry_after_seconds": 1.0},
-                )
-            )
-            return
-        poller = Poller(request, call.queue, call.max_tasks, _poll_ends(request, call))
-        queue.pollers.append(poller)
-        self._polls.add(poller)
-        self._matchable[queue.key] = None
-
-    def _match(self, queue: TaskQueue) -> None:
-        """Give the queue's tasks to those who have waited longest for them."""
-        now = trio.current_time()
-        while queue.depth and (poller := queue.next_poller()) is not None:
-            refs: list[TaskRef] = []
-            while len(refs) < poller.max_tasks and (entry := queue.take()) is not None:
-                self._tasks.release_spec(entry)
-                entry.move(Whereabouts.GIVEN, now)
-                self._given.watch(entry)
-                refs.append(entry.ref)
-            poller.request.answer(MatchTasksResult(tasks=refs))
-            self._count(queue, len(refs), now)
-
-    def _end_poll(self, poller: Poller) -> None:
-        queue = self._tasks.queue(poller.queue)
-        if queue.depth and poller.request.awaited:
-            # Its time is up in the very moment in which there is something for it.
-            self._match(queue)
-        if not poller.ended:
-            poller.ended = True
-            poller.request.answer(MatchTasksResult(tasks=[]))
-            queue.trim_pollers()
-
-    def _end_polls(self, queue: TaskQueue, worker_id: str | None = None) -> None:
-        """A worker that is not heard of (its machine stands still, its network is gone) is given no more: whatever it
-        took would come back a whole lease later."""
-        for poller in list(queue.pollers):
-            call = poller.request.call
-            theirs = isinstance(call, MatchTasks) and worker_id in (None, call.worker_id)
-            if theirs and not poller.ended:
-                poller.ended = True
-                poller.request.answer(MatchTasksResult(tasks=[]))
-        queue.trim_pollers()
 
     # --- time ------------------------------------------------------------------------------------------------------
 
@@ -436,8 +371,7 @@ class Matching:
     def _mind_deadlines(self) -> None:
         """Let go of what has waited, or stayed somewhere, for too long."""
         now = trio.current_time()
-        while (poller := self._polls.due(now)) is not None:
-            self._end_poll(poller)
+        self._polls.mind(now)
         self._node_polls.mind(now)
         self._slots.mind(now)
         self._breakers.mind(now)

@@ -28,6 +28,8 @@ from enginekit.messages.links import (
     DestinationReport,
     ListBreakers,
     ListBreakersResult,
+    MatchNodes,
+    MatchNodesResult,
     MatchTasks,
     MatchTasksResult,
     OfferTask,
@@ -107,6 +109,7 @@ class Bench:
         self.serial = 0
         self.matching: Matching | None = None
         self.destinations: dict[TaskRef, str] = {}
+        self.more = False
 
     # --- the test as History ---
 
@@ -163,6 +166,13 @@ class Bench:
                     ]
                 )
             )
+
+    def returned(self, ref: TaskRef) -> Batch:
+        """What writes that it waits again."""
+        again = RunWrite(
+            shard=0, epoch=1, run=ref.run, first_event_id=1, events=[], wake_at=None, tasks_returned=[ref.event_id]
+        )
+        return Batch(runs=[again])
 
     def tell(self, message: ToMatching) -> None:
         assert self.links.matching.offer(message)
@@ -228,6 +238,40 @@ class Bench:
 
     async def canceled(self) -> list[TaskRef]:
         return [ref for m in await self.to_worker() if isinstance(m, CancelTasks) for ref in m.tasks]
+
+    # --- the test as a Worker in another process ---
+
+    async def poll_nodes(
+        self,
+        max_tasks: int = 1,
+        *,
+        resources: list[str] | None = None,
+        worker_id: str = "w-1",
+        wait_seconds: float = 30.0,
+    ) -> list[TaskRef]:
+        call = MatchNodes(
+            resources=RESOURCES if resources is None else resources,
+            worker_id=worker_id,
+            max_tasks=max_tasks,
+            wait_seconds=wait_seconds,
+        )
+        caller = Caller(tenant="", subject=worker_id)
+        found = await self.links.matching.request(caller, call, MatchNodesResult, wait_seconds + 5)
+        self.more = found.more
+        return found.tasks
+
+    async def begun(self, *refs: TaskRef) -> None:
+        """Their start is on disk."""
+        await self.remove(*refs, started=True)
+        self.tell(RetireTasks(list(refs)))
+        await settle()
+
+    async def ended(self, *refs: TaskRef, healthy: bool | None = None) -> None:
+        """The Worker in another process has ended them: first they are over, then it says how their destination did."""
+        await self.end(*refs)
+        reports = [] if healthy is None else [DestinationReport(ref, self.destinations[ref], healthy) for ref in refs]
+        self.tell(TasksFinished("w-1", 0, list(refs), reports))
+        await settle()
 
     # --- the test as somebody who polls or looks ---
 

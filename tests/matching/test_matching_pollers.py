@@ -7,9 +7,8 @@ import trio
 from matching_bench import SOME_QUEUE, Bench, settle
 from trio.testing import MockClock
 
-from daemon.dispatch import known
+from daemon.dispatch import activity_polls, known
 from daemon.links.interface import Caller
-from daemon.nurseries import matching as matching_module
 from enginekit.messages.calls import Acknowledged, Hello
 from enginekit.messages.events import TaskKind
 from enginekit.messages.links import (
@@ -168,7 +167,7 @@ async def test_what_it_does_not_answer_is_refused(nursery: trio.Nursery, bench: 
 async def test_pollers_are_bounded_and_those_gone_make_room(
     autojump_clock: MockClock, nursery: trio.Nursery, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(matching_module, "POLLERS", 3)
+    monkeypatch.setattr(activity_polls, "POLLERS", 3)
     await bench.start(nursery)
     async with trio.open_nursery() as inner:
         for _ in range(3):
