@@ -21,8 +21,8 @@ from trio.testing import MockClock
 from daemon import assembly
 from daemon.dispatch.membership import MemoryMembership
 from daemon.dispatch.remote import RemoteSlots
-from daemon.links.exchange import HISTORY_CAPACITY, MemoryExchange
-from daemon.links.interface import Link
+from daemon.links.exchange import HISTORY_CAPACITY, Exchange, MemoryExchange
+from daemon.links.interface import Caller, Link, Request
 from daemon.links.memory import MemoryLink
 from daemon.links.routing import HistoryRouter, MatchingRouter, WorkerRouter
 from daemon.links.table import Links
@@ -31,10 +31,14 @@ from daemon.nurseries.partitions import PartitionedMatching
 from daemon.nurseries.worker import Worker
 from daemon.settings import Settings
 from daemon.supervisor import ServiceName, ServiceSpec
-from enginekit.messages.links import ToHistory
+from enginekit.messages.calls import Call, Result
+from enginekit.messages.links import ToHistory, ToMatching, ToTimer, ToWorker
+from enginekit.messages.status import ErrorStatus, Refused
 from enginekit.node import Node
 
 T = TypeVar("T")
+M = TypeVar("M")
+R = TypeVar("R", bound=Result)
 
 SHARDS = 4
 
@@ -48,6 +52,61 @@ class OneHistory(MemoryExchange):
 
     def history(self, shard: int) -> Link[ToHistory]:
         return self.inbox
+
+
+class Wire(Exchange):
+    """A process's way to the exchange, which may be cut: then all that goes either way is lost."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self.cut = False
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        await self._exchange.run(task_status=task_status)
+
+    @property
+    def ready(self) -> bool:
+        return not self.cut
+
+    def history(self, shard: int) -> Link[ToHistory]:
+        return _WireLink(self, self._exchange.history(shard))
+
+    def matching(self, partition: int) -> Link[ToMatching]:
+        return _WireLink(self, self._exchange.matching(partition))
+
+    def worker(self, worker_id: str) -> Link[ToWorker]:
+        return _WireLink(self, self._exchange.worker(worker_id))
+
+    @property
+    def timer(self) -> Link[ToTimer]:
+        return self._exchange.timer
+
+
+class _WireLink(Link[M]):
+    def __init__(self, wire: Wire, link: Link[M]) -> None:
+        self._wire = wire
+        self._link = link
+
+    def offer(self, message: M) -> bool:
+        return self._wire.cut or self._link.offer(message)
+
+    async def send(self, message: M) -> None:
+        if not self._wire.cut:
+            await self._link.send(message)
+
+    async def request(self, caller: Caller, call: Call, result: type[R], timeout: float) -> R:
+        if not self._wire.cut:
+            answer = await self._link.request(caller, call, result, timeout)
+            if not self._wire.cut:
+                return answer
+        await trio.sleep(timeout)
+        raise Refused(ErrorStatus.UNAVAILABLE, "the wire is cut")
+
+    async def receive(self, limit: int = 256) -> list[M | Request]:
+        while True:
+            messages = await self._link.receive(limit)
+            if not self._wire.cut:
+                return messages
 
 
 class Process:
@@ -65,11 +124,18 @@ class Process:
 class WorkerProcess(Process):
     """Its Worker, and what stands between it and the others."""
 
-    def __init__(self, slots: RemoteSlots, worker: Worker, worker_id: str) -> None:
+    def __init__(self, wire: Wire, slots: RemoteSlots, worker: Worker, worker_id: str) -> None:
         super().__init__()
+        self.wire = wire
         self.slots = slots
         self.worker = worker
         self.worker_id = worker_id
+
+    async def drain(self) -> None:
+        """As on SIGTERM."""
+        await self.slots.drain()
+        await self.worker.drain()
+        await self.kill()
 
 
 class MatchingProcess(Process):
@@ -139,10 +205,11 @@ class Split(Simulation):
     async def worker(self, nodes: Mapping[str, Node] | None = None) -> WorkerProcess:
         """One more process with the role worker."""
         worker_id = f"w{next(self.serial)}"
-        slots = RemoteSlots(self.exchange, SHARDS, self._settings.matching.partitions, worker_id)
+        wire = Wire(self.exchange)
+        slots = RemoteSlots(wire, SHARDS, self._settings.matching.partitions, worker_id)
         types = NodeTypes(self._settings, made=self.made if nodes is None else nodes)
         worker = Worker(slots.links, self._settings.worker, types, incarnations=itertools.count(1), worker_id=worker_id)
-        process = WorkerProcess(slots, worker, worker_id)
+        process = WorkerProcess(wire, slots, worker, worker_id)
         await self.processes.start(_live, process, slots.run, worker.run)
         return process
 
