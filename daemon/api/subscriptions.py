@@ -189,7 +189,7 @@ class Subscriptions:
         return found
 
     async def _executions(self, topic: _Topic) -> None:
-        begun = await self._watch(None, 0, 0.0)
+        begun = await self._watch(None, [], 0.0)
         listed = await self._ask(calls.ListWorkflows(page_size=SNAPSHOT_EXECUTIONS), calls.ListWorkflowsResult)
         await topic.room()
         topic.tell(ExecutionsChanged(executions=listed.executions), snapshot=True)
@@ -219,7 +219,7 @@ class Subscriptions:
             while not await look(0.0):
                 pass
 
-    async def _watch(self, watch: str | None, after: int, wait: float) -> WatchExecutionsResult:
+    async def _watch(self, watch: str | None, after: list[int], wait: float) -> WatchExecutionsResult:
         principal = self._principal()
         self._gateway.check(principal, "ListWorkflows")
         return await self._gateway.watch(principal, WatchExecutions(watch=watch, after=after, wait_seconds=wait))

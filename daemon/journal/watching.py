@@ -83,21 +83,22 @@ class Watch:
             watched = self._watched[request.caller.tenant] = _Watched(name)
         watched.asked_at = trio.current_time()
         if call.watch != watched.name:
-            request.answer(WatchExecutionsResult(watch=watched.name, seq=watched.seq))
+            request.answer(WatchExecutionsResult(watch=watched.name, seq=[watched.seq]))
             return
+        (after,) = call.after
         until = min(trio.current_time() + call.wait_seconds, request.deadline - MARGIN_SECONDS)
         with trio.move_on_at(until):
-            while watched.seq <= call.after:
+            while watched.seq <= after:
                 if watched.some.is_set():
                     watched.some = trio.Event()
                 await watched.some.wait()
         watched.asked_at = trio.current_time()
-        news = (change for change in watched.changes.values() if change[0] > call.after)
+        news = (change for change in watched.changes.values() if change[0] > after)
         found = list(islice(news, ANSWERED))
-        missed = sum(number > call.after for number in watched.forgotten)
-        seq = found[-1][0] if found else max(call.after, watched.floor)
+        missed = sum(number > after for number in watched.forgotten)
+        seq = found[-1][0] if found else max(after, watched.floor)
         executions = [summary for _, summary in found]
-        request.answer(WatchExecutionsResult(watch=watched.name, seq=seq, executions=executions, missed=missed))
+        request.answer(WatchExecutionsResult(watch=watched.name, seq=[seq], executions=executions, missed=missed))
 
 
 def summary_of(run: Run) -> ExecutionSummary:

@@ -63,6 +63,14 @@ from enginekit.messages.links import (
     WakeSchedules,
 )
 from enginekit.messages.status import ErrorStatus, Refused
+from enginekit.messages.subscriptions import WatchExecutions, WatchExecutionsResult
+
+WATCHES = ","
+"""Between the names of what each shard counts."""
+WATCH_SECONDS = 2.0
+"""How long a shard's owner is waited for."""
+WATCH_PAUSE_SECONDS = 1.0
+"""Between two rounds in which all shards are asked what has changed."""
 
 M = TypeVar("M")
 R = TypeVar("R", bound=Result)
@@ -136,6 +144,8 @@ class HistoryRouter(Router[ToHistory]):
                 return cast(R, await self._start_nodes(caller, call, timeout))
             case calls.CompleteTasks():
                 return cast(R, await self._complete_tasks(caller, call, timeout))
+            case WatchExecutions():
+                return cast(R, await self._watch(caller, call))
         link = self._exchange.history(self._shard(caller.tenant, call))
         return await link.request(caller, call, result, timeout)
 
@@ -222,6 +232,43 @@ class HistoryRouter(Router[ToHistory]):
             if isinstance(answer, Refused):
                 rest += tasks
         return StartNodesResult(tasks=[task for answer in granted for task in answer.tasks], rest=rest)
+
+    async def _watch(self, caller: Caller, call: WatchExecutions) -> WatchExecutionsResult:
+        """All shards are asked, now and then: who waits at each of them would be woken by most changes anyway. Raises
+        Refused where one does not answer: what changes there is not known."""
+        until = trio.current_time() + call.wait_seconds
+        names: list[str | None] = [None] * self._shards if call.watch is None else [*call.watch.split(WATCHES)]
+        after = [[number] for number in call.after] or [[] for _ in names]
+        if not len(names) == len(after) == self._shards:
+            raise Refused(ErrorStatus.INVALID_ARGUMENT, "watch: not one that was answered")
+        while True:
+            asked = [
+                partial(
+                    self._exchange.history(shard).request,
+                    caller,
+                    WatchExecutions(watch=names[shard], after=after[shard]),
+                    WatchExecutionsResult,
+                    WATCH_SECONDS,
+                )
+                for shard in range(self._shards)
+            ]
+            found: list[WatchExecutionsResult] = []
+            for answer in await _all(asked):
+                if isinstance(answer, Refused):
+                    raise answer
+                found.append(answer)
+            begun_anew = [answer.watch for answer in found] != names
+            told = [] if begun_anew else [each for answer in found for each in answer.executions]
+            missed = sum(answer.missed for answer in found)
+            if begun_anew or told or missed or trio.current_time() >= until:
+                return WatchExecutionsResult(
+                    watch=WATCHES.join(answer.watch for answer in found),
+                    seq=[answer.seq[0] for answer in found],
+                    executions=told,
+                    missed=missed,
+                )
+            after = [answer.seq for answer in found]
+            await trio.sleep(min(WATCH_PAUSE_SECONDS, until - trio.current_time()))
 
     async def _complete_tasks(
         self, caller: Caller, call: calls.CompleteTasks, timeout: float

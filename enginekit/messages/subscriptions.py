@@ -102,14 +102,15 @@ class WatchExecutions(Call, frozen=True, kw_only=True):
     from where changes are counted. Answered when something has, or after `wait_seconds`."""
 
     watch: str | None = None
-    after: int = 0
+    after: list[int] = []
     wait_seconds: float = 0.0
 
 
 class WatchExecutionsResult(Result, frozen=True, kw_only=True):
-    """`watch` names what is counted: another one than asked for means that everything has to be looked at again."""
+    """`watch` names what is counted: another one than asked for means that everything has to be looked at again. `seq`
+    has a number for each who counts."""
 
     watch: str
-    seq: int
+    seq: list[int]
     executions: list[ExecutionSummary] = []
     missed: int = 0

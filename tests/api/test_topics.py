@@ -42,7 +42,7 @@ async def test_a_subscriber_that_does_not_read_is_asked_for_no_more_and_told_wha
         nonlocal asked
         asked += 1
         many = [execution(number) for number in range(100)]
-        return WatchExecutionsResult(watch="w", seq=request.call.after + 100, executions=many, missed=MISSED)
+        return WatchExecutionsResult(watch="w", seq=[sum(request.call.after) + 100], executions=many, missed=MISSED)
 
     peers.on(WatchExecutions, watch)
     peers.on(ListWorkflows, ListWorkflowsResult(executions=[]))
@@ -68,10 +68,10 @@ async def test_a_subscriber_that_does_not_read_is_asked_for_no_more_and_told_wha
 async def test_a_service_that_is_away_begins_its_topic_anew(serve, peers):
     answers = iter(
         [
-            WatchExecutionsResult(watch="one", seq=5),
+            WatchExecutionsResult(watch="one", seq=[5]),
             Refused(ErrorStatus.UNAVAILABLE, "History is starting again"),
-            WatchExecutionsResult(watch="two", seq=0),
-            WatchExecutionsResult(watch="two", seq=1, executions=[execution(1)]),
+            WatchExecutionsResult(watch="two", seq=[0]),
+            WatchExecutionsResult(watch="two", seq=[1], executions=[execution(1)]),
         ]
     )
 
@@ -103,7 +103,7 @@ def _subscribing(name):
 
 async def test_subscribed_and_unsubscribed_in_one_batch(serve, peers):
     """In whatever order the calls of a batch are done, none of it has begun before the last of them."""
-    peers.on(WatchExecutions, WatchExecutionsResult(watch="w", seq=0))
+    peers.on(WatchExecutions, WatchExecutionsResult(watch="w", seq=[0]))
     peers.on(ListWorkflows, ListWorkflowsResult(executions=[]))
     batch = []
     for number in range(10):
@@ -144,7 +144,7 @@ async def test_a_topic_goes_on_when_its_tenant_asks_for_less_again(serve, peers)
     answers = iter([Refused(ErrorStatus.RESOURCE_EXHAUSTED, "too much", {"retry_after_seconds": 0.1})])
 
     async def watch(request):
-        return next(answers, WatchExecutionsResult(watch="w", seq=0))
+        return next(answers, WatchExecutionsResult(watch="w", seq=[0]))
 
     peers.on(WatchExecutions, watch)
     peers.on(ListWorkflows, ListWorkflowsResult(executions=[execution(0)]))

@@ -16,6 +16,7 @@ from enginekit.messages import calls, schedules
 from enginekit.messages.events import Event
 from enginekit.messages.json import decode, encode
 from enginekit.messages.status import ErrorStatus, ExecutionStatus, Refused
+from enginekit.messages.subscriptions import WatchExecutions, WatchExecutionsResult
 
 ECHO = {"StartAt": "E", "States": {"E": {"Type": "Task", "Resource": "echo", "End": True}}}
 STEPS = {
@@ -261,3 +262,31 @@ def test_the_same_seed_gives_the_same_events():
         return [await cluster.memory.events(OWNER.tenant, each.run_id, 0, 1000, 1 << 30) for each in started]
 
     assert simulate_cluster(scenario, 7) == simulate_cluster(scenario, 7)
+
+
+def test_changes_in_all_shards_are_told_as_one():
+    async def scenario(cluster):
+        one, _ = await cluster.everything()
+
+        async def watch(name: str | None, after: list[int], wait: float) -> WatchExecutionsResult:
+            call = WatchExecutions(watch=name, after=after, wait_seconds=wait)
+            return await cluster.gateway.watch(OWNER, call)
+
+        begun = await watch(None, [], 0.0)
+        started = [await cluster.start(ECHO, name) for name in names(20)]
+        for each in started:
+            await cluster.closed(each)
+        told, after = {}, begun.seq
+        while len(told) < 20:
+            seen = await watch(begun.watch, after, 10.0)
+            assert seen.watch == begun.watch
+            after = seen.seq
+            told |= {each.workflow_id: each.status for each in seen.executions}
+        assert set(told) == set(names(20))
+        nothing = await watch(begun.watch, after, 5.0)
+        assert (nothing.watch, nothing.executions, nothing.missed) == (begun.watch, [], 0)
+        await one.service.drain()
+        await trio.sleep(3)
+        assert (await watch(begun.watch, after, 5.0)).watch != begun.watch, "everything is to be looked at again"
+
+    simulate_cluster(scenario)

@@ -19,9 +19,9 @@ WAIT = {"StartAt": "W", "States": {"W": {"Type": "Wait", "Seconds": 60, "End": T
 
 @pytest.fixture
 def ask(owner):
-    async def ask(daemon, watch=None, after=0, wait=10.0):
+    async def ask(daemon, watch=None, after=(), wait=10.0):
         gateway: Gateway = daemon.gateway
-        return await gateway.watch(owner, WatchExecutions(watch=watch, after=after, wait_seconds=wait))
+        return await gateway.watch(owner, WatchExecutions(watch=watch, after=list(after), wait_seconds=wait))
 
     return ask
 
@@ -41,7 +41,7 @@ def test_changes_are_told_once_each_as_they_are_now(simulate, ask):
             (started.run_id, ExecutionStatus.SUCCEEDED),
             (other.run_id, ExecutionStatus.SUCCEEDED),
         ]
-        again = await ask(daemon, begun.watch, 0)
+        again = await ask(daemon, begun.watch, [0])
         assert len(again.executions) == 2
         at = trio.current_time()
         nothing = await ask(daemon, begun.watch, second.seq)
