@@ -8,11 +8,13 @@ its own driver.
 
 from __future__ import annotations
 
-import struct
 from typing import TypeAlias
 
 import msgspec
 
+from daemon.drivers.framing import HEADER as HEADER
+from daemon.drivers.framing import Frame
+from daemon.drivers.framing import frame as frame
 from daemon.stores.rows import (
     Batch,
     DueRun,
@@ -24,14 +26,6 @@ from daemon.stores.rows import (
     TaskCursor,
 )
 from enginekit.messages.links import Millis, QueueKey, ScheduleRef
-
-HEADER = struct.Struct(">I")
-"""The length of what follows, in bytes."""
-
-
-class Frame(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
-    """Base of all that is sent."""
-
 
 # --- asked on the write lane -------------------------------------------------------------------------------------
 
@@ -291,11 +285,3 @@ _encoder = msgspec.msgpack.Encoder()
 
 def answer(value: object) -> Answer:
     return Answer(msgspec.Raw(_encoder.encode(value)))
-
-
-def frame(message: Request | Reply) -> bytearray:
-    """The message with its length before it."""
-    buffer = bytearray(HEADER.size)
-    _encoder.encode_into(message, buffer, HEADER.size)
-    HEADER.pack_into(buffer, 0, len(buffer) - HEADER.size)
-    return buffer

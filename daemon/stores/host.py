@@ -3,32 +3,26 @@
 It hosts one synchronous driver behind two lanes. The main thread serves the write lane, a second thread the read lane;
 SQLite and the sockets release the GIL while they work. The process ends when its lanes do: a daemon that is gone,
 however it went, takes its driver along as soon as that has finished what it is executing. Nothing here imports Trio.
-
-Signals that reach a whole group (Ctrl-C, systemd's SIGTERM) are ignored: the daemon needs its store to stop in good
-order, and says when.
 """
 
 from __future__ import annotations
 
-import gc
-import select
-import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import msgspec
 
+from daemon.drivers.hosting import begin, has_ended, serve, shut
 from daemon.stores import frames
 from daemon.stores.driver import Driver, Reader, Writer
 from daemon.stores.faults import BatchRefused, Fenced, NoSuchEvent, StoreLost, StoreUnavailable, StoreUnusable
 
-_BUFFER_BYTES = 256 * 1024
 _READER_GRACE_SECONDS = 1.0
-_SWITCH_SECONDS = 0.0002
-"""A commit gives up the GIL at every statement: it must not wait the usual 5 ms for a read to give it back."""
+_LAST = (frames.Lost, frames.Unusable)
+"""What a driver answers last: it is of no use after it."""
 
 R = TypeVar("R")
 
@@ -37,15 +31,10 @@ _read_requests: msgspec.msgpack.Decoder[frames.ReadRequest] = msgspec.msgpack.De
 
 
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    sys.setswitchinterval(_SWITCH_SECONDS)
-    write_lane, read_lane = (socket.socket(fileno=int(descriptor)) for descriptor in sys.argv[1:3])
+    write_lane, read_lane = begin()
     host = _Host(write_lane, read_lane)
-    gc.collect()
-    gc.freeze()
     try:
-        _serve(write_lane, _write_requests, host.write)
+        serve(write_lane, _write_requests, partial(_reply, handle=host.write), _LAST)
     finally:
         host.close()
 
@@ -61,7 +50,7 @@ class _Host:
 
     def write(self, request: frames.WriteRequest) -> frames.Reply:
         if isinstance(request, frames.Open):
-            self._driver = open_driver(request, lambda: not _has_ended(self._write_lane))
+            self._driver = open_driver(request, lambda: not has_ended(self._write_lane))
             self._reading = threading.Thread(target=self._serve_reads, args=(self._driver.reader,), daemon=True)
             self._reading.start()
             return frames.Opened(self._driver.info)
@@ -71,14 +60,15 @@ class _Host:
 
     def _serve_reads(self, reader: Reader) -> None:
         try:
-            _serve(self._read_lane, _read_requests, lambda request: frames.answer(_read(reader, request)))
+            answer = partial(_reply, handle=lambda request: frames.answer(_read(reader, request)))
+            serve(self._read_lane, _read_requests, answer, _LAST)
         finally:
             # Of no use without reads: the write lane ends behind what it is executing.
-            _shut(self._write_lane, socket.SHUT_RD)
+            shut(self._write_lane, socket.SHUT_RD)
 
     def close(self) -> None:
         """Close the connections, unless a read is taking its time: those end with the process."""
-        _shut(self._read_lane, socket.SHUT_RDWR)
+        shut(self._read_lane, socket.SHUT_RDWR)
         if self._reading is not None:
             self._reading.join(_READER_GRACE_SECONDS)
         if self._driver is not None and (self._reading is None or not self._reading.is_alive()):
@@ -101,24 +91,6 @@ def open_driver(request: frames.Open, still_wanted: Callable[[], bool]) -> Drive
             request.url, request.shards, request.lock_wait_seconds, request.call_timeout_seconds, still_wanted
         )
     raise StoreUnusable(f"no store backend is called {scheme!r}")
-
-
-def _serve(lane: socket.socket, requests: msgspec.msgpack.Decoder[R], handle: Callable[[R], frames.Reply]) -> None:
-    """Answer what comes, in order, until the lane ends, or the store is lost or proves to be unusable."""
-    stream = lane.makefile("rb", buffering=_BUFFER_BYTES)
-    header_bytes = frames.HEADER.size
-    try:
-        while len(header := stream.read(header_bytes)) == header_bytes:
-            (length,) = frames.HEADER.unpack(header)
-            payload = stream.read(length)
-            if len(payload) < length:
-                return
-            reply = _reply(requests.decode(payload), handle)
-            lane.sendall(frames.frame(reply))
-            if isinstance(reply, frames.Lost | frames.Unusable):
-                return
-    except (BrokenPipeError, ConnectionResetError):
-        return
 
 
 def _reply(request: R, handle: Callable[[R], frames.Reply]) -> frames.Reply:
@@ -203,19 +175,6 @@ def _read(reader: Reader, request: frames.ReadRequest) -> object:
             return reader.due_schedules(request.before, request.limit, request.after)
         case frames.GetWaitingSchedules():
             return reader.waiting_schedules(request.limit, request.after, request.shards)
-
-
-def _has_ended(lane: socket.socket) -> bool:
-    """Whether the other end is gone. Looks without taking anything."""
-    readable, _, _ = select.select([lane], [], [], 0)
-    return bool(readable) and not lane.recv(1, socket.MSG_PEEK)
-
-
-def _shut(lane: socket.socket, how: int) -> None:
-    try:
-        lane.shutdown(how)
-    except OSError:
-        return  # The other end is gone already.
 
 
 if __name__ == "__main__":

@@ -7,9 +7,6 @@ nobody knows how far they came.
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -17,9 +14,10 @@ import msgspec
 import structlog
 import trio
 
+from daemon.drivers.lane import Lane
+from daemon.drivers.process import NotStarted, end, spawn
 from daemon.stores import frames
 from daemon.stores.faults import BatchRefused, Fenced, NoSuchEvent, StoreUnavailable, StoreUnusable
-from daemon.stores.lane import Lane
 from daemon.stores.rows import (
     Attendance,
     Batch,
@@ -51,11 +49,10 @@ _BACKOFF_SECONDS = 0.05
 _BACKOFF_LIMIT_SECONDS = 1.0
 _SETTLED_SECONDS = 1.0
 """A driver that lived this long owes its end to something new: the pause starts small again."""
-_CLOSE_SECONDS = 5.0
-"""How long a driver that is no longer wanted may take to finish what it is executing."""
 
 _log = structlog.get_logger("store")
 
+_replies: msgspec.msgpack.Decoder[frames.Reply] = msgspec.msgpack.Decoder(frames.Reply)
 _shard_epochs = msgspec.msgpack.Decoder(ShardEpochs)
 _attendance = msgspec.msgpack.Decoder(Attendance)
 _start_check = msgspec.msgpack.Decoder(StartCheck)
@@ -82,6 +79,10 @@ _schedule_refs = msgspec.msgpack.Decoder(list[ScheduleRef])
 _nothing: msgspec.msgpack.Decoder[None] = msgspec.msgpack.Decoder(None)
 
 
+def _unavailable(reason: str) -> StoreUnavailable:
+    return StoreUnavailable(f"the store cannot be asked: {reason}")
+
+
 class _NotOpened(Exception):
     """A driver process came up without a store, for a reason that may pass."""
 
@@ -93,7 +94,9 @@ class _NotReached(Exception):
 class _Connection:
     """One driver process with its store open."""
 
-    def __init__(self, process: trio.Process, info: StoreInfo, write_lane: Lane, read_lane: Lane) -> None:
+    def __init__(
+        self, process: trio.Process, info: StoreInfo, write_lane: Lane[frames.Reply], read_lane: Lane[frames.Reply]
+    ) -> None:
         self.process = process
         self.info = info
         self.write_lane = write_lane
@@ -164,7 +167,10 @@ class ProcessStore:
 
     async def _host(self, task_status: trio.TaskStatus[None]) -> None:
         """One driver process, from its start to its loss. Raises StoreUnusable, _NotOpened or _NotReached."""
-        process, write_lane, read_lane = await _spawn()
+        try:
+            process, write_lane, read_lane = await spawn("daemon.stores.host", _replies, _unavailable)
+        except NotStarted as error:
+            raise _NotOpened(str(error)) from error
         connection: _Connection | None = None
         failure: StoreUnusable | _NotOpened | _NotReached | None = None
         try:
@@ -187,13 +193,13 @@ class ProcessStore:
                 self._became_ready = trio.Event()
             write_lane.close()
             read_lane.close()
-            await _end(process)
+            await end(process)
         if failure is not None:
             raise failure
         if connection is not None and connection.unusable is not None:
             raise StoreUnusable(connection.unusable)
 
-    async def _open_store(self, write_lane: Lane) -> StoreInfo:
+    async def _open_store(self, write_lane: Lane[frames.Reply]) -> StoreInfo:
         try:
             with trio.fail_after(self._open_timeout):
                 reply = await write_lane.ask(frames.frame(self._open))
@@ -227,7 +233,7 @@ class ProcessStore:
         return await self._ask(connection, connection.read_lane, frames.frame(request), answer)
 
     async def _ask(
-        self, connection: _Connection, lane: Lane, message: bytearray, answer: msgspec.msgpack.Decoder[T]
+        self, connection: _Connection, lane: Lane[frames.Reply], message: bytearray, answer: msgspec.msgpack.Decoder[T]
     ) -> T:
         reply: frames.Reply | None = None
         with trio.move_on_after(self._call_timeout):
@@ -358,37 +364,7 @@ class ProcessStore:
         return await self._read(frames.GetWaitingSchedules(limit, after, of), _schedule_refs)
 
 
-async def _spawn() -> tuple[trio.Process, Lane, Lane]:
-    """A driver process and the lanes to it. Raises _NotOpened."""
-    write_end, driver_write_end = socket.socketpair()
-    read_end, driver_read_end = socket.socketpair()
-    descriptors = (driver_write_end.fileno(), driver_read_end.fileno())
-    command = [sys.executable, "-P", "-m", "daemon.stores.host", *map(str, descriptors)]
-    try:
-        process = await trio.lowlevel.open_process(command, stdin=subprocess.DEVNULL, pass_fds=descriptors)
-    except BaseException as error:
-        write_end.close()
-        read_end.close()
-        if isinstance(error, OSError):
-            raise _NotOpened(str(error)) from error
-        raise
-    finally:
-        driver_write_end.close()
-        driver_read_end.close()
-    return process, Lane(write_end), Lane(read_end)
-
-
-async def _serve(lane: Lane, both: trio.CancelScope) -> None:
+async def _serve(lane: Lane[frames.Reply], both: trio.CancelScope) -> None:
     """A process that has lost one lane is of no use: the other goes with it."""
     await lane.serve()
     both.cancel()
-
-
-async def _end(process: trio.Process) -> None:
-    """Wait for a process whose lanes are closed, and kill it when it takes too long."""
-    with trio.CancelScope(shield=True):
-        with trio.move_on_after(_CLOSE_SECONDS):
-            await process.wait()
-        if process.returncode is None:
-            process.kill()
-            await process.wait()

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import socket
 from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import msgspec
 import trio
 
-from daemon.stores import frames
-from daemon.stores.faults import StoreUnavailable
+from daemon.drivers.framing import HEADER, Frame
 
 _RECEIVE_BYTES = 256 * 1024
 _SOCKET_BYTES = 1024 * 1024
 _BUFFERS = 64
 
-_replies: msgspec.msgpack.Decoder[frames.Reply] = msgspec.msgpack.Decoder(frames.Reply)
+R = TypeVar("R", bound=Frame)
 
 
 class _Pending:
@@ -32,35 +33,39 @@ class _Pending:
         self.reply: bytes | None = None
 
 
-class Lane:
-    """One lane, until its other end goes away."""
+class Lane(Generic[R]):
+    """One lane, until its other end goes away. `lost` makes the exception of calls that it took along."""
 
-    def __init__(self, stream: socket.socket) -> None:
+    def __init__(
+        self, stream: socket.socket, replies: msgspec.msgpack.Decoder[R], lost: Callable[[str], Exception]
+    ) -> None:
         stream.setblocking(False)
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             stream.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BYTES)
         self._socket = stream
+        self._replies = replies
+        self._lost_call = lost
         self._outgoing: deque[memoryview] = deque()
         self._pending: deque[_Pending] = deque()
         self._unsent = trio.Event()
         self._lost = False
 
-    async def ask(self, message: bytearray) -> frames.Reply:
+    async def ask(self, message: bytearray) -> R:
         """Send a framed request and wait for its reply.
 
-        Raises StoreUnavailable when the lane is lost before it comes. Cancelled: the driver executes it all the same.
+        Raises what `lost` makes when the lane is lost before it comes. Cancelled: the driver executes it all the same.
         """
         if self._lost:
             await trio.lowlevel.checkpoint()
-            raise StoreUnavailable("the store's driver process has gone away")
+            raise self._lost_call("its driver process has gone away")
         pending = _Pending()
         self._pending.append(pending)
         self._outgoing.append(memoryview(message))
         self._unsent.set()
         await pending.answered.wait()
         if pending.reply is None:
-            raise StoreUnavailable("the store's driver process went away in the middle of this call")
-        return _replies.decode(pending.reply)
+            raise self._lost_call("its driver process went away in the middle of this call")
+        return self._replies.decode(pending.reply)
 
     async def serve(self) -> None:
         """Move bytes until the other end goes away, then close the lane."""
@@ -73,7 +78,7 @@ class Lane:
             self.close()
 
     def close(self) -> None:
-        """Every call that waits raises StoreUnavailable. Closing twice does nothing."""
+        """Every call that waits raises what `lost` makes. Closing twice does nothing."""
         if self._lost:
             return
         self._lost = True
@@ -110,7 +115,7 @@ class Lane:
 
     async def _receive(self) -> None:
         received = bytearray()
-        header = frames.HEADER.size
+        header = HEADER.size
         while True:
             await trio.lowlevel.wait_readable(self._socket)
             try:
@@ -124,7 +129,7 @@ class Lane:
             received += some
             start = 0
             while len(received) - start >= header:
-                end = start + header + frames.HEADER.unpack_from(received, start)[0]
+                end = start + header + HEADER.unpack_from(received, start)[0]
                 if len(received) < end:
                     break
                 pending = self._pending.popleft()
