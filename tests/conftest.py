@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import structlog
 
+pytest_plugins = ["redis_server"]
+
 
 def pytest_configure() -> None:
     # The default renderer draws every traceback with its locals, which takes longer than most tests.

@@ -1,0 +1,177 @@
+"""One synchronous connection to Redis: commands in pipelines, and what its errors mean.
+
+redis-py connects, signs on, speaks TLS and reads replies; commands are packed here, since one XADD a message is most of
+what goes out. Runs in the driver's process.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import Any, NoReturn, TypeAlias
+
+from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection, SSLConnection, parse_url
+from redis.connection import Connection as PlainConnection
+from redis.retry import Retry
+
+from daemon.links.faults import ExchangeAway, ExchangeUnusable
+from daemon.links.redis.frames import Open
+
+Answer: TypeAlias = Any
+"""As Redis answers: bytes, int, None, or lists of these; or the error of one command."""
+
+_READ_BYTES = 256 * 1024
+
+_FOR_GOOD = ("WRONGTYPE", "MOVED", "CROSSSLOT")
+
+
+def packed(*arguments: bytes) -> bytes:
+    """A command as Redis reads it."""
+    return b"*%d\r\n" % len(arguments) + b"".join(b"$%d\r\n%b\r\n" % (len(each), each) for each in arguments)
+
+
+class CommandError(Exception):
+    """Redis refused one command. `code` is the first word of what it said."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code} {message}")
+        self.code = code
+
+    @property
+    def forbidden(self) -> bool:
+        return self.code == "NOPERM"
+
+    @property
+    def groupless(self) -> bool:
+        """The stream or its group is gone, maybe from under a read that was blocking."""
+        return self.code in ("NOGROUP", "UNBLOCKED")
+
+    @property
+    def unknown_command(self) -> bool:
+        return self.code == "ERR" and "unknown command" in str(self)
+
+
+def raise_for(error: CommandError) -> NoReturn:
+    """What an error that nobody expects means for the exchange. Raises ExchangeUnusable or ExchangeAway."""
+    if error.forbidden:
+        raise ExchangeUnusable(
+            f"Redis does not let this user do what links need ({error}): give it the commands and the key pattern of "
+            "docs/links.md"
+        )
+    if error.code in _FOR_GOOD:
+        raise ExchangeUnusable(
+            f"Redis refuses what links need ({error}): nothing else may use the keys of this [links] name, and a node "
+            "of a Redis Cluster must be the one that has them"
+        )
+    raise ExchangeAway(f"Redis refuses: {error}")
+
+
+class Connection:
+    """Connected when it has been made. Raises ExchangeAway (it is closed then) and, where waiting does not help,
+    ExchangeUnusable."""
+
+    def __init__(self, request: Open, timeout_seconds: float) -> None:
+        self._connection = _connection(request, timeout_seconds)
+        try:
+            self._connection.connect()  # type: ignore[no-untyped-call]
+        except exceptions.AuthenticationError as error:
+            raise _not_let_in(error) from error
+        except exceptions.ResponseError as error:
+            raise_for(_command_error(error))
+        except (exceptions.RedisError, OSError) as error:
+            reason = str(error)
+            if "certificate verify failed" in reason.lower().replace("_", " "):
+                raise ExchangeUnusable(
+                    f"Redis's certificate is not trusted ({reason}): [links] ca_file must name the authority that "
+                    "signed it, and the url the host that it is for"
+                ) from error
+            raise ExchangeAway(reason) from error
+        self._socket: socket.socket | None = self._connection._get_socket()
+
+    def run(self, commands: Sequence[bytes]) -> list[Answer | CommandError]:
+        """The answers, in order, in one trip. Raises ExchangeAway and ExchangeUnusable."""
+        try:
+            self._connection.send_packed_command([b"".join(commands)])  # type: ignore[no-untyped-call]
+        except (exceptions.RedisError, OSError) as error:
+            raise ExchangeAway(str(error)) from error
+        return [self._answer() for _ in commands]
+
+    def run_all(self, commands: Sequence[bytes]) -> list[Answer]:
+        """As `run`. Raises CommandError for the first that Redis refused."""
+        answers = self.run(commands)
+        for answer in answers:
+            if isinstance(answer, CommandError):
+                raise answer
+        return answers
+
+    def ask(self, *arguments: bytes) -> Answer:
+        """One command's answer. Raises CommandError."""
+        return self.run_all([packed(*arguments)])[0]
+
+    def _answer(self) -> Answer | CommandError:
+        try:
+            return self._connection.read_response(disable_decoding=True, disconnect_on_error=False)
+        except exceptions.ResponseError as error:
+            return _command_error(error)
+        except exceptions.AuthenticationError as error:
+            raise _not_let_in(error) from error
+        except (exceptions.RedisError, OSError, AttributeError, ValueError) as error:
+            # The last two: redis-py's own, when another thread has closed the connection meanwhile.
+            self.close()
+            raise ExchangeAway(str(error)) from error
+
+    def cut(self) -> None:
+        """End what another thread waits for."""
+        if self._socket is not None:
+            try:
+                self._socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                return
+
+    def close(self) -> None:
+        self._connection.disconnect()  # type: ignore[no-untyped-call]
+
+
+def _not_let_in(error: exceptions.AuthenticationError) -> ExchangeUnusable:
+    return ExchangeUnusable(
+        f"Redis does not let this process in ({error}): check the user and the password, in [links] url or its "
+        "password_file"
+    )
+
+
+def _command_error(error: exceptions.ResponseError) -> CommandError:
+    code = getattr(error, "status_code", None)
+    text = str(error)
+    if code:
+        return CommandError(str(code), text)
+    first, _, rest = text.partition(" ")
+    return CommandError(first, rest) if first.isupper() else CommandError("ERR", text)
+
+
+def _connection(request: Open, timeout_seconds: float) -> AbstractConnection:
+    try:
+        options = parse_url(request.url)  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        raise ExchangeUnusable(f"[links] url is none that Redis is reached by: {error}") from error
+    kind = options.pop("connection_class", PlainConnection)
+    if request.password is not None:
+        options["password"] = request.password
+    if issubclass(kind, SSLConnection):
+        options.update(
+            ssl_ca_certs=request.ca_file,
+            ssl_certfile=request.cert_file,
+            ssl_keyfile=request.key_file,
+            ssl_check_hostname=True,
+        )
+    made: AbstractConnection = kind(
+        **options,
+        protocol=2,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=timeout_seconds,
+        socket_read_size=_READ_BYTES,
+        retry=Retry(NoBackoff(), 0),
+        driver_info=None,
+    )
+    return made

@@ -1,0 +1,135 @@
+"""What passes between the daemon and its Redis driver: frames on two lanes, one for what writes, one for reads.
+
+The first request is `Open`, on the writing lane, and again after every loss; each makes both connections anew. The
+reading lane is asked for one `Receive` at a time.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from daemon.drivers.framing import Frame
+
+
+class Layout(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What all processes of a cluster must agree on, as far as it is known."""
+
+    cluster: str | None
+    shards: int | None
+    partitions: int | None
+
+
+class Open(Frame, frozen=True):
+    """`consumer` is another one at every `Open`: what a lost connection was still given is pending for a consumer that
+    reads no more, and found there. `replies` is the stream of what comes back to this process."""
+
+    url: str
+    password: str | None
+    ca_file: str | None
+    cert_file: str | None
+    key_file: str | None
+    prefix: str
+    consumer: str
+    replies: str
+    layout: Layout
+    timeout_seconds: float
+
+
+class LookUp(Frame, frozen=True):
+    """Ask for the layout as it is recorded now."""
+
+
+class Parcel(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Envelopes for one stream, which is cut to about `bound` entries and, with `expire_ms`, goes away when nobody
+    writes to it for so long."""
+
+    key: str
+    bound: int
+    expire_ms: int
+    envelopes: list[bytes]
+
+
+class Settled(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Entries that have been dealt with."""
+
+    key: str
+    ids: list[str]
+
+
+class Deliver(Frame, frozen=True):
+    """`measured`: streams whose length is asked for, too. `nudge`: put something into this process's own replies, so
+    that its blocking read comes back."""
+
+    parcels: list[Parcel]
+    settled: list[Settled]
+    measured: list[str]
+    nudge: bool
+
+
+WriteRequest: TypeAlias = Open | LookUp | Deliver
+
+
+class Inbox(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """`shared`: it has several receivers. `fresh`: it is read for the first time, or again: what is pending there comes
+    before anything new. `expire_ms`: as of `Parcel`."""
+
+    key: str
+    shared: bool
+    fresh: bool
+    expire_ms: int
+
+
+class Receive(Frame, frozen=True):
+    """At most about `count` entries of each inbox."""
+
+    inboxes: list[Inbox]
+    count: int
+
+
+ReadRequest: TypeAlias = Receive
+
+
+class Opened(Frame, frozen=True):
+    layout: Layout
+
+
+class Delivered(Frame, frozen=True):
+    """The lengths of the streams of `parcels`, then of those of `measured`."""
+
+    lengths: list[int]
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """`envelope` is empty where an entry has none."""
+
+    id: str
+    envelope: bytes
+
+
+class Arrivals(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    key: str
+    entries: list[Entry]
+
+
+class Received(Frame, frozen=True):
+    """`now_ms` by Redis's clock, whose milliseconds the ids of entries begin with."""
+
+    now_ms: int
+    arrivals: list[Arrivals]
+
+
+class Unavailable(Frame, frozen=True):
+    """ExchangeAway: open again."""
+
+    message: str
+
+
+class Unusable(Frame, frozen=True):
+    """ExchangeUnusable."""
+
+    message: str
+
+
+Reply: TypeAlias = Opened | Delivered | Received | Unavailable | Unusable

@@ -1,0 +1,51 @@
+"""The writing lane of the Redis driver: everything that has gathered goes out as one pipeline."""
+
+from __future__ import annotations
+
+from daemon.links.redis.connection import CommandError, Connection, packed, raise_for
+from daemon.links.redis.frames import Deliver, Delivered, Parcel, Settled
+from daemon.links.redis.keys import FIELD, GROUP
+
+
+def deliver(connection: Connection, request: Deliver, replies: str) -> Delivered:
+    """Raises ExchangeAway (then nobody knows what has arrived) and ExchangeUnusable."""
+    commands: list[bytes] = []
+    lengths: list[int] = []
+    for parcel in request.parcels:
+        lengths.append(_add(commands, parcel))
+    for key in request.measured:
+        lengths.append(len(commands))
+        commands.append(packed(b"XLEN", key.encode()))
+    for settled in request.settled:
+        _settle(commands, settled)
+    if request.nudge:
+        commands.append(packed(b"XADD", replies.encode(), b"*", FIELD, b""))
+    try:
+        answers = connection.run_all(commands) if commands else []
+    except CommandError as error:
+        raise_for(error)
+    return Delivered([answers[place] for place in lengths])
+
+
+def _add(commands: list[bytes], parcel: Parcel) -> int:
+    """Append what puts the parcel into its stream; the place of the command that answers its length."""
+    key = parcel.key.encode()
+    bound = b"%d" % parcel.bound
+    before = b"*8\r\n$4\r\nXADD\r\n$%d\r\n%b\r\n$6\r\nMAXLEN\r\n$1\r\n~\r\n$%d\r\n%b\r\n$1\r\n*\r\n$1\r\nm\r\n" % (
+        len(key),
+        key,
+        len(bound),
+        bound,
+    )
+    commands.extend(b"%b$%d\r\n%b\r\n" % (before, len(each), each) for each in parcel.envelopes)
+    if parcel.expire_ms:
+        commands.append(packed(b"PEXPIRE", key, b"%d" % parcel.expire_ms))
+    commands.append(packed(b"XLEN", key))
+    return len(commands) - 1
+
+
+def _settle(commands: list[bytes], settled: Settled) -> None:
+    key = settled.key.encode()
+    ids = [each.encode() for each in settled.ids]
+    commands.append(packed(b"XACK", key, GROUP, *ids))
+    commands.append(packed(b"XDEL", key, *ids))
