@@ -15,6 +15,7 @@ from enum import Enum
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TypeAlias
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
@@ -220,6 +221,54 @@ def _store_url(settings: Settings) -> str | None:
     return f"must be memory:, sqlite:///PATH or postgresql://…, not {_shown(without_password(url))}"
 
 
+_LINK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+_LINK_URLS = "memory:, redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE], rediss://… (TLS) or unix://PATH"
+
+
+def _links_url(settings: Settings) -> str | None:
+    url = settings.links.url
+    if url == "memory:":
+        return None
+    wrong = f"must be {_LINK_URLS}, not {_shown(without_password(url))}"
+    try:
+        parts = urlsplit(url)
+        port_or_none = parts.port
+    except ValueError:
+        return wrong
+    if parts.scheme == "unix":
+        database = parse_qs(parts.query, keep_blank_values=True)
+        named = all(key == "db" and values[0].isdecimal() for key, values in database.items())
+        return None if parts.path and named and not parts.hostname else wrong
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname or parts.query or port_or_none == 0:
+        return wrong
+    return None if re.fullmatch(r"(/\d*)?", parts.path) else wrong
+
+
+def _links_name(settings: Settings) -> str | None:
+    name = settings.links.name
+    return None if _LINK_NAME.match(name) else f"may have A-Z a-z 0-9 . _ - and begins with none of . _ -, not {name!r}"
+
+
+def _links_password(settings: Settings) -> str | None:
+    if settings.links.password_file is None or urlsplit(settings.links.url).password is None:
+        return None
+    return "the password comes from one place, and the url has one"
+
+
+def _links_tls(name: str) -> Check:
+    def check(settings: Settings) -> str | None:
+        links = settings.links
+        if getattr(links, name) is None:
+            return None
+        if not links.url.startswith("rediss:"):
+            return "is for a url of rediss://"
+        if name != "ca_file" and None in (links.cert_file, links.key_file):
+            return "cert_file and key_file go together"
+        return None
+
+    return check
+
+
 def parse_listen(listen: str) -> tuple[str, int]:
     """HOST and PORT of a `…_listen`; an IPv6 host is in brackets there. Raises ValueError."""
     host, colon, port = listen.rpartition(":")
@@ -319,6 +368,10 @@ _CODE_LIMITS = {
 
 _CHECKS: tuple[tuple[tuple[str, str], Check], ...] = (
     (("store", "url"), _store_url),
+    (("links", "url"), _links_url),
+    (("links", "name"), _links_name),
+    (("links", "password_file"), _links_password),
+    *((("links", name), _links_tls(name)) for name in ("ca_file", "cert_file", "key_file")),
     (("frontend", "rpc_listen"), _listen(lambda settings: settings.frontend.rpc_listen)),
     (("frontend", "http_listen"), _listen(lambda settings: settings.frontend.http_listen)),
     (("frontend", "http_listen"), _same_listen),
@@ -334,6 +387,7 @@ _CHECKS: tuple[tuple[tuple[str, str], Check], ...] = (
 
 _COMPARED_WITH: dict[KeyPath, KeyPath] = {
     ("frontend", "http_listen"): ("frontend", "rpc_listen"),
+    **{("links", name): ("links", "url") for name in ("password_file", "ca_file", "cert_file", "key_file")},
     ("history", "payload_bytes"): ("frontend", "frame_bytes"),
     ("history", "page_bytes"): ("frontend", "frame_bytes"),
     ("supervisor", "backoff_limit_seconds"): ("supervisor", "backoff_seconds"),

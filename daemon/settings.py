@@ -36,6 +36,19 @@ class StoreSettings(Section, frozen=True, kw_only=True):
         return 64 if self.url.startswith("postgresql:") else 4
 
 
+class LinkSettings(Section, frozen=True, kw_only=True):
+    """`url`: `memory:`, `redis://…`, `rediss://…` (TLS) or `unix://PATH`. `name` is the cluster's. `password_file` has
+    what is not in the URL; `ca_file`, `cert_file` and `key_file` are for TLS."""
+
+    url: str = "memory:"
+    name: Annotated[str, Meta(min_length=1, max_length=64)] = "engine"
+    password_file: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    call_timeout_seconds: Positive = 5.0
+
+
 class FrontendSettings(Section, frozen=True, kw_only=True):
     """`…_listen` is `HOST:PORT`, port 0: any free one."""
 
@@ -263,6 +276,7 @@ class Settings(Section, frozen=True, kw_only=True):
     """The whole of engine.toml."""
 
     store: StoreSettings = StoreSettings()
+    links: LinkSettings = LinkSettings()
     frontend: FrontendSettings = FrontendSettings()
     limits: LimitSettings = LimitSettings()
     auth: AuthSettings = AuthSettings()

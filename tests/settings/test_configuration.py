@@ -13,6 +13,7 @@ from daemon.configuration import FILE_BYTES, BadSettings, load_settings, parse_l
 from daemon.settings import ConnectionAuth, ConnectionSettings, Section, Settings
 
 ROOT = Path(__file__).parents[2]
+LINK_URLS = "must be memory:, redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE], rediss://… (TLS) or unix://PATH, not"
 
 Write = Callable[[str], Path]
 
@@ -108,6 +109,24 @@ def test_values_are_taken_and_the_rest_keeps_its_defaults(write: Write) -> None:
         (
             "[store]\nurl = 'mysql://x'\n",
             ":2: [store] url: must be memory:, sqlite:///PATH or postgresql://…, not 'mysql://x'",
+        ),
+        ("[links]\nurl = 'kafka://x'\n", f":2: [links] url: {LINK_URLS} 'kafka://x'"),
+        ("[links]\nurl = 'redis://me:secret@'\n", f":2: [links] url: {LINK_URLS} 'redis://me:[redacted]@'"),
+        ("[links]\nurl = 'redis://h:1?db=1'\n", f":2: [links] url: {LINK_URLS} 'redis://h:1?db=1'"),
+        ("[links]\nurl = 'redis://h:1/one'\n", f":2: [links] url: {LINK_URLS} 'redis://h:1/one'"),
+        ("[links]\nurl = 'redis://h:port'\n", f":2: [links] url: {LINK_URLS} 'redis://h:port'"),
+        (
+            "[links]\nname = 'a b'\n",
+            ":2: [links] name: may have A-Z a-z 0-9 . _ - and begins with none of . _ -, not 'a b'",
+        ),
+        (
+            "[links]\nurl = 'redis://:x@h'\npassword_file = '/f'\n",
+            ":3: [links] password_file: the password comes from one place, and the url has one",
+        ),
+        ("[links]\nca_file = '/f'\n", ":2: [links] ca_file: is for a url of rediss://"),
+        (
+            "[links]\nurl = 'rediss://h'\nkey_file = '/f'\n",
+            ":3: [links] key_file: cert_file and key_file go together",
         ),
         ("[frontend]\nrpc_listen = '7460'\n", ":2: [frontend] rpc_listen: must be HOST:PORT, not '7460'"),
         (

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import trio
 
-from daemon.stores import frames, host, lane, process
+from daemon.stores import frames, host, process
 from daemon.stores.driver import Driver
 
 
@@ -44,4 +44,4 @@ class _InlineLane:
         await trio.lowlevel.checkpoint()
         request = self._requests.decode(bytes(message[frames.HEADER.size :]))
         reply = frames.frame(host._reply(request, self._handle))
-        return lane._replies.decode(bytes(reply[frames.HEADER.size :]))
+        return process._replies.decode(bytes(reply[frames.HEADER.size :]))

@@ -1,0 +1,49 @@
+"""Which exchange a URL means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from daemon.links.exchange import Exchange, MemoryExchange
+from daemon.links.faults import ExchangeUnusable
+from daemon.links.redis.exchange import RedisExchange
+from daemon.settings import LinkSettings
+
+
+def open_exchange(
+    settings: LinkSettings,
+    *,
+    process: str,
+    cluster: str | None = None,
+    shards: int | None = None,
+    partitions: int | None = None,
+) -> Exchange:
+    """The exchange that `[links] url` names; nothing is connected before its `run`. See `RedisExchange` for the rest.
+
+    Raises ExchangeUnusable for a password file that cannot be read.
+    """
+    if settings.url == "memory:":
+        return MemoryExchange()
+    return RedisExchange(
+        settings.url,
+        process=process,
+        name=settings.name,
+        cluster=cluster,
+        shards=shards,
+        partitions=partitions,
+        password=None if settings.password_file is None else _password(Path(settings.password_file)),
+        ca_file=settings.ca_file,
+        cert_file=settings.cert_file,
+        key_file=settings.key_file,
+        call_timeout_seconds=settings.call_timeout_seconds,
+    )
+
+
+def _password(path: Path) -> str:
+    try:
+        password = path.read_text().strip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExchangeUnusable(f"[links] password_file = {str(path)!r} cannot be read: {error}") from error
+    if not password:
+        raise ExchangeUnusable(f"[links] password_file = {str(path)!r} is empty")
+    return password
