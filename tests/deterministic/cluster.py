@@ -14,8 +14,8 @@ from typing import TypeVar
 
 import msgspec
 import trio
-from conftest import OWNER
 from prometheus_client import CollectorRegistry
+from simulation import OWNER
 from trio.testing import MockClock
 
 from daemon.api.gateway import Gateway

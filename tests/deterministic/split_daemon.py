@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import pytest
 import trio
-from conftest import Simulation
+from simulation import Simulation
 from trio.testing import MockClock
 
 from daemon import assembly

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import trio
 from cluster import SHARDS, simulate_cluster, until
-from conftest import OWNER
+from simulation import OWNER
 
 from daemon.execution.evolve import replay
 from daemon.links.interface import Caller
