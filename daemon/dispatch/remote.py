@@ -153,7 +153,10 @@ class RemoteSlots:
             while self._polling or self._starting:
                 self._at_rest = trio.Event()
                 await self._at_rest.wait()
-            await self._to_worker.request(self._caller, Ping(), Pong, DRAIN_SECONDS)
+            try:
+                await self._to_worker.request(self._caller, Ping(), Pong, DRAIN_SECONDS)
+            except Refused as refused:
+                log.info("the worker does not answer", why=refused.message)
 
     @property
     def running(self) -> int:
