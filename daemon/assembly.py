@@ -18,19 +18,28 @@ import structlog
 import trio
 from prometheus_client import CollectorRegistry
 
+from daemon.announcing import DaemonFile, reachable, write_private
 from daemon.api.gateway import Gateway, engine_version
 from daemon.api.keys import KeyUnusable
 from daemon.clock import Clock, moment
 from daemon.configuration import parse_listen
 from daemon.connections import Connections
-from daemon.links.table import Links, memory_links
+from daemon.dispatch.membership import StoreMembership
+from daemon.links.exchange import Exchange
+from daemon.links.faults import ExchangeUnusable
+from daemon.links.open import open_exchange
+from daemon.links.table import Links, memory_links, shared_links
 from daemon.metrics import Metrics
 from daemon.nodes.registry import NodeTypeError, NodeTypes
 from daemon.nurseries.frontend import Bound, Frontend, ListenFailed
 from daemon.nurseries.history import History
 from daemon.nurseries.matching import Matching
+from daemon.nurseries.partitions import PartitionedMatching
+from daemon.nurseries.post import Post
+from daemon.nurseries.remote_worker import RemoteWorker
 from daemon.nurseries.timer import Timer
 from daemon.nurseries.worker import Worker
+from daemon.roles import ALL_ROLES, ON_THE_STORE, Role, check_roles
 from daemon.settings import Settings
 from daemon.stores.interface import Store, StoreUnavailable, StoreUnusable
 from daemon.stores.open import open_store
@@ -45,18 +54,9 @@ STORE_PAUSE_SECONDS = 0.1
 """Between two questions to a store that went away as it was asked."""
 
 
-class DaemonFile(msgspec.Struct, frozen=True, kw_only=True):
-    """`daemon.json` in the data folder: how to find the running daemon."""
-
-    pid: int
-    engine: str
-    rpc: str
-    http: str
-
-
 class Daemon:
-    """One daemon. `store`, `nodes` and `seed` are for tests; without a seed, chance is the machine's. `notifier`: the
-    systemd that wants to know.
+    """One daemon: the services of its `roles`. `store`, `nodes` and `seed` are for tests; without a seed, chance is the
+    machine's. `notifier`: the systemd that wants to know.
 
     Raises Unusable when there is no starting with what it is given.
     """
@@ -67,18 +67,20 @@ class Daemon:
         data_dir: Path,
         clock: Clock,
         *,
+        roles: frozenset[Role] = ALL_ROLES,
         store: Store | None = None,
         nodes: NodeTypes | None = None,
         seed: int | None = None,
         listen: bool = True,
         notifier: Notifier | None = None,
     ) -> None:
+        check_roles(roles, settings)
         try:
             data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise Unusable(f"the data folder {data_dir} cannot be made: {error.strerror}") from error
         self._settings = settings
-        self._listen = listen
+        self._roles = roles if listen else roles - {Role.FRONTEND}
         self._data_dir = data_dir
         self._clock = clock
         # Task tokens are made of it: what the machine gives cannot be told from what it gave before.
@@ -88,12 +90,24 @@ class Daemon:
             self._nodes = NodeTypes(settings) if nodes is None else nodes
         except (StoreUnusable, NodeTypeError) as error:
             raise Unusable(str(error)) from error
-        self.links: Links = memory_links()
+        self._has_store = bool(self._roles & ON_THE_STORE)
+        self._process = f"{socket.gethostname()}.{os.getpid()}.{self._entropy.getrandbits(32):08x}"
+        """Its name among the processes that share the work."""
+        self._exchange: Exchange | None = None
+        if settings.links.url != "memory:":
+            try:
+                self._exchange = open_exchange(
+                    settings.links,
+                    process=self._process,
+                    shards=settings.store.store_shards,
+                    partitions=settings.matching.partitions,
+                )
+            except ExchangeUnusable as error:
+                raise Unusable(str(error)) from error
+        self.links: Links = memory_links() if self._exchange is None else self._linked(self._exchange)
         self.metrics = Metrics(CollectorRegistry())
         self._incarnations = itertools.count(1)
-        self._histories = itertools.count(1)
-        self._process = f"{socket.gethostname()}.{os.getpid()}.{self._entropy.getrandbits(32):08x}"
-        """Its name among the daemons that share its store."""
+        self._runs = itertools.count(1)
         self._history: History | None = None
         self._frontend = Frontend(
             self.links, settings, data_dir, self.describe, self.unready, clock=clock, metrics=self.metrics
@@ -102,7 +116,10 @@ class Daemon:
         self._schema_version = 0
         self._started_at = moment(clock.now())
         self.supervisor = Supervisor(
-            self.services(), settings.supervisor, hopeless=(StoreUnusable, KeyUnusable), explained=(ListenFailed,)
+            self.services(),
+            settings.supervisor,
+            hopeless=(StoreUnusable, ExchangeUnusable, KeyUnusable),
+            explained=(ListenFailed,),
         )
         self._notifier = notifier
         self._vigil = trio.CancelScope()
@@ -184,13 +201,13 @@ class Daemon:
     def store_awaited(self, seconds: float) -> bool:
         """Whether the store is lost, or one commit to it has taken as long. Not before it was first there."""
         if self._history is None:
-            return False
+            return self._has_store and self._store.restarts > 0 and not self._store.ready
         return not self._store.ready or self._history.awaits_store(seconds)
 
     def http_address(self) -> tuple[str, int] | None:
         if self.bound is None:
             return None
-        host, port = parse_listen(_reachable(self.bound.http))
+        host, port = parse_listen(reachable(self.bound.http))
         return host, port
 
     def describe(self) -> DescribeDaemonResult:
@@ -206,7 +223,7 @@ class Daemon:
             shards=shards,
             store=StoreView(
                 kind=self._store_kind,
-                state="READY" if self._store.ready else "LOST",
+                state="READY" if self._store.ready else "LOST" if self._has_store else "ELSEWHERE",
                 schema_version=self._schema_version,
                 restarts=self._store.restarts,
             ),
@@ -215,7 +232,7 @@ class Daemon:
     def unready(self) -> list[str]:
         """What `/readyz` waits for."""
         waiting = [view.name for view in self.supervisor.views() if view.state != "RUNNING"]
-        if not self._store.ready and ServiceName.STORE.value not in waiting:
+        if self._has_store and not self._store.ready and ServiceName.STORE.value not in waiting:
             waiting.append(ServiceName.STORE.value)
         return waiting
 
@@ -226,16 +243,28 @@ class Daemon:
         settings = self._settings
         drain = settings.supervisor.drain_seconds
         makers: list[tuple[ServiceName, Callable[[], Service], float]] = [
-            (ServiceName.STORE, lambda: self._store, drain),
             (ServiceName.HISTORY, self._make_history, drain),
             (ServiceName.MATCHING, self._make_matching, drain),
             (ServiceName.TIMER, self._make_timer, drain),
             (ServiceName.WORKER, self._make_worker, settings.worker.drain_seconds + 10.0),
             (ServiceName.FRONTEND, self._make_frontend, drain),
         ]
-        if not self._listen:
-            del makers[-1]
-        return [ServiceSpec(name, make, seconds) for name, make, seconds in makers]
+        roles = {role.value for role in self._roles}
+        below: list[tuple[ServiceName, Callable[[], Service], float]] = []
+        if self._has_store:
+            below.append((ServiceName.STORE, lambda: self._store, drain))
+        if self._exchange is not None:
+            below.append((ServiceName.LINKS, self._make_links, drain))
+        wanted = below + [maker for maker in makers if maker[0].value in roles]
+        return [ServiceSpec(name, make, seconds) for name, make, seconds in wanted]
+
+    def _linked(self, exchange: Exchange) -> Links:
+        settings = self._settings
+        return shared_links(exchange, settings.store.store_shards, settings.matching.partitions)
+
+    def _make_links(self) -> Service:
+        assert self._exchange is not None
+        return Post(self._exchange, self._store if self._has_store else None)
 
     def _make_history(self) -> Service:
         self._history = History(
@@ -243,7 +272,7 @@ class Daemon:
             self._store,
             self._settings,
             self._clock,
-            f"{self._process}.{next(self._histories)}",
+            f"{self._process}.{next(self._runs)}",
             self._entropy,
             self._nodes.names(),
             self._nodes.check,
@@ -252,6 +281,18 @@ class Daemon:
         return self._history
 
     def _make_matching(self) -> Service:
+        if self._exchange is not None:
+            return PartitionedMatching(
+                self.links,
+                self._exchange,
+                self._store,
+                self._settings.matching,
+                self._settings.breakers,
+                self._clock,
+                StoreMembership(self._store),
+                f"{self._process}.{next(self._runs)}",
+                self.metrics,
+            )
         return Matching(
             self.links, self._store, self._settings.matching, self._settings.breakers, self._clock, self.metrics
         )
@@ -260,6 +301,14 @@ class Daemon:
         return Timer(self.links, self._store, self._settings.timer, self._clock)
 
     def _make_worker(self) -> Service:
+        if self._exchange is not None:
+            return RemoteWorker(
+                self._exchange,
+                self._settings,
+                self._nodes,
+                self._entropy,
+                metrics=self.metrics,
+            )
         return Worker(
             self.links,
             self._settings.worker,
@@ -275,7 +324,7 @@ class Daemon:
 
     async def _announce(self, file: Path) -> None:
         """Say where the Frontend listens, where it does."""
-        while not self._schema_version:
+        while self._has_store and not self._schema_version:
             await self._store.wait_ready()
             try:
                 self._schema_version = (await self._store.info()).schema_version
@@ -284,33 +333,15 @@ class Daemon:
         bound = self.bound
         if bound is None:
             return
-        _write_private(
+        write_private(
             file,
             msgspec.json.encode(
                 DaemonFile(
                     pid=os.getpid(),
                     engine=engine_version(),
-                    rpc=f"ws://{_reachable(bound.rpc)}/rpc",
-                    http=f"http://{_reachable(bound.http)}",
+                    rpc=f"ws://{reachable(bound.rpc)}/rpc",
+                    http=f"http://{reachable(bound.http)}",
                 )
             ),
         )
         log.info("the daemon is up", rpc=bound.rpc, http=bound.http, data_dir=str(self._data_dir))
-
-
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
-
-
-def _reachable(address: str) -> str:
-    """Where somebody on this machine finds what listens on every address."""
-    host, _, port = address.rpartition(":")
-    return f"{_LOOPBACK.get(host, host)}:{port}"
-
-
-def _write_private(file: Path, data: bytes) -> None:
-    """All of it or nothing, readable by its owner only."""
-    part = file.with_suffix(".part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(data)
-    part.replace(file)

@@ -30,6 +30,7 @@ class ServiceName(str, Enum):
     """In the order in which they start: each needs those before it."""
 
     STORE = "store"
+    LINKS = "links"
     HISTORY = "history"
     MATCHING = "matching"
     TIMER = "timer"
@@ -43,6 +44,7 @@ DRAIN_ORDER = (
     ServiceName.WORKER,
     ServiceName.TIMER,
     ServiceName.HISTORY,
+    ServiceName.LINKS,
     ServiceName.STORE,
 )
 """First nothing new comes in, then nothing new is handed out, what runs ends, and its outcomes are committed."""

@@ -3,7 +3,8 @@
 To answer is to do something: History, Matching, Timer and the Worker take a question off their link and answer it, the
 Frontend serves its own /healthz, the store reads. A service that does not answer starves the watchdog, and systemd
 starts the daemon anew. While the store is lost that would help nobody: those who stand on it are excused, and the
-status says what is waited for.
+status says what is waited for. Where services are processes of their own, the links lead to any of them: there the
+Frontend and the store are asked, and that the loop goes on at all is what feeds the watchdog of the others.
 
 Nothing here runs where no systemd listens.
 """
@@ -66,12 +67,15 @@ class Vigil:
         self._patience = (notifier.watchdog_seconds or 0.0) / ROUNDS
         self._store_asked_at: float | None = None
         self._silent: list[str] = []
-        self._questions: dict[ServiceName, Callable[[], Awaitable[None]]] = {
+        self._questions: dict[ServiceName, Callable[[], Awaitable[None]]] = {ServiceName.FRONTEND: self._get_healthz}
+        if links.shared:
+            # Whoever answers there may be in another process.
+            return
+        self._questions |= {
             ServiceName.HISTORY: partial(self._ask, links.history),
             ServiceName.MATCHING: partial(self._ask, links.matching),
             ServiceName.TIMER: partial(self._ask, links.timer),
             ServiceName.WORKER: partial(self._ask, links.worker),
-            ServiceName.FRONTEND: self._get_healthz,
         }
 
     async def run(self) -> None:

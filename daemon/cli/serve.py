@@ -17,6 +17,7 @@ import daemon
 from enginekit.local import data_dir
 
 ROLES: Final = ("frontend", "history", "matching", "worker", "timer")
+"""As `daemon.roles` has them; named here, since importing that comes after the look for another `daemon`."""
 DISTRIBUTION: Final = "execution-plane"
 
 
@@ -30,12 +31,13 @@ def serve(ctx: click.Context, config: Path | None, folder: Path | None, roles: s
     shadow = find_shadow()
     if shadow is not None:
         raise click.ClickException(shadow)
-    check_roles(roles)
+    named = read_roles(roles)
     # Only now: what another distribution's `daemon` does to these imports is what the check above explains.
     from daemon.assembly import Daemon
     from daemon.clock import WallClock
     from daemon.configuration import BadSettings, load_settings
     from daemon.logs import configure_logs
+    from daemon.roles import Role
     from daemon.supervisor import ExitCode, Unusable
     from daemon.supervisor import serve as supervise
     from daemon.systemd import find_notifier
@@ -46,27 +48,24 @@ def serve(ctx: click.Context, config: Path | None, folder: Path | None, roles: s
         raise click.UsageError(str(error)) from error
     configure_logs(settings.log)
     try:
-        built = Daemon(settings, folder or data_dir(), WallClock(), notifier=find_notifier())
+        built = Daemon(
+            settings, folder or data_dir(), WallClock(), roles=frozenset(map(Role, named)), notifier=find_notifier()
+        )
     except Unusable as error:
         click.echo(f"Error: {error}", err=True)
         ctx.exit(ExitCode.UNUSABLE)
     ctx.exit(trio.run(supervise, built))
 
 
-def check_roles(roles: str | None) -> None:
-    """Raises click.BadParameter for roles that there are not, or that cannot run apart from the others."""
+def read_roles(roles: str | None) -> set[str]:
+    """Those named. Raises click.BadParameter for roles that there are not."""
     if roles is None:
-        return
+        return set(ROLES)
     named = {role.strip() for role in roles.split(",")}
     unknown = sorted(named - set(ROLES))
     if unknown:
         raise click.BadParameter(f"no role {unknown[0]!r}; there are {', '.join(ROLES)}", param_hint="--roles")
-    missing = [role for role in ROLES if role not in named]
-    if missing:
-        raise click.BadParameter(
-            f"an embedded store belongs to one daemon, which needs all five services; {', '.join(missing)} missing",
-            param_hint="--roles",
-        )
+    return named
 
 
 def find_shadow(home: Path | None = None) -> str | None:

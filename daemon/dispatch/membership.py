@@ -10,6 +10,11 @@ from typing import Protocol
 
 import trio
 
+from daemon.stores.interface import Store, StoreUnavailable
+
+KIND = "matching/"
+"""What its members are called in the store, before their names."""
+
 
 class MembershipUnavailable(Exception):
     """Who is there cannot be told right now."""
@@ -25,6 +30,27 @@ class Membership(Protocol):
 
     async def leave(self, member: str) -> None:
         """End the member's lease. One that is not there is passed over."""
+
+
+class StoreMembership:
+    """By the leases of the store that the processes share, whose clock they go by. Whoever has shards is another kind
+    of member there."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def attend(self, member: str, lease_seconds: float) -> list[str]:
+        try:
+            there = await self._store.attend(KIND + member, lease_seconds)
+        except StoreUnavailable as unavailable:
+            raise MembershipUnavailable(str(unavailable)) from unavailable
+        return [name.removeprefix(KIND) for name in there.members if name.startswith(KIND)]
+
+    async def leave(self, member: str) -> None:
+        try:
+            await self._store.leave(KIND + member)
+        except StoreUnavailable as unavailable:
+            raise MembershipUnavailable(str(unavailable)) from unavailable
 
 
 class MemoryMembership:

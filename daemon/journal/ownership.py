@@ -23,6 +23,8 @@ from daemon.stores.rows import Attendance, ShardEpochs
 
 log = structlog.get_logger("history")
 
+KIND = "history/"
+"""What owners are called in the store, before their names: other services have members there, too."""
 ATTEND_SECONDS = 1.0
 """How often an owner attends at most; so long may a shard that was given up wait to be claimed."""
 ATTENDS_A_LEASE = 4
@@ -68,7 +70,7 @@ class Ownership:
         alone: bool,
     ) -> None:
         self._store = store
-        self._owner = owner
+        self._owner = KIND + owner
         self._lease_seconds = lease_seconds
         self._lease = lease
         self._hold = hold
@@ -185,9 +187,10 @@ class Ownership:
         if self._leaving:
             return set()
         shards = [place.shard for place in there.shards]
+        members = [name for name in there.members if name.startswith(KIND)]
         if not self._alone:
-            return {shard for shard in shards if owner_of(shard, there.members) == self._owner}
-        others = [name for name in there.members if name != self._owner]
+            return {shard for shard in shards if owner_of(shard, members) == self._owner}
+        others = [name for name in members if name != self._owner]
         if not others:
             self._waits_since = None
             return set(shards)

@@ -37,6 +37,10 @@ class Exchange(ABC):
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry messages until cancelled. Reports started once it is connected."""
 
+    @abstractmethod
+    def belongs_to(self, cluster: str | None) -> None:
+        """Whose store this process has open: said before `run`, where it has one."""
+
     @property
     @abstractmethod
     def ready(self) -> bool:
@@ -68,6 +72,9 @@ class MemoryExchange(Exchange):
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
         await trio.sleep_forever()
+
+    def belongs_to(self, cluster: str | None) -> None:
+        """Whoever is in this process shares the one store."""
 
     @property
     def ready(self) -> bool:

@@ -18,7 +18,6 @@ Run = Callable[..., Result]
 @pytest.mark.parametrize(
     ("roles", "message"),
     [
-        ("frontend,history", "needs all five services; matching, worker, timer missing"),
         ("frontend,cook", "no role 'cook'; there are frontend, history, matching, worker, timer"),
         ("", "no role ''"),
     ],
@@ -27,6 +26,29 @@ def test_roles_that_cannot_run_are_refused(run: Run, roles: str, message: str) -
     result = run("serve", "--roles", roles)
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("settings", "roles", "message"),
+    [
+        ("", "frontend,history", "matching, timer, worker missing: run all five, or let processes"),
+        ('[links]\nurl = "redis://h:1"\n', "history", "'sqlite:///' belongs to one daemon: use [store] url"),
+        (
+            '[links]\nurl = "redis://127.0.0.1:1"\n[store]\nurl = "memory:"\n',
+            "worker",
+            "'memory:' belongs to one daemon",
+        ),
+    ],
+)
+def test_roles_that_cannot_run_with_these_settings_are_refused(
+    run: Run, tmp_path: Path, settings: str, roles: str, message: str
+) -> None:
+    config = tmp_path / "engine.toml"
+    config.write_text(settings)
+    result = run("serve", "--config", str(config), "--data-dir", str(tmp_path / "data"), "--roles", roles)
+    assert result.exit_code == 3
+    assert message in " ".join(result.stderr.split())
+    assert not (tmp_path / "data").exists()
 
 
 def test_settings_that_are_wrong_are_refused_with_their_line(run: Run, tmp_path: Path) -> None:

@@ -128,6 +128,9 @@ class RedisExchange(Exchange):
         self._inboxes[link.stream.key] = link
         return link
 
+    def belongs_to(self, cluster: str | None) -> None:
+        self._layout = msgspec.structs.replace(self._layout, cluster=cluster)
+
     # --- what there is to know ---------------------------------------------------------------------------------------
 
     @property

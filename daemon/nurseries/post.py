@@ -1,0 +1,36 @@
+"""The links to other processes as a supervised service: the exchange is run, and told whose it is.
+
+A process that has the store open knows its cluster: a Redis that another cluster uses under the same name is noticed
+before anything is sent.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from daemon.links.exchange import Exchange
+from daemon.stores.interface import Store, StoreUnavailable
+
+PAUSE_SECONDS = 0.1
+
+
+class Post:
+    """One run of the exchange. `store` where this process has it open."""
+
+    def __init__(self, exchange: Exchange, store: Store | None) -> None:
+        self._exchange = exchange
+        self._store = store
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Carry messages until cancelled. Raises ExchangeUnusable."""
+        if self._store is not None:
+            self._exchange.belongs_to(await self._cluster(self._store))
+        await self._exchange.run(task_status=task_status)
+
+    async def _cluster(self, store: Store) -> str | None:
+        while True:
+            await store.wait_ready()
+            try:
+                return (await store.info()).cluster
+            except StoreUnavailable:
+                await trio.sleep(PAUSE_SECONDS)
