@@ -1,13 +1,15 @@
-"""How many transitions a second the SQLite store takes, through its driver process, and what that costs the daemon.
+"""How many transitions a second the stores take, through their driver process, and what that costs the daemon.
 
 A transition is what completing one node and scheduling the next writes: five events, the run's row, one task out and
-one in. Run: `python benchmarks/store_commit.py [--transitions N] [--batch N] [--runs N]`. Prints figures, checks
-nothing.
+one in. SQLite's file and PostgreSQL (a server of its own, from its wheel, which waits for the disk at each commit) take
+turns. Run: `python -m benchmarks.store_commit [--transitions N] [--batch N] [--runs N] [--rounds N]`. Prints figures,
+checks nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,15 +17,18 @@ from pathlib import Path
 
 import trio
 
+from daemon.journal.identity import uuid_of
 from daemon.settings import StoreSettings
 from daemon.stores.interface import Store
 from daemon.stores.open import open_store
 from daemon.stores.rows import Batch, NewExecution, RunWrite
 from enginekit.messages.events import TaskKind
 from enginekit.messages.links import QueuedTask, QueueKey, RunRef, TaskRef
+from tests.servers.postgres import PostgresServer
 
 _NOW = 1_800_000_000_000
 _EVENT = b'{"type":"NodeEntered","id":12,"time":"2027-01-15T08:00:00.123Z","node":"Charge","path":"Charge","entry":12}'
+_SHARDS = 4
 _EVENTS = [_EVENT.ljust(220)] * 5
 
 
@@ -42,7 +47,7 @@ def _batches(runs: list[RunRef], size: int, transitions: int) -> Iterator[Batch]
         for start in range(0, len(runs), size):
             writes = [
                 RunWrite(
-                    shard=index % 4,
+                    shard=index % _SHARDS,
                     epoch=1,
                     run=run,
                     first_event_id=last + 1,
@@ -59,7 +64,8 @@ def _batches(runs: list[RunRef], size: int, transitions: int) -> Iterator[Batch]
         last += 5
 
 
-async def _measure(store: Store, batches: list[Batch]) -> None:
+async def _measure(store: Store, batches: list[Batch]) -> float:
+    """The transitions a second."""
     async with trio.open_nursery() as nursery:
         began = time.perf_counter()
         await nursery.start(store.run)
@@ -75,12 +81,33 @@ async def _measure(store: Store, batches: list[Batch]) -> None:
         took, cpu = time.perf_counter() - began, time.thread_time() - cpu
         print(f"store open after       {opened * 1000:10.0f} ms")
         print(f"transitions a second   {transitions / took:10.0f}")
+        driver = _processor_seconds(getattr(store, "driver_pid", None))
         print(
             f"commit                 {took / len(batches) * 1000:10.2f} ms on average, {slowest * 1000:.1f} ms at most"
         )
         print(f"daemon's CPU a commit  {cpu / len(batches) * 1e6:10.0f} us")
         print(f"daemon's CPU share     {cpu / transitions * 1e6:10.1f} us a transition")
+        print(f"its driver's CPU       {driver / transitions * 1e6:10.1f} us a transition")
         nursery.cancel_scope.cancel()
+    return transitions / took
+
+
+def _processor_seconds(pid: int | None) -> float:
+    """What a process has used so far, by the kernel's count."""
+    if pid is None:
+        return 0.0
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _sqlite(batches: list[Batch], folder: Path | None) -> float:
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        return trio.run(_measure, open_store(StoreSettings(), Path(made)), batches)
+
+
+def _postgres(batches: list[Batch], server: PostgresServer) -> float:
+    url = server.url(server.new_database())
+    return trio.run(_measure, open_store(StoreSettings(url=url, shards=_SHARDS), Path()), batches)
 
 
 def main() -> None:
@@ -88,12 +115,25 @@ def main() -> None:
     parser.add_argument("--transitions", type=int, default=40_000)
     parser.add_argument("--batch", type=int, default=64, help="runs in one commit")
     parser.add_argument("--runs", type=int, default=512, help="runs under way")
-    parser.add_argument("--folder", type=Path, default=None, help="where to make the store (default: a new one)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of both stores")
+    parser.add_argument("--folder", type=Path, default=None, help="where to make SQLite's file (default: a new folder)")
     arguments = parser.parse_args()
-    runs = [RunRef("default", f"order-{number}", f"{number:026d}") for number in range(arguments.runs)]
+    runs = [
+        RunRef("default", f"order-{number}", str(uuid_of(_NOW + number, 0, number))) for number in range(arguments.runs)
+    ]
     batches = list(_batches(runs, arguments.batch, arguments.transitions))
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        trio.run(_measure, open_store(StoreSettings(), Path(folder)), batches)
+    server = PostgresServer(durable=True)
+    ratios: list[float] = []
+    try:
+        server.start()
+        for number in range(arguments.rounds):
+            print(f"--- SQLite, {number + 1}")
+            sqlite = _sqlite(batches, arguments.folder)
+            print(f"--- PostgreSQL, {number + 1}")
+            ratios.append(_postgres(batches, server) / sqlite)
+    finally:
+        server.stop()
+    print(f"--- PostgreSQL to SQLite: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import pytest
 import structlog
+
+if TYPE_CHECKING:
+    from tests.servers.postgres import PostgresServer
 
 pytest_plugins = ["redis_server"]
 
@@ -17,3 +23,16 @@ def pytest_configure() -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=4, help="how often the chaos tests kill the daemon or its store")
     parser.addoption("--chaos-seed", type=int, default=None, help="when and whom; printed by every run")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A server that does without fsync: a machine that loses its power is nothing that a test could show."""
+    from tests.servers.postgres import PostgresServer
+
+    server = PostgresServer(durable=False)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
