@@ -69,7 +69,8 @@ class Decision(msgspec.Struct, kw_only=True):
     are to be read or written, and asked for again by every Proceed until that is reported. `children_due`: tasks whose
     child execution is to be started, or ended by this policy. `dead_letter`: the entry of the node whose task is kept
     as one. `redriven`: the run, which had closed, is open again. `silent`: kind, queue, worker and task of each lease
-    that lapsed. `called_off`: of the canceled, those of nodes that a worker in another process has, by that worker.
+    that lapsed. `retired`: of the removed, those that Matching may know (it forgets what a worker in another process
+    starts). `called_off`: of the canceled, those of nodes that a worker in another process has, by that worker.
     """
 
     first_event_id: int
@@ -80,6 +81,7 @@ class Decision(msgspec.Struct, kw_only=True):
     removed: list[int] = []
     canceled: list[int] = []
     silent: list[tuple[ev.TaskKind, str, str, int]] = []
+    retired: list[int] = []
     called_off: dict[str, list[int]] = {}
     probes: list[int] = []
     unfinished: bool = False

@@ -212,7 +212,7 @@ def _submit(step: Step, node: Node, task: Attempt, output: Raw | UnsetType, ref:
         )
     )
     if task.kind.queued:
-        step.decision.removed.append(task.id)
+        _remove(step, task)
 
 
 def _too_large(step: Step, node: Node, task: Attempt, output: Raw, kept: Kept) -> bool:
@@ -257,7 +257,7 @@ def _retire(step: Step, task: Attempt) -> None:
     """It has ended: it waits in no queue any more, and a worker that still runs it while its token came is told."""
     if not task.kind.queued:
         return
-    step.decision.removed.append(task.id)
+    _remove(step, task)
     if task.callback_seconds is not None and task.submitted_at is None:
         _call_off(step, task)
 
@@ -265,10 +265,16 @@ def _retire(step: Step, task: Attempt) -> None:
 def abandon(step: Step, task: Attempt) -> None:
     """It was given up: whoever runs it is told, a child execution by its policy."""
     if task.kind.queued:
-        step.decision.removed.append(task.id)
+        _remove(step, task)
         _call_off(step, task)
     elif task.child_start is not None and task.submitted_at is None:
         step.decision.children_due[task.id] = task.child_start.policy
+
+
+def _remove(step: Step, task: Attempt) -> None:
+    step.decision.removed.append(task.id)
+    if task.lease_seconds is None:
+        step.decision.retired.append(task.id)
 
 
 def _call_off(step: Step, task: Attempt) -> None:

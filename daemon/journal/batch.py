@@ -31,7 +31,7 @@ from daemon.stores.rows import (
     Snapshot,
 )
 from enginekit.messages.calls import Result
-from enginekit.messages.links import Millis, OfferTask, QueuedTask, RunRef, TaskRef
+from enginekit.messages.links import Millis, OfferTask, QueuedTask, QueueKey, RunRef, TaskRef
 from enginekit.messages.status import Refused
 
 PROCEED = "proceed"
@@ -176,6 +176,8 @@ class Gathering:
         self.answers: list[Answer] = []
         self.offers: list[tuple[LiveRun, int, OfferTask]] = []
         self.retired: list[TaskRef] = []
+        self.taken: dict[QueueKey, list[TaskRef]] = {}
+        """Those that a worker in another process has started, by their queue."""
         self.canceled: list[TaskRef] = []
         self.called_off: dict[str, list[TaskRef]] = {}
         """Of the canceled, those that a Worker in another process may be running, by that Worker."""

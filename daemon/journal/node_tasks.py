@@ -91,7 +91,9 @@ class NodeTasks:
         if found is not None and tasks.has(found[1], worker):
             session.pulse(live).leases[ref.event_id] = moment(session.clock.now())
         elif live.batch is None:
-            session.worker.put(CancelTasks(worker, [ref]))
+            # Without the lease somebody else may know better: the next renewal goes there.
+            if session.lease.holds:
+                session.worker.put(CancelTasks(worker, [ref]))
         else:
             live.batch.called_off.setdefault(worker, []).append(ref)
 

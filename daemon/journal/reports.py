@@ -79,7 +79,9 @@ class Reports:
                 if refused.status is ErrorStatus.UNAVAILABLE:
                     return
             if live.batch is None:
-                session.worker.put(OutcomesRecorded(message.worker, [message.task]))
+                # Without the lease somebody else may know better: the Worker reports again.
+                if session.lease.holds:
+                    session.worker.put(OutcomesRecorded(message.worker, [message.task]))
             else:
                 live.batch.recorded.setdefault(message.worker, []).append(message.task)
 

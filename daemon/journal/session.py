@@ -422,7 +422,14 @@ class Session:
         if run.ref.run_id in self.pulses:
             self.pulses[run.ref.run_id].forget(decision.removed + decision.returned)
         batch.offers += [(live, task_id, offer_of(live, task_id)) for task_id in decision.returned]
-        batch.retired += [TaskRef(run.ref, task_id) for task_id in decision.removed + decision.started]
+        batch.retired += [TaskRef(run.ref, task_id) for task_id in decision.retired]
+        for task_id in decision.started:
+            if task_id in run.tasks:
+                _, task = task_of(live, task_id)
+                queue = QueueKey(run.ref.tenant, task.kind, task.queue)
+                batch.taken.setdefault(queue, []).append(TaskRef(run.ref, task_id))
+            else:
+                batch.retired.append(TaskRef(run.ref, task_id))
         batch.canceled += [TaskRef(run.ref, task_id) for task_id in decision.canceled]
         for worker, task_ids in decision.called_off.items():
             batch.called_off.setdefault(worker, []).extend(TaskRef(run.ref, task_id) for task_id in task_ids)
@@ -509,6 +516,8 @@ class Session:
             self.matching.put(RetireTasks(batch.canceled, cancel=True))
         if batch.retired:
             self.matching.put(RetireTasks(batch.retired))
+        for queue, tasks in batch.taken.items():
+            self.matching.put(RetireTasks(tasks, queue=queue))
         # After the retirements: a task may have been started and given back within one batch.
         for live, task_id, offer in batch.offers:
             if task_id in live.run.tasks:

@@ -45,8 +45,10 @@ from enginekit.messages.links import (
     MatchTasksResult,
     OfferTask,
     OutcomesRecorded,
+    QueueKey,
     RefillQueues,
     RenewTasks,
+    RetireTasks,
     ScheduleRef,
     StartNodes,
     StartNodesResult,
@@ -313,7 +315,7 @@ class MatchingRouter(Router[ToMatching]):
             case RefillQueues(list(queues)):
                 for partition, some in _grouped(queues, lambda queue: partition_of(queue, self._partitions)):
                     yield self._exchange.matching(partition), RefillQueues(some)
-            case EndPolls(queue) | ExpireTask(queue=queue):
+            case EndPolls(queue) | ExpireTask(queue=queue) | RetireTasks(queue=QueueKey() as queue):
                 yield self._exchange.matching(partition_of(queue, self._partitions)), message
             case _:
                 # Of tasks only their names are known here: whoever does not have one passes it over.

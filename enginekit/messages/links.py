@@ -285,10 +285,12 @@ class OfferTask(Message, frozen=True):
 
 
 class RetireTasks(Message, frozen=True):
-    """These are over, or no longer waiting: forget them. With `cancel`, those the Worker runs are stopped too."""
+    """These are over, or no longer waiting: forget them. With `cancel`, those the Worker runs are stopped too. `queue`:
+    that of all of them, where it is known."""
 
     tasks: list[TaskRef]
     cancel: bool = False
+    queue: QueueKey | None = None
 
 
 class EndPolls(Message, frozen=True):

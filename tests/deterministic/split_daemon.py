@@ -64,6 +64,9 @@ class Wire(Exchange):
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         await self._exchange.run(task_status=task_status)
 
+    def belongs_to(self, cluster: str | None) -> None:
+        self._exchange.belongs_to(cluster)
+
     @property
     def ready(self) -> bool:
         return not self.cut

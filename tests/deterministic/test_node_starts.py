@@ -11,14 +11,16 @@ from daemon.settings import Settings, TaskSettings
 from daemon.supervisor import ServiceName
 from enginekit.messages import calls
 from enginekit.messages import events as ev
-from enginekit.messages.json import JSON
+from enginekit.messages.json import JSON, encode
 from enginekit.messages.links import (
     CancelTasks,
     GiveBackTasks,
+    OutcomesRecorded,
     RenewTasks,
     RunRef,
     StartNodes,
     StartNodesResult,
+    TaskOutcome,
     TaskRef,
     ToWorker,
 )
@@ -141,6 +143,25 @@ def test_a_renewal_of_what_is_not_its_own_is_answered_and_changes_nothing(tmp_pa
         assert (await history(daemon, refs[1]))[-1] == "TaskScheduled"
         again = await ask(daemon, refs[:1], "w-3")
         assert [node.returns for node in again.tasks] == [1]
+
+    split(scenario, tmp_path, SETTINGS, {})
+
+
+def test_a_history_whose_own_lease_has_lapsed_tells_workers_nothing(tmp_path):
+    async def scenario(daemon: Split):
+        refs = await waiting(daemon, 1)
+        await ask(daemon, refs)
+        outcome = TaskOutcome(refs[0], "w-2", encode(1), returns=0)
+        messages = [RenewTasks("w-2", refs), outcome]
+        assert daemon._history is not None
+        (session,) = daemon._history._sessions
+        for holds in (True, False):
+            if not holds:
+                session.lease.end()
+            for message in messages:
+                assert daemon.exchange.inbox.offer(message)
+            answers = await told(daemon, "w-2")
+            assert answers == ([CancelTasks("w-2", refs), OutcomesRecorded("w-2", refs)] if holds else [])
 
     split(scenario, tmp_path, SETTINGS, {})
 

@@ -34,7 +34,8 @@ def unchanged(run, command):
 def test_its_end_is_recorded_without_another_start(drive):
     run, task = echo(drive)
     assert run.do(StartTask(task=task, worker="one")).started == [task]
-    run.do(outcome(task, "one", 0))
+    decision = run.do(outcome(task, "one", 0))
+    assert (decision.removed, decision.retired) == ([task], []), "Matching has forgotten it at its start"
     assert run.types[-5:] == ["TaskScheduled", "TaskStarted", "TaskCompleted", "NodeExited", "WorkflowSucceeded"]
     (started,) = [event for event in run.events if isinstance(event, ev.TaskStarted)]
     assert (started.worker, started.lease_seconds, started.began_at) == ("one", 30, None)
@@ -132,7 +133,7 @@ def test_a_cancellation_names_the_worker_that_is_to_stop(drive):
 def test_a_cancellation_of_one_that_waits_names_nobody(drive):
     run, task = echo(drive)
     decision = run.do(Cancel(reason="enough", request_id=None))
-    assert (decision.canceled, decision.called_off) == ([task], {})
+    assert (decision.canceled, decision.called_off, decision.retired) == ([task], {}, [task])
 
 
 def test_one_that_waits_for_its_token_is_its_workers_no_more(drive):

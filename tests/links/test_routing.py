@@ -236,6 +236,8 @@ async def test_queues_are_kept_by_one_partition_each() -> None:
     own = exchange.matching(partition_of(queue, 4))
     assert router.offer(EndPolls(queue, "w"))
     assert await own.receive() == [EndPolls(queue, "w")]
+    assert router.offer(RetireTasks([TaskRef(RUNS[0], 4)], queue=queue))
+    assert await own.receive() == [RetireTasks([TaskRef(RUNS[0], 4)], queue=queue)]
     assert router.offer(RetireTasks([TaskRef(RUNS[0], 4)]))
     for partition in range(4):
         assert await exchange.matching(partition).receive() == [RetireTasks([TaskRef(RUNS[0], 4)])]
