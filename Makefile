@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: install demo test lint check bench latency idle transitions distributed stalls timers chaos console-load screenshots flood clean
+.PHONY: install demo test lint check bench latency idle transitions distributed stalls timers chaos console-load screenshots flood links clean
 
 install: $(READY)        ## the engine and all it needs, in .venv
 
@@ -55,6 +55,9 @@ screenshots: $(READY)    ## pictures of the console for the README, from a daemo
 
 flood: $(READY)          ## what one tenant's flood does to another
 	@$(BIN)/python -m benchmarks.flood
+
+links: $(READY)          ## what a message costs through Redis, against a link inside the process
+	@$(BIN)/python -m benchmarks.links
 
 clean:
 	rm -rf $(VENV)

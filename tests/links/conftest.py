@@ -16,15 +16,14 @@ from daemon.links.redis.exchange import RedisExchange
 @pytest.fixture(params=["memory", "redis"])
 async def exchanges(request: pytest.FixtureRequest, nursery: trio.Nursery) -> AsyncIterator[Both]:
     if request.param == "memory":
-        one = MemoryExchange()
-        await nursery.start(one.run)
-        yield Both(one, one)
+        inside = MemoryExchange()
+        await nursery.start(inside.run)
+        yield Both(inside, inside)
     else:
         server: RedisServer = request.getfixturevalue("redis_server")
         name = a_name()
-        near, far = (RedisExchange(server.url, process=process, name=name) for process in ("near", "far"))
-        async with trio.open_nursery() as starting:
-            starting.start_soon(nursery.start, near.run)
-            starting.start_soon(nursery.start, far.run)
-        yield Both(near, far)
+        # Every message goes through Redis, also to an inbox of one's own.
+        one = RedisExchange(server.url, process="one", name=name)
+        await nursery.start(one.run)
+        yield Both(one, one)
     nursery.cancel_scope.cancel()

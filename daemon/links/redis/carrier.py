@@ -30,6 +30,8 @@ _FLUSH_SECONDS: Final = 1.0
 """At the end, how long what waits to leave may take."""
 _MEASURE_SECONDS: Final = 0.1
 """How often a stream in which too much waits is measured."""
+_COMPANY_SECONDS: Final = 0.02
+"""How long it may take until Redis is told what has been dealt with, where there is nothing else to tell."""
 _WATCH_SECONDS: Final = 0.1
 """How often receivers are looked at, at most."""
 _READ_COUNT: Final = 256
@@ -87,10 +89,17 @@ class Carrier:
         post = self._post
         while True:
             if not self._pending:
-                post.work = trio.Event()
-                with trio.move_on_after(_MEASURE_SECONDS if post.full else math.inf):
-                    await post.work.wait()
+                post.idle = True
+                await self._wait_for_work(_MEASURE_SECONDS if post.full else math.inf)
+                post.idle = False
+            if not (self._in_flight or post.urgent or post.full):
+                await self._wait_for_work(_COMPANY_SECONDS)
             await self._deliver(lane)
+
+    async def _wait_for_work(self, seconds: float) -> None:
+        self._post.work = trio.Event()
+        with trio.move_on_after(seconds):
+            await self._post.work.wait()
 
     async def finish(self, lane: DriverLane) -> None:
         """Send what waits to leave, if that takes no longer than a second."""
@@ -119,7 +128,7 @@ class Carrier:
         nudge, post.nudge = post.nudge, False
         request = frames.Deliver(
             parcels=[
-                frames.Parcel(key, stream.bound, stream.expire_ms, envelopes)
+                frames.Parcel(key, stream.bound, stream.expire_ms, stream.capacity > 0, envelopes)
                 for key, (stream, envelopes) in by_stream.items()
             ],
             settled=[frames.Settled(key, ids) for key, ids in self._settling.items()],
@@ -135,7 +144,7 @@ class Carrier:
         for key, ids in settled.items():
             if (inbox := self._inboxes.get(key)) is not None:
                 inbox.told(ids)
-        streams = [*(stream for stream, _ in by_stream.values()), *measured]
+        streams = [*(stream for stream, _ in by_stream.values() if stream.capacity), *measured]
         for stream, length in zip(streams, reply.lengths, strict=True):
             post.measured(stream, length)
         post.admit()

@@ -6,8 +6,6 @@ who knows it otherwise must not go on.
 
 from __future__ import annotations
 
-import sys
-
 from daemon.links.faults import ExchangeUnusable
 from daemon.links.redis.connection import CommandError, Connection, packed, raise_for
 from daemon.links.redis.frames import Layout
@@ -16,8 +14,8 @@ from daemon.links.redis.keys import GROUP, record_key
 _FIELDS = ("cluster", "shards", "partitions")
 
 
-def check_server(connection: Connection, prefix: str) -> None:
-    """Raises ExchangeUnusable: too old, or it evicts."""
+def check_server(connection: Connection, prefix: str) -> str | None:
+    """What could not be looked at. Raises ExchangeUnusable: too old, or it evicts."""
     try:
         connection.ask(b"XAUTOCLAIM", record_key(prefix, "probe"), GROUP, b"probe", b"0", b"0-0")
     except CommandError as error:
@@ -30,16 +28,16 @@ def check_server(connection: Connection, prefix: str) -> None:
             raise_for(error)
     policy = _eviction_policy(connection)
     if policy is None:
-        print(
-            "links: Redis does not tell its maxmemory-policy to this user; it must be noeviction, or messages may be "
-            "dropped unseen",
-            file=sys.stderr,
+        return (
+            "Redis does not tell its maxmemory-policy to this user: it must be noeviction, or messages may be dropped "
+            "unseen"
         )
-    elif policy != "noeviction":
+    if policy != "noeviction":
         raise ExchangeUnusable(
             f"Redis evicts what it has when its memory is full (maxmemory-policy {policy}), which would drop messages "
             "unseen: set maxmemory-policy noeviction"
         )
+    return None
 
 
 def agree(connection: Connection, prefix: str, known: Layout) -> Layout:

@@ -290,6 +290,8 @@ class RedisExchange(Exchange):
             if isinstance(reply, frames.Opened):
                 self._layout = reply.layout
                 self._opened += 1
+                if reply.warning is not None and self._opened == 1:
+                    _log.warning(reply.warning)
                 if said or self._opened > 1:
                     _log.info("Redis is there")
                 return True

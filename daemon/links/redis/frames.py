@@ -48,6 +48,7 @@ class Parcel(msgspec.Struct, frozen=True, array_like=True, gc=False):
     key: str
     bound: int
     expire_ms: int
+    measured: bool
     envelopes: list[bytes]
 
 
@@ -92,11 +93,14 @@ ReadRequest: TypeAlias = Receive
 
 
 class Opened(Frame, frozen=True):
+    """`warning`: what could not be looked at."""
+
     layout: Layout
+    warning: str | None = None
 
 
 class Delivered(Frame, frozen=True):
-    """The lengths of the streams of `parcels`, then of those of `measured`."""
+    """The lengths of the streams of those `parcels` that are to be measured, then of those of `measured`."""
 
     lengths: list[int]
 

@@ -82,7 +82,7 @@ class _Host:
         self._request = request
         writing = Connection(request, request.timeout_seconds)
         try:
-            check_server(writing, request.prefix)
+            warning = check_server(writing, request.prefix)
             layout = agree(writing, request.prefix, request.layout)
             reads = Connection(request, BLOCK_SECONDS + request.timeout_seconds)
         except CommandError as error:
@@ -93,7 +93,7 @@ class _Host:
             raise
         self._writing, self._reads = writing, reads
         self._reading = Reading(reads, request.consumer, lambda: agree(reads, request.prefix, request.layout))
-        return frames.Opened(layout)
+        return frames.Opened(layout, warning)
 
     def _close(self) -> None:
         if self._writing is not None:

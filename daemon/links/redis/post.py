@@ -134,6 +134,8 @@ class Post:
         """Inboxes that are read and whose receivers are elsewhere, and when they count as gone."""
         self.somebody_left = trio.Event()
         self.work = trio.Event()
+        self.idle = False
+        """Whether whoever sends waits for anything at all to do."""
         self.sent = 0
         self.received = 0
         self.repeated = 0
@@ -151,6 +153,11 @@ class Post:
     def pending(self) -> bool:
         """Whether there is something to tell Redis."""
         return bool(self._letters or self._settled or self.nudge)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody waits for it to be told."""
+        return bool(self._letters or self.nudge)
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
@@ -225,7 +232,8 @@ class Post:
     def settle(self, key: str, ids: Iterable[str]) -> None:
         """These entries have been dealt with."""
         self._settled.setdefault(key, []).extend(ids)
-        self.work.set()
+        if self.idle:
+            self.work.set()
 
     def take_settled(self) -> dict[str, list[str]]:
         settled, self._settled = self._settled, {}

@@ -12,7 +12,10 @@ def deliver(connection: Connection, request: Deliver, replies: str) -> Delivered
     commands: list[bytes] = []
     lengths: list[int] = []
     for parcel in request.parcels:
-        lengths.append(_add(commands, parcel))
+        _add(commands, parcel)
+        if parcel.measured:
+            lengths.append(len(commands))
+            commands.append(packed(b"XLEN", parcel.key.encode()))
     for key in request.measured:
         lengths.append(len(commands))
         commands.append(packed(b"XLEN", key.encode()))
@@ -27,8 +30,7 @@ def deliver(connection: Connection, request: Deliver, replies: str) -> Delivered
     return Delivered([answers[place] for place in lengths])
 
 
-def _add(commands: list[bytes], parcel: Parcel) -> int:
-    """Append what puts the parcel into its stream; the place of the command that answers its length."""
+def _add(commands: list[bytes], parcel: Parcel) -> None:
     key = parcel.key.encode()
     bound = b"%d" % parcel.bound
     before = b"*8\r\n$4\r\nXADD\r\n$%d\r\n%b\r\n$6\r\nMAXLEN\r\n$1\r\n~\r\n$%d\r\n%b\r\n$1\r\n*\r\n$1\r\nm\r\n" % (
@@ -40,8 +42,6 @@ def _add(commands: list[bytes], parcel: Parcel) -> int:
     commands.extend(b"%b$%d\r\n%b\r\n" % (before, len(each), each) for each in parcel.envelopes)
     if parcel.expire_ms:
         commands.append(packed(b"PEXPIRE", key, b"%d" % parcel.expire_ms))
-    commands.append(packed(b"XLEN", key))
-    return len(commands) - 1
 
 
 def _settle(commands: list[bytes], settled: Settled) -> None:
