@@ -6,6 +6,7 @@ changes there are, there are a few pictures a second, and a key is answered betw
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, ClassVar
@@ -13,8 +14,11 @@ from typing import Any, ClassVar
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
+from textual.events import Event, Key
 from textual.screen import Screen
+from textual.theme import Theme
 
+from console.collecting import collecting
 from console.connection import Connection
 from console.dialogs.help import Help
 from console.pages.execution import ExecutionPage
@@ -28,12 +32,17 @@ from console.source import Source
 from enginekit.local import Access
 
 DRAW_SECONDS = 0.25
+ANSWER_SECONDS = 0.1
+"""A key is being answered so long; the beat does not come in between."""
+LEFT_OUT_AT_MOST = 3
+"""Beats, one after the other, for somebody who holds a key down."""
 _UNNAMED = ("scroll_", "page_", "app.focus_", "screen.", "command_palette", "maximize", "minimize")
 """Actions of Textual's own that need no line in the help."""
 
 
 class ConsoleApp(App[None]):
-    """`beat_seconds` None: nothing is drawn by the clock (for pictures of a state that does not move)."""
+    """`beat_seconds` None: nothing is drawn by the clock (for pictures of a state that does not move). `after_beat` is
+    told how long ago the last key was, in seconds."""
 
     TITLE = "engine console"
     CSS_PATH = "console.tcss"
@@ -58,18 +67,50 @@ class ConsoleApp(App[None]):
         Binding("q", "quit", "Quit"),
     ]
 
-    def __init__(self, source: Source, beat_seconds: float | None = DRAW_SECONDS) -> None:
+    def __init__(
+        self,
+        source: Source,
+        beat_seconds: float | None = DRAW_SECONDS,
+        after_beat: Callable[[float], None] = lambda quiet: None,
+    ) -> None:
         super().__init__()
         self.source = source
         self._beat_seconds = beat_seconds
+        self._after_beat = after_beat
+        self._key_at = time.monotonic()
+        self._left_out = 0
+        self._styled_for: Theme | None = None
 
     def on_mount(self) -> None:
         if self._beat_seconds is not None:
             self.set_interval(self._beat_seconds, self._beat)
 
+    def delay_update(self, delay: float = 0.05) -> None:
+        """Textual draws nothing for so long after every change of page, to hide a page's coming together. Ours are
+        whole before they are drawn, and whoever pressed the key waits."""
+
+    def refresh_css(self, animate: bool = True) -> None:
+        """Textual reads all styles anew at the first two visits to each page, which takes longer than to draw it.
+        A page's own are read as it is put together; all the others stay as they are while the theme does."""
+        if self._styled_for is not self.current_theme:
+            self._styled_for = self.current_theme
+            super().refresh_css(animate)
+
     def _beat(self) -> None:
-        if isinstance(self.screen, Page):
-            self.screen.draw()
+        quiet = time.monotonic() - self._key_at
+        self._left_out = self._left_out + 1 if quiet < ANSWER_SECONDS else 0
+        if 0 < self._left_out < LEFT_OUT_AT_MOST:
+            return
+        self._left_out = 0
+        pages = self.screen_stack  # there is none any more while the console is left
+        if pages and isinstance(pages[-1], Page):
+            pages[-1].draw()
+        self._after_beat(quiet)
+
+    async def on_event(self, event: Event) -> None:
+        if isinstance(event, Key):
+            self._key_at = time.monotonic()
+        await super().on_event(event)
 
     def action_help(self) -> None:
         """What can be done here."""
@@ -115,6 +156,6 @@ class ConsoleApp(App[None]):
 async def run_console(access: Access) -> None:
     """Show the console of this daemon in the terminal, until the user leaves."""
     connection = Connection(access)
-    app = ConsoleApp(connection)
+    app = ConsoleApp(connection, after_beat=collecting())
     async with connection.attached(app.exit):
         await app.run_async()

@@ -68,8 +68,8 @@ class Following:
                 except Unreachable:
                     continue  # the connection says so
                 now = self._connection.state.opened
-                if now is not None and now.closed and not seen.status.closed:
-                    self._turned.set()
+                if now is not None and now.closed and now.events and seen.history_length > now.events[-1].id:
+                    self._turned.set()  # opened again, and perhaps closed again by now
         except (Refused, Unreachable, ProtocolError) as problem:
             await self._failed(opened, problem)
 

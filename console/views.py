@@ -22,11 +22,12 @@ def staleness(link: Link, now: float) -> str:
     return "live"
 
 
-def visible(executions: Executions) -> list[ExecutionSummary]:
-    """Those that the text is found in: in their names, error and labels."""
+def visible(executions: Executions) -> list[str]:
+    """The run ids of those that the text is found in: in their names, error and labels."""
     text = executions.choice.text.lower()
-    rows = [executions.by_run[run] for run in executions.order]
-    return [each for each in rows if found(each, text)] if text else rows
+    if not text:
+        return executions.order
+    return [run for run in executions.order if found(executions.by_run[run], text)]
 
 
 def found(each: ExecutionSummary, text: str) -> bool:
@@ -50,6 +51,10 @@ def choice_in_words(executions: Executions, shown: int) -> str:
     ]
     more = "" if executions.complete else "+"
     count = f"{shown:,} of {len(executions.order):,}{more}" if choice.text else f"{shown:,}{more}"
+    if executions.missed:
+        parts.append(f"{executions.missed:,} changes were missed, {'reading' if executions.behind else 'read'} again")
+    elif executions.behind:
+        parts.append("reading …")
     return f"{count} · {' · '.join(parts)}"
 
 

@@ -42,8 +42,7 @@ class ExecutionsPage(ActingPage):
     def __init__(self) -> None:
         super().__init__()
         self._seen: Executions | None = None
-        self._rows: list[ExecutionSummary] = []
-        self._keys: list[str] = []
+        self._runs: list[str] = []
         self._asks = ""
 
     def compose_body(self) -> ComposeResult:
@@ -71,16 +70,12 @@ class ExecutionsPage(ActingPage):
         executions = state.executions
         if executions is not self._seen:
             self._seen = executions
-            self._rows = rows = visible(executions)
-            self._keys = [each.run_id for each in rows]
-        rows = self._rows
-        words = choice_in_words(executions, len(rows))
-        if executions.behind:
-            words += " · reading …"
-        self.query_one("#choice", Static).update(words, layout=False)
+            self._runs = visible(executions)
+        runs, by_run = self._runs, executions.by_run
+        self.query_one("#choice", Static).update(choice_in_words(executions, len(runs)), layout=False)
         table = self.query_one(VirtualTable)
-        table.show(self._keys, lambda row: _execution(rows[row], now))
-        if executions.choice.text and len(rows) < table.size.height:
+        table.show(runs, lambda row: _execution(by_run[runs[row]], now))
+        if executions.choice.text and len(runs) < table.size.height:
             self.source.read_on()  # the text may stand further down
 
     @on(VirtualTable.NearEnd)

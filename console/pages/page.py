@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.events import ScreenResume
 from textual.screen import Screen
 
 from console.source import FAILURES, Source
@@ -72,7 +73,8 @@ class Page(Screen[None]):
         else:
             self.show(state, now)
 
-    def on_screen_resume(self) -> None:
+    def on_screen_resume(self, event: ScreenResume) -> None:
+        event.refresh_styles = False  # they are what they were when it was left
         self._show_keys()
         self.draw()
 

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from typing import Final
 
 from textual import work
+from textual.events import ScreenResume
 
 from console.pages.page import Page
 from console.source import FAILURES
@@ -26,8 +27,8 @@ class PolledPage(Page):
     def on_mount(self) -> None:
         self.set_interval(READ_SECONDS, self._read_if_seen)
 
-    def on_screen_resume(self) -> None:
-        super().on_screen_resume()
+    def on_screen_resume(self, event: ScreenResume) -> None:
+        super().on_screen_resume(event)
         self.read_now()
 
     def action_again(self) -> None:

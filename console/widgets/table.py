@@ -14,14 +14,19 @@ from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.color import Color
+from textual.filter import LineFilter
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from textual.widget import Widget
 
 from console.cells import Cell
 
 AHEAD_ROWS = 200
+STRIPS_KEPT = 400
+_UNDERLINED = Style(underline=True)
 
 
 class Column(NamedTuple):
@@ -72,7 +77,10 @@ class VirtualTable(ScrollView, can_focus=True):
         self._cells: Callable[[int], Sequence[Cell]] = lambda index: ()
         self._empty = empty
         self._cursor = 0
+        self._titles: tuple[Cell, ...] = tuple((column.title, "") for column in self._columns)
         self._fitted: tuple[int, list[int]] = (-1, [])
+        self._paint = _Paint()
+        self._strips: dict[tuple[tuple[Cell, ...], int, Style], Strip] = {}
 
     @property
     def cursor(self) -> int:
@@ -95,12 +103,25 @@ class VirtualTable(ScrollView, can_focus=True):
             moved = place - self._cursor
         self._keys = keys
         self._cursor = max(0, min(self._cursor + moved, len(keys) - 1))
-        self.virtual_size = Size(self.size.width, len(keys) + 1)
+        self._make_room(Size(self.size.width, len(keys) + 1))
         if moved and self.scroll_y:
             self.scroll_to(y=self.scroll_y + moved, animate=False, immediate=True)
         if self.current != before and self.current is not None:
             self.post_message(self.Moved(self, self.current))
         self.refresh()
+
+    def _make_room(self, size: Size) -> None:
+        """What only grows needs no new layout of the page, which a new virtual size is; the scrollbar follows once its
+        thumb would be another one."""
+        before, seen = self.virtual_size, self.size.height
+        if before.width != size.width or before.height > size.height or before.height <= seen < size.height:
+            self.virtual_size = size
+            return
+        self.set_reactive(Widget.virtual_size, size)
+        if size.height > seen:
+            bar = self.vertical_scrollbar
+            if (size.height - bar.window_virtual_size) * seen > bar.window_virtual_size:
+                bar.window_virtual_size = size.height
 
     def _place(self, keys: Sequence[str], key: str) -> int:
         if self._cursor < len(keys) and keys[self._cursor] == key:
@@ -154,31 +175,54 @@ class VirtualTable(ScrollView, can_focus=True):
 
     # --- drawing -------------------------------------------------------------------------------------------------
 
-    def render_line(self, y: int) -> Strip:
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Past what Textual does to the lines of widgets with borders, paddings and opacity, of which there is none
+        here; and a row that says what it said is the strip that it was, down to the bytes for the terminal."""
         width = self.size.width
-        if y == 0:
-            title = self.get_component_rich_style("table--title")
-            return self._line([(column.title, "") for column in self._columns], width, title)
+        self._paint.prepare(self.get_line_filters(), self.background_colors[1])
         plain = self.get_component_rich_style("table--row")
-        row = self.scroll_offset.y + y - 1
-        if not self._keys and y == 1:
-            return Strip([Segment(set_cell_size(f" {self._empty}", width), plain)], width)
-        if row >= len(self._keys):
-            return Strip.blank(width, plain)
-        style = self.get_component_rich_style("table--cursor") if row == self._cursor and self.has_focus else plain
-        if row == self._cursor and not self.has_focus:
-            style += Style(underline=True)
-        return self._line(self._cells(row), width, style)
+        cursor = self.get_component_rich_style("table--cursor") if self.has_focus else plain + _UNDERLINED
+        top = self.scroll_offset.y - 1
+        strips: list[Strip] = []
+        for y in crop.line_range:
+            row = top + y
+            if y == 0:
+                strips.append(self._line(self._titles, width, self.get_component_rich_style("table--title")))
+            elif row < len(self._keys):
+                strips.append(self._line(tuple(self._cells(row)), width, cursor if row == self._cursor else plain))
+            else:
+                strips.append(self._blank(f" {self._empty}" if y == 1 and not self._keys else "", width, plain))
+        if crop.column_span != (0, width):
+            strips = [strip.crop(*crop.column_span) for strip in strips]
+        return strips
 
-    def _line(self, cells: Sequence[Cell], width: int, style: Style) -> Strip:
-        segments = [Segment(" ", style)]
-        for column, cell, wide in zip(self._columns, cells, self._widths(width), strict=True):
-            text = cell[0].replace("\n", " ")
-            if cell_len(text) > wide:
-                text = set_cell_size(text, max(wide - 1, 0)) + "…"
-            text = " " * (wide - cell_len(text)) + text if column.right else set_cell_size(text, wide)
-            segments.append(Segment(text + " ", style + Style.parse(cell[1]) if cell[1] else style))
-        return Strip(segments).adjust_cell_length(width, style)
+    def _blank(self, text: str, width: int, style: Style) -> Strip:
+        known = (((text, ""),), width, style)
+        if known not in self._strips:
+            self._strips[known] = Strip([Segment(set_cell_size(text, width), self._paint.style(style, ""))], width)
+        return self._strips[known]
+
+    def _line(self, cells: tuple[Cell, ...], width: int, style: Style) -> Strip:
+        known = (cells, width, style)
+        strip = self._strips.get(known)
+        if strip is None:
+            if len(self._strips) > STRIPS_KEPT:
+                self._strips.clear()
+            strip = self._strips[known] = self._drawn(cells, width, style)
+        return strip
+
+    def _drawn(self, cells: tuple[Cell, ...], width: int, style: Style) -> Strip:
+        """Neighbours of one look are one segment."""
+        segments: list[Segment] = []
+        text, look = " ", self._paint.style(style, "")
+        for column, (said, colour), wide in zip(self._columns, cells, self._widths(width), strict=True):
+            own = self._paint.style(style, colour)
+            if own is not look:
+                segments.append(Segment(text, look))
+                text, look = "", own
+            text += f"{_fitted(said, wide, column.right)} "
+        segments.append(Segment(text, look))
+        return Strip(segments).adjust_cell_length(width, self._paint.style(style, ""))
 
     def _widths(self, width: int) -> list[int]:
         if self._fitted[0] != width:
@@ -193,3 +237,39 @@ class VirtualTable(ScrollView, can_focus=True):
             share = left // len(stretching) + (1 if place < left % len(stretching) else 0)
             widths[at] = max(share, 4)
         return widths
+
+
+class _Paint:
+    """Styles as the screen has them: what Textual's filters make of a look, once for each."""
+
+    def __init__(self) -> None:
+        self._for: tuple[tuple[LineFilter, ...], Color] | None = None
+        self._styles: dict[tuple[Style, str], Style] = {}
+
+    def prepare(self, filters: Sequence[LineFilter], background: Color) -> None:
+        now = (tuple(filters), background)
+        if now != self._for:
+            self._for = now
+            self._styles.clear()
+
+    def style(self, style: Style, colour: str) -> Style:
+        """`style` with this colour, in rich's words."""
+        painted = self._styles.get((style, colour))
+        if painted is None and self._for is not None:
+            filters, background = self._for
+            segments = [Segment(" ", style + Style.parse(colour) if colour else style)]
+            for each in filters:
+                segments = each.apply(segments, background)
+            painted = self._styles[(style, colour)] = segments[0].style or style
+        return painted or style
+
+
+def _fitted(text: str, wide: int, right: bool) -> str:
+    if text.isascii() and text.isprintable():
+        if len(text) > wide:
+            return f"{text[: max(wide - 1, 0)]}…"
+        return text.rjust(wide) if right else text.ljust(wide)
+    text = text.replace("\n", " ")
+    if cell_len(text) > wide:
+        text = set_cell_size(text, max(wide - 1, 0)) + "…"
+    return " " * (wide - cell_len(text)) + text if right else set_cell_size(text, wide)

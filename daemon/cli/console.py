@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 
 import click
@@ -22,6 +23,7 @@ def console() -> None:
             check_url(found.url)
         except ValueError as error:
             raise click.UsageError(f"ENGINE_URL: {error}") from error
+    os.environ.setdefault("TEXTUAL_FPS", "120")  # a picture waits for the next of so many moments in a second
     from console.app import run_console  # half a second, which nobody else should wait
 
     asyncio.run(run_console(found))

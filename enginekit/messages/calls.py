@@ -211,7 +211,9 @@ class ListWorkflows(Call, frozen=True, kw_only=True):
     page_token: Token | None = None
 
 
-class ExecutionSummary(Result, frozen=True, kw_only=True):
+class ExecutionSummary(Result, frozen=True, kw_only=True, gc=False):
+    """`gc=False`: there are tens of thousands in a list, and nothing of one leads back to it."""
+
     workflow_id: str
     run_id: str
     workflow: str | None

@@ -1,4 +1,5 @@
-"""The console on a real daemon: a process for all tests of a module, and the pilot that presses its keys.
+"""The console on a real daemon: a process for all tests of this folder, and the pilot that presses its keys. A test
+that counts what is there is a tenant of its own.
 
 The console's tests are plain functions, because what runs in them is asyncio (with Trio as its guest).
 """
@@ -31,9 +32,18 @@ RealDaemon = _real.RealDaemon
 PATIENCE_SECONDS = 20.0
 
 
-@pytest.fixture(scope="module")
+SETTINGS = """
+[auth]
+leeway_seconds = 0
+
+[http]
+allow = ["127.0.0.0/8"]
+"""
+
+
+@pytest.fixture(scope="session")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealDaemon]:
-    daemon = RealDaemon(tmp_path_factory.mktemp("console"))
+    daemon = RealDaemon(tmp_path_factory.mktemp("console"), SETTINGS)
     yield daemon
     daemon.stop()
 

@@ -27,7 +27,7 @@ BROKEN = {
         "Convert": {
             "Type": "Task",
             "Resource": "http",
-            "Parameters": {"Method": "GET", "ApiEndpoint": "http://127.0.0.1:9/"},
+            "Parameters": {"Method": "GET", "ApiEndpoint": "http://10.9.9.9:9/"},
             "End": True,
         }
     },
@@ -100,7 +100,7 @@ def test_dead_letters_are_shown_redriven_and_discarded(daemon) -> None:
         await sitting.press("enter")
         await sitting.sees("Attempts", "Input", "Method")
         await sitting.press("escape", "e")
-        await sitting.sees("with another input?", "127.0.0.1:9")
+        await sitting.sees("with another input?", "10.9.9.9:9")
         await sitting.press("escape", "d")
         await sitting.sees("Discard the dead letter of broken-3?")
         await sitting.press("enter")

@@ -11,6 +11,7 @@ from functools import partial
 import trio
 from conftest import Sitting, access, prepared, sit
 
+from console import connection
 from enginekit.local import Access, LocalDaemon
 from enginekit.messages.calls import RegisterWorkflow
 from enginekit.messages.json import encode
@@ -31,7 +32,7 @@ def test_services_queues_and_executions_are_shown_and_filtered(daemon) -> None:
     prepared(daemon, _some)
 
     async def look(sitting: Sitting) -> None:
-        await sitting.sees("● live", "history", "matching", "RUNNING", "sqlite", "all are closed")
+        await sitting.sees("● live", "history", "matching", "RUNNING", "sqlite", "Circuit breakers")
         await sitting.press("2")
         await sitting.sees("pack", "activity", "3")
         await sitting.press("3")
@@ -57,15 +58,17 @@ def test_a_daemon_that_is_killed_and_comes_back(start_daemon) -> None:
         daemon.process.wait()
         (daemon.data / "daemon.json").unlink()
         await sitting.sees("● reconnecting, as of ", " ago", "The connection is lost", "order-2")
-        await asyncio.to_thread(start_daemon)
+        again = await asyncio.to_thread(start_daemon)
         await sitting.sees("● live", "order-2", without="connection is lost")
         await sitting.press("1")
-        await sitting.sees("up 1 s", "RUNNING")
+        await sitting.sees(f"pid {again.process.pid} · up ", "RUNNING")
 
     sit(access(daemon), look)
 
 
-def test_there_is_no_daemon(tmp_path) -> None:
+def test_there_is_no_daemon(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.5)
+
     async def look(sitting: Sitting) -> None:
         await sitting.sees("● connecting", "Looking for the daemon", "start one with `engine serve`")
 
@@ -80,14 +83,12 @@ def test_a_token_that_has_expired(daemon) -> None:
     sit(Access(daemon.url, daemon.token(exp=1_000_000_000)), look, size=(80, 24))
 
 
-def test_a_token_that_expires_while_we_look(start_daemon) -> None:
-    daemon = start_daemon("[auth]\nleeway_seconds = 0\n")
-
+def test_a_token_that_expires_while_we_look(daemon) -> None:
     async def look(sitting: Sitting) -> None:
         await sitting.sees("● live", "RUNNING")
         await sitting.sees("● not let in, as of ", "the token has expired", "RUNNING")
 
-    sit(Access(daemon.url, daemon.token(exp=int(time.time()) + 6)), look)
+    sit(Access(daemon.url, daemon.token(exp=int(time.time()) + 5)), look)
 
 
 def test_a_token_without_the_scope_admin_sees_the_rest(daemon) -> None:

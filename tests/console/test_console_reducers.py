@@ -103,7 +103,7 @@ def test_text_is_found_in_names_labels_and_errors() -> None:
     executions = reducers.with_executions(listed(9, 8, 7), [execution(8, error="Shop.Down")])
     for text, found in (("ORDER-9", [9]), ("shop=s1", [7]), ("shop.down", [8]), ("nothing", [])):
         chosen = replace(executions, choice=Choice(text=text))
-        assert [int(each.run_id[4:]) for each in visible(chosen)] == found
+        assert [int(run[4:]) for run in visible(chosen)] == found
     words = choice_in_words(replace(executions, choice=Choice(text="x")), 1)
     assert words.startswith("1 of 3+ ")
 
