@@ -5,12 +5,15 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: install demo test lint check bench latency idle transitions distributed stalls timers chaos console-load screenshots flood links clean
+.PHONY: install demo demo-split test lint check bench latency idle transitions distributed stalls timers chaos console-load screenshots flood links clean
 
 install: $(READY)        ## the engine and all it needs, in .venv
 
 demo: $(READY)           ## run 200 orders through a daemon on free ports, and show how they ended
 	@$(BIN)/python -m examples.orders.demo
+
+demo-split: $(READY)     ## the same orders through eleven processes over PostgreSQL and Redis, one of each kind killed
+	@$(BIN)/python -m examples.split.demo
 
 test: $(READY)           ## the whole test suite
 	@$(BIN)/python -m pytest

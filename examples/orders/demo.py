@@ -157,17 +157,18 @@ def main() -> None:
             trio.run(bounded_demo, arguments, Path(folder))
         except* (Disappointed, StageError, Refused, Unreachable, ProtocolError, httpx2.HTTPError) as group:
             failed = True
-            for error in _leaves(group):
+            for error in leaves(group):
                 console.print(f"[red]the demo failed:[/red] {type(error).__name__}", highlight=False)
                 console.print(str(error), markup=False, highlight=False, soft_wrap=True)
     sys.exit(1 if failed else 0)
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    leaves: list[BaseException] = []
+def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """The exceptions in a group of groups that are none themselves."""
+    found: list[BaseException] = []
     for error in group.exceptions:
-        leaves.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    return leaves
+        found.extend(leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found
 
 
 if __name__ == "__main__":

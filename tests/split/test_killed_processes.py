@@ -1,0 +1,94 @@
+"""Every kind of process of a split engine, killed at random under load: nothing is lost, nothing is done twice.
+
+`make test` kills each kind once; `make chaos-split` goes on for five minutes.
+"""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import trio
+
+from enginekit.client import Client, open_client
+from enginekit.messages import calls
+from examples.orders.stage import open_shop, shop_report
+from examples.orders.verdict import Ending, Order, faults_found, load_definition, load_orders, order_input
+from examples.split.cluster import EVERY_KIND, Cluster, open_cluster
+from tests.split.checks import histories, outcomes
+
+SHARDS = 16
+AT_ONCE = 40
+SLOW = 3.0
+"""The shop's delays are this much longer, so that the kills hit work."""
+FEW_ORDERS = 60
+BETWEEN_SECONDS = 2.0
+WHOLE_SECONDS = 540.0
+FEWER = {**EVERY_KIND, "worker": 2}
+
+
+async def test_nothing_is_lost_or_done_twice(request, tmp_path, database, own_redis, capsys):
+    minutes = request.config.getoption("--chaos-minutes")
+    seed = request.config.getoption("--chaos-seed")
+    seed = random.SystemRandom().randrange(2**32) if seed is None else seed
+    with capsys.disabled():
+        print(f"\n  chaos seed {seed} ", end="")
+    chance = random.Random(seed)
+    rounds: list[tuple[list[Order], dict[str, str]]] = []
+    with trio.fail_after(WHOLE_SECONDS + 60 * minutes):
+        async with (
+            open_shop(tmp_path, seed=seed % 1000, slow=SLOW) as (_, shop),
+            open_cluster(tmp_path, database, own_redis.url, FEWER, shards=SHARDS) as cluster,
+            open_client(cluster.local.url, cluster.local.token, timeout_seconds=WHOLE_SECONDS) as client,
+        ):
+            await client.call(calls.RegisterWorkflow(name="order", definition=load_definition()))
+            until = trio.current_time() + 60 * minutes
+            while not rounds or trio.current_time() < until:
+                await _round(cluster, client, shop, chance, rounds)
+            report = await shop_report(shop)
+            deaths = {role: sum(member.deaths for member in cluster.of(role)) for role in FEWER}
+    assert all(deaths.values()), deaths
+    orders = [order for some, _ in rounds for order in some]
+    endings = {name: ending for _, some in rounds for name, ending in some.items()}
+    assert faults_found(orders, endings, report) == []
+    found = await histories(database, tmp_path, SHARDS)
+    assert {order.id for order in orders} <= set(found)
+    for events in found.values():
+        assert set(outcomes(events).values()) <= {1}
+
+
+async def _round(
+    cluster: Cluster,
+    client: Client,
+    shop: str,
+    chance: random.Random,
+    rounds: list[tuple[list[Order], dict[str, str]]],
+) -> None:
+    """Some orders, and one kill of each kind while they run, in an order that chance decides."""
+    orders = [_renamed(order, len(rounds)) for order in load_orders(FEW_ORDERS)]
+    endings: dict[str, str] = {}
+    limit = trio.CapacityLimiter(AT_ONCE)
+
+    async def one(order: Order) -> None:
+        async with limit:
+            started = await client.start("order", input=order_input(order, shop), workflow_id=order.id)
+            closed = await client.wait(started.workflow_id, started.run_id)
+        endings[order.id] = Ending.FULFILLED.value if closed.error is None else closed.error
+
+    async with trio.open_nursery() as nursery:
+        for order in orders:
+            nursery.start_soon(one, order)
+        victims = list(FEWER)
+        chance.shuffle(victims)
+        for role in victims:
+            await trio.sleep(BETWEEN_SECONDS * (0.5 + chance.random()))
+            chance.choice(cluster.of(role)).kill()
+    rounds.append((orders, endings))
+
+
+def _renamed(order: Order, number: int) -> Order:
+    """The same order of another customer: the shop has not seen it before."""
+    if not number:
+        return order
+    raw = bytes(order.raw).replace(order.id.encode(), f"{order.id}-{number}".encode())
+    return msgspec.structs.replace(msgspec.json.decode(raw, type=Order), raw=msgspec.Raw(raw))
