@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import structlog
 
-if TYPE_CHECKING:
-    from tests.servers.postgres import PostgresServer
+from daemon.stores.sqlite.database import open_reader
 
 pytest_plugins = ["redis_server"]
 
@@ -26,14 +25,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--chaos-seed", type=int, default=None, help="when and whom; printed by every run")
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """A server that does without fsync: a machine that loses its power is nothing that a test could show."""
-    from tests.servers.postgres import PostgresServer
+@pytest.fixture
+def stored_events() -> Callable[[Path], bytes]:
+    """All events of the one store in a folder; its file's bytes say nothing to somebody who searches them."""
 
-    server = PostgresServer(durable=False)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
+    def read(folder: Path) -> bytes:
+        (path,) = folder.rglob("engine.db")
+        reader = open_reader(path)
+        try:
+            runs = reader._connection.execute("SELECT tenant, run_id FROM readable_executions").fetchall()
+            histories = [reader.events(tenant, run_id, 0, 250_000, 2**30) for tenant, run_id in runs]
+        finally:
+            reader.close()
+        assert any(histories)
+        return b"\n".join(event for history in histories for event in history)
+
+    return read

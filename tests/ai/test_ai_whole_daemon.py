@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -84,7 +84,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-async def test_the_key_is_nowhere(bench: Bench, nursery: trio.Nursery, tmp_path: Path) -> None:
+async def test_the_key_is_nowhere(
+    bench: Bench, nursery: trio.Nursery, tmp_path: Path, stored_events: Callable[[Path], bytes]
+) -> None:
     """The server repeats it, in an answer, in a refusal, in an event that is none; the store, the history and a log at
     its most talkative do not have it."""
 
@@ -114,6 +116,8 @@ async def test_the_key_is_nowhere(bench: Bench, nursery: trio.Nursery, tmp_path:
     assert ended["break"].error == "Ai.ProtocolError"
     files = contents(tmp_path)
     assert {"engine.db", "log"} <= files.keys()
+    files["histories"] = stored_events(tmp_path)
+    assert b"[redacted]" in files["histories"]
     assert not [name for name, content in files.items() if any(form in content for form in forms())]
 
 

@@ -52,7 +52,8 @@ def count(folder: Path, parent: str) -> tuple[int, int, int]:
     """Runs of items in the store, how many names they have, and how many have succeeded."""
     store = sqlite3.connect(folder / "data" / "engine.db")
     found = store.execute(
-        "SELECT count(*), count(DISTINCT workflow_id), total(status = 'SUCCEEDED') FROM executions WHERE parent = ?",
+        "SELECT count(*), count(DISTINCT workflow_id), total(status = 'SUCCEEDED') FROM readable_executions "
+        "WHERE parent = ?",
         (parent,),
     ).fetchone()
     store.close()

@@ -30,7 +30,7 @@ def started(folder: Path, schedule_id: str) -> list[datetime]:
     """The nominal times of what it has started, in order, as their names say."""
     store = sqlite3.connect(folder / "data" / "engine.db")
     rows = store.execute(
-        "SELECT workflow_id FROM executions WHERE workflow_id LIKE ? ORDER BY run_id", (f"{schedule_id}-%",)
+        "SELECT workflow_id FROM readable_executions WHERE workflow_id LIKE ? ORDER BY run_id", (f"{schedule_id}-%",)
     ).fetchall()
     store.close()
     return [

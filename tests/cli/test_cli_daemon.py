@@ -117,6 +117,12 @@ async def test_a_workflow_from_its_file_to_its_result(daemon: Daemon) -> None:
     assert (kinds[0], kinds[-1]) == ("WorkflowStarted", "WorkflowSucceeded")
     assert [event["id"] for event in history if isinstance(event, dict)] == list(range(1, len(history) + 1))
     assert await daemon.json("history", "one", "--follow") == history
+    file = str(daemon.folder / "data" / "engine.db")
+    stored = await daemon.json("history", "one", "--store", file)
+    assert isinstance(stored, list)
+    assert [event["type"] for event in stored if isinstance(event, dict)] == kinds
+    assert stored[0] == history[0]
+    await daemon.run("history", "one", "--store", file, "--tenant", "other", status=1)
     listed = await daemon.json("list", "--label", "kind=test", "--status", "SUCCEEDED")
     assert isinstance(listed, list)
     assert [each["workflow_id"] for each in listed if isinstance(each, dict)] == ["one"]

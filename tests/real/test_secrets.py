@@ -88,7 +88,9 @@ def written(folder: Path) -> Iterator[tuple[Path, bytes]]:
             yield path, path.read_bytes()
 
 
-async def test_a_secret_is_nowhere_but_with_its_server(tmp_path, secret_file, start_daemon, nursery) -> None:
+async def test_a_secret_is_nowhere_but_with_its_server(
+    tmp_path, secret_file, start_daemon, stored_events, nursery
+) -> None:
     echo = Echo()
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     nursery.start_soon(trio.serve_listeners, echo.talk, [listener])
@@ -112,6 +114,9 @@ async def test_a_secret_is_nowhere_but_with_its_server(tmp_path, secret_file, st
     assert SECRET.encode() in sent
     assert BASIC.encode() in sent
     files = list(written(tmp_path))
+    histories = stored_events(tmp_path)
+    assert b"[redacted]" in histories
+    files.append((Path("histories"), histories))
     assert {path.name for path, _ in files} >= {"engine.db", "daemon.log"}
     for form in FORMS:
         assert not [text for text in told if form in text]

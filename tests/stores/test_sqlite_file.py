@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from store_builders import append, batch, closed, event, new, numbered, queued, ref, start
+from store_builders import append, batch, closed, new, numbered, queued, ref, start
 
 from daemon.stores.faults import BatchRefused, Fenced, StoreUnavailable, StoreUnusable
 from daemon.stores.rows import ExecutionFilter
@@ -35,13 +36,18 @@ def driver(path: Path) -> Iterator[SqliteDriver]:
     opened.close()
 
 
+def noise(size: int) -> bytes:
+    """An event that nothing compresses."""
+    return random.Random(size).randbytes(size)
+
+
 def fill(path: Path, runs: int = 40) -> None:
     """A store of some hundred pages, closed, with nothing left in its log."""
     driver = open_driver(path, 4, 1.0)
     driver.writer.take_shards()
     for number in range(runs):
         write = start(ref(number), events=5)
-        events = [event(ref(number), number, size=3000) for number in range(1, 6)]
+        events = [noise(3000) for _ in range(5)]
         driver.writer.commit(batch(msgspec.structs.replace(write, events=events)))
     driver.close()
     assert not path.with_name("engine.db-wal").exists()
@@ -288,7 +294,7 @@ def test_a_full_disk_writes_nothing_and_passes(driver: SqliteDriver) -> None:
     connection = driver.writer._connection
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
     connection.execute(f"PRAGMA max_page_count = {pages}")
-    large = msgspec.structs.replace(start(ref(2)), events=[b"x" * 500_000])
+    large = msgspec.structs.replace(start(ref(2)), events=[noise(500_000)])
     with pytest.raises(StoreUnavailable, match="full"):
         driver.writer.commit(batch(append(RUN, 2), large))
     assert driver.reader.execution("acme", ref(2).run_id) is None

@@ -38,7 +38,7 @@ from daemon.stores.rows import (
     TaskCursor,
 )
 from enginekit.messages.events import TaskKind
-from enginekit.messages.links import QueuedTask, QueueKey
+from enginekit.messages.links import QueuedTask, QueueKey, RunRef
 from enginekit.messages.status import ExecutionStatus
 
 RUN = ref(1)
@@ -134,17 +134,6 @@ async def test_large_and_many_events_are_paged_alike(store: Store) -> None:
     ]
 
 
-@pytest.mark.parametrize("commits", [63, 64, 65, 128])
-async def test_events_of_many_commits_are_read_each_once(store: Store, commits: int) -> None:
-    await store.commit(batch(start(RUN)))
-    for number in range(2, commits + 1):
-        await store.commit(batch(append(RUN, number)))
-    assert await store.events("acme", RUN.run_id, 0, 1000, 1_000_000) == numbered(RUN, 1, commits)
-    assert await store.events("acme", RUN.run_id, max(commits - 64, 0), 1000, 1_000_000) == numbered(
-        RUN, max(commits - 63, 1), min(commits, 64)
-    )
-
-
 async def test_an_event_that_is_not_there_is_missed_by_its_number(store: Store) -> None:
     await store.commit(batch(start(RUN, events=2)))
     for missing in (0, 3):
@@ -229,6 +218,35 @@ async def test_a_workflow_id_has_one_open_run(store: Store) -> None:
     await store.commit(batch(append(first, 2, closing=closed())))
     await store.commit(batch(start(second)))
     assert await store.latest_run("acme", "order") == LatestRun(run_id=second.run_id, status=ExecutionStatus.RUNNING)
+
+
+async def test_a_workflow_id_may_be_a_run_id(store: Store) -> None:
+    name = ref(1).run_id
+    own = RunRef("acme", name, name)
+    named = ref(2, workflow_id=name)
+    await store.commit(batch(start(own)))
+    assert await store.latest_run("acme", name) == LatestRun(run_id=name, status=ExecutionStatus.RUNNING)
+    with pytest.raises(BatchRefused, match="open"):
+        await store.commit(batch(start(named)))
+    await store.commit(batch(start(ref(3, workflow_id=name, tenant="other")), append(own, 2, closing=closed())))
+    await store.commit(batch(start(named)))
+    assert await store.latest_run("acme", name) == LatestRun(run_id=named.run_id, status=ExecutionStatus.RUNNING)
+    found = await store.execution("acme", name)
+    assert found is not None
+    assert found.run == own
+    with pytest.raises(BatchRefused):
+        await store.commit(batch(msgspec.structs.replace(append(own, 3), reopened=True)))
+    with pytest.raises(BatchRefused):
+        await store.commit(batch(append(RunRef("acme", "another", name), 3)))
+
+
+async def test_a_run_named_by_its_own_run_id_waits_for_one_that_was_given_that_name(store: Store) -> None:
+    name = ref(7).run_id
+    own, named = RunRef("acme", name, name), ref(2, workflow_id=name)
+    await store.commit(batch(start(named)))
+    with pytest.raises(BatchRefused, match="open"):
+        await store.commit(batch(start(own)))
+    await store.commit(batch(append(named, 2, closing=closed()), start(own)))
 
 
 async def test_a_run_may_close_and_another_start_in_one_batch_in_any_order(store: Store) -> None:

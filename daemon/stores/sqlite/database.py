@@ -1,4 +1,5 @@
-"""Opening a SQLite store: whose file it is, which version, whether it is whole; then its two connections.
+"""Opening a SQLite store: whose file it is, which version, whether it is whole; then its two connections, or one for
+somebody who only looks.
 
 A file of up to 64 MiB is read through (`PRAGMA quick_check`) each time it is opened: some tens of milliseconds when the
 system has it in memory. Of a larger one the header, its length and the schema are checked, and damage elsewhere is
@@ -16,6 +17,7 @@ from pathlib import Path
 from daemon.stores.faults import StoreUnusable
 from daemon.stores.rows import StoreInfo
 from daemon.stores.sqlite.failures import damaged, explain
+from daemon.stores.sqlite.histories import Unreadable, prepare
 from daemon.stores.sqlite.lock import ProcessLock
 from daemon.stores.sqlite.reader import SqliteReader
 from daemon.stores.sqlite.schema import APPLICATION_ID, SCHEMA_VERSION, migrate
@@ -67,12 +69,17 @@ def open_driver(
         version = _recognise(connection, path)
         _configure(connection)
         migrate(connection, version)
+        prepare(connection)
         token_key = _token_key(connection)
         _check_shards(connection, path, shards)
         reading = _connect(path, _READER_CACHE_KIB)
         connections.append(reading)
         reading.execute("PRAGMA query_only = ON")
         reading.execute("SELECT count(*) FROM shards").fetchone()
+        writer = SqliteWriter(connection, path, shards, token_key)
+    except Unreadable as unreadable:
+        _close(connections, lock)
+        raise damaged(path, str(unreadable)) from unreadable
     except sqlite3.Error as error:
         _close(connections, lock)
         explained = explain(error, path)
@@ -86,7 +93,30 @@ def open_driver(
         _close(connections, lock)
         raise
     info = StoreInfo(kind="sqlite", schema_version=SCHEMA_VERSION, shards=shards)
-    return SqliteDriver(info, SqliteWriter(connection, path, shards, token_key), SqliteReader(reading, path), lock)
+    return SqliteDriver(info, writer, SqliteReader(reading, path), lock)
+
+
+def open_reader(path: Path) -> SqliteReader:
+    """The store's read lane alone, for looking at a file whether a daemon has it open or not; takes no lock.
+
+    Raises StoreUnusable: as `open_driver`, and for a file that is not there or is empty.
+    """
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
+    except sqlite3.Error as error:
+        raise StoreUnusable(f"the store {path} cannot be opened: {error}") from error
+    try:
+        if _recognise(connection, path) != SCHEMA_VERSION:
+            raise StoreUnusable(f"{path} is empty, or a store of an older engine that this one has not opened yet")
+        connection.execute("PRAGMA query_only = ON")
+    except sqlite3.Error as error:
+        connection.close()
+        explained = explain(error, path)
+        raise explained if isinstance(explained, StoreUnusable) else StoreUnusable(f"{path}: {error}") from error
+    except BaseException:
+        connection.close()
+        raise
+    return SqliteReader(connection, path)
 
 
 def _recognise_bytes(path: Path) -> None:

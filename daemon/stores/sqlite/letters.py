@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable
 
 from daemon.stores.rows import LetterFilter, LetterRow, RunWrite, StoredLetter
+from daemon.stores.sqlite.keys import Key, packed, unpacked
 from enginekit.messages.links import RunRef
 
 _ADD = """
@@ -18,15 +19,15 @@ _ROW = "tenant, workflow_id, run_id, event_id, workflow, node, error, at, data"
 
 def write_letters(connection: sqlite3.Connection, runs: Iterable[RunWrite]) -> None:
     for write in runs:
-        run = write.run
+        run, key = write.run, packed(write.run.run_id)
         for number in write.letters_removed:
-            connection.execute(_REMOVE, (run.tenant, run.run_id, number))
+            connection.execute(_REMOVE, (run.tenant, key, number))
         for row in write.letters_added:
             connection.execute(
                 _ADD,
                 (
                     run.tenant,
-                    run.run_id,
+                    key,
                     row.event_id,
                     run.workflow_id,
                     row.workflow,
@@ -40,7 +41,7 @@ def write_letters(connection: sqlite3.Connection, runs: Iterable[RunWrite]) -> N
 
 def list_letters(connection: sqlite3.Connection, wanted: LetterFilter) -> list[StoredLetter]:
     conditions: list[str] = []
-    values: list[str | int] = []
+    values: list[Key | int] = []
     order = "at, run_id, event_id"
     if wanted.tenant is not None:
         conditions.append("tenant = ?")
@@ -63,7 +64,8 @@ def list_letters(connection: sqlite3.Connection, wanted: LetterFilter) -> list[S
         values.append(wanted.after)
     if wanted.behind is not None:
         conditions.append("(at, run_id) < (?, ?)")
-        values += wanted.behind
+        at, run_id = wanted.behind
+        values += [at, packed(run_id)]
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     rows = connection.execute(
         f"SELECT {_ROW} FROM dead_letters {where} ORDER BY {order} LIMIT ?", (*values, wanted.limit)
@@ -73,14 +75,15 @@ def list_letters(connection: sqlite3.Connection, wanted: LetterFilter) -> list[S
 
 def read_letter(connection: sqlite3.Connection, tenant: str, run_id: str, event_id: int) -> StoredLetter | None:
     row = connection.execute(
-        f"SELECT {_ROW} FROM dead_letters WHERE tenant = ? AND run_id = ? AND event_id = ?", (tenant, run_id, event_id)
+        f"SELECT {_ROW} FROM dead_letters WHERE tenant = ? AND run_id = ? AND event_id = ?",
+        (tenant, packed(run_id), event_id),
     ).fetchone()
     return None if row is None else _letter(row)
 
 
-def _letter(row: tuple[str, str, str, int, str | None, str, str, int, bytes]) -> StoredLetter:
+def _letter(row: tuple[str, str, Key, int, str | None, str, str, int, bytes]) -> StoredLetter:
     tenant, workflow_id, run_id, event_id, workflow, node, error, at, data = row
     return StoredLetter(
-        run=RunRef(tenant, workflow_id, run_id),
+        run=RunRef(tenant, workflow_id, unpacked(run_id)),
         letter=LetterRow(event_id=event_id, workflow=workflow, node=node, error=error, at=at, data=data),
     )

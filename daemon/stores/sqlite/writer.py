@@ -17,18 +17,25 @@ import msgspec
 
 from daemon.stores.batches import check_batch
 from daemon.stores.faults import BatchRefused, Fenced, StoreUnusable
-from daemon.stores.rows import Attendance, Batch, DefinitionWrite, RunWrite, ScheduleWrite, ShardEpochs
+from daemon.stores.rows import Attendance, Batch, RunWrite, ShardEpochs
+from daemon.stores.sqlite.definitions import write_definitions
 from daemon.stores.sqlite.failures import explain
+from daemon.stores.sqlite.histories import HistoryWriter
+from daemon.stores.sqlite.keys import NUMBERS, Key, packed, unpacked, workflow_key
 from daemon.stores.sqlite.letters import write_letters
+from daemon.stores.sqlite.names import Names
+from daemon.stores.sqlite.queues import write_tasks
+from daemon.stores.sqlite.schedules import write_schedule
+from enginekit.messages.status import ExecutionStatus
 
-_Value: TypeAlias = str | int | bytes | None
+_Value: TypeAlias = Key | int | None
 
 _ROW_BYTES = 64 * 1024
 
 _NOT_SHARED = 'an SQLite file belongs to one daemon; several need [store] url = "postgresql://..."'
 
 _REFUSALS = {
-    "executions.tenant, executions.run_id": "a run of this batch exists already",
+    "executions.run_id": "a run of this batch exists already",
     "open_runs.tenant, open_runs.workflow_id": "another run of this workflow_id is open",
     "executions.tenant, executions.request_id": "this request_id has started a run already",
     "registrations.tenant, registrations.name, registrations.version": "this name has this version already",
@@ -39,52 +46,36 @@ _REFUSALS = {
     "schedules.tenant, schedules.schedule_id": "a schedule of this id is there already",
 }
 
+_RUNNING = NUMBERS[ExecutionStatus.RUNNING]
+
 _CREATE_RUN = """
-INSERT INTO executions (tenant, run_id, workflow_id, shard, status, error, started_at, closed_at, last_event_id,
-                        workflow, version, definition_hash, request_id, labels, parent)
+INSERT INTO executions (run_id, tenant, workflow_id, shard, status, error, started_at, closed_at, last_event_id,
+                        workflow, version, definition, request_id, labels, parent)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _OPEN_RUN = "INSERT INTO open_runs (run_id, tenant, workflow_id, last_event_id, wake_at) VALUES (?, ?, ?, ?, ?)"
 _APPEND = """
 UPDATE open_runs SET last_event_id = ?, wake_at = ?
-WHERE run_id = ? AND last_event_id = ? AND tenant = ? AND workflow_id = ?
+WHERE run_id = ? AND last_event_id = ? AND tenant = ? AND workflow_id IS ?
 """
-_MOVE_WAKE_UP = "UPDATE open_runs SET wake_at = ? WHERE run_id = ? AND tenant = ? AND workflow_id = ?"
-_END_RUN = "DELETE FROM open_runs WHERE run_id = ? AND last_event_id = ? AND tenant = ? AND workflow_id = ?"
-_CLOSE_RUN = """
-UPDATE executions SET status = ?, error = ?, closed_at = ?, last_event_id = ? WHERE tenant = ? AND run_id = ?
-"""
+_MOVE_WAKE_UP = "UPDATE open_runs SET wake_at = ? WHERE run_id = ? AND tenant = ? AND workflow_id IS ?"
+_END_RUN = "DELETE FROM open_runs WHERE run_id = ? AND last_event_id = ? AND tenant = ? AND workflow_id IS ?"
+_CLOSE_RUN = "UPDATE executions SET status = ?, error = ?, closed_at = ?, last_event_id = ? WHERE run_id = ?"
 _REOPEN_RUN = """
-UPDATE executions SET status = 'RUNNING', error = NULL, closed_at = NULL, last_event_id = NULL
-WHERE tenant = ? AND run_id = ? AND workflow_id = ? AND last_event_id = ? AND closed_at IS NOT NULL
+UPDATE executions SET status = ?, error = NULL, closed_at = NULL, last_event_id = NULL
+WHERE run_id = ? AND tenant = ? AND workflow_id IS ? AND last_event_id = ? AND closed_at IS NOT NULL
 """
 _LABEL = "INSERT INTO labels (tenant, name, value, run_id) VALUES (?, ?, ?, ?)"
-_EVENTS = "INSERT INTO events (tenant, run_id, first_id, data) VALUES (?, ?, ?, ?)"
+_EVENTS = "INSERT INTO events (run_id, first_id, dictionary, data) VALUES (?, ?, ?, ?)"
 _SNAPSHOT = """
-INSERT INTO snapshots (run_id, tenant, event_id, fingerprint, data) VALUES (?, ?, ?, ?, ?)
+INSERT INTO snapshots (run_id, event_id, fingerprint, data) VALUES (?, ?, ?, ?)
 ON CONFLICT (run_id) DO UPDATE SET event_id = excluded.event_id, fingerprint = excluded.fingerprint,
                                    data = excluded.data
 """
-_ADD_TASK = """
-INSERT INTO tasks (run_id, event_id, tenant, kind, queue, rank, scheduled_at, destination)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-"""
-_MARK_TASK = "UPDATE tasks SET started = ? WHERE run_id = ? AND event_id = ? AND tenant = ?"
-_REMOVE_TASK = "DELETE FROM tasks WHERE run_id = ? AND event_id = ? AND tenant = ?"
 _ADD_EFFECT = "INSERT INTO effects (run_id, event_id, tenant, kind, data) VALUES (?, ?, ?, ?, ?)"
 _REMOVE_EFFECT = "DELETE FROM effects WHERE run_id = ? AND event_id = ? AND tenant = ?"
 _ADD_RESULT = "INSERT INTO map_results (run_id, map_id, status, number, tenant, data) VALUES (?, ?, ?, ?, ?, ?)"
 _REMOVE_RESULTS = "DELETE FROM map_results WHERE run_id = ? AND map_id = ? AND tenant = ?"
-_DEFINITION = "INSERT INTO definitions (tenant, hash, text) VALUES (?, ?, ?) ON CONFLICT (tenant, hash) DO NOTHING"
-_REGISTRATION = "INSERT INTO registrations (tenant, name, version, hash, registered_at) VALUES (?, ?, ?, ?, ?)"
-_ADD_SCHEDULE = """
-INSERT INTO schedules (next_at, waiting, data, shard, tenant, schedule_id, revision) VALUES (?, ?, ?, ?, ?, ?, ?)
-"""
-_CHANGE_SCHEDULE = """
-UPDATE schedules SET next_at = ?, waiting = ?, data = ?, revision = revision + 1
-WHERE tenant = ? AND schedule_id = ? AND revision = ?
-"""
-_REMOVE_SCHEDULE = "DELETE FROM schedules WHERE tenant = ? AND schedule_id = ? AND revision = ?"
 
 
 class SqliteWriter:
@@ -96,21 +87,23 @@ class SqliteWriter:
         self._shards = shards
         self._token_key = token_key
         self._labels = msgspec.json.Encoder()
-        self._events = msgspec.msgpack.Encoder()
+        self._names = Names(connection)
+        self._histories = HistoryWriter(connection)
 
     def take_shards(self) -> ShardEpochs:
         try:
-            with _transaction(self._connection):
+            with self._all_or_nothing():
                 self._many(
                     "INSERT INTO shards (shard, epoch) VALUES (?, 0) ON CONFLICT (shard) DO NOTHING",
                     [(shard,) for shard in range(self._shards)],
                 )
                 self._connection.execute("UPDATE shards SET epoch = epoch + 1")
                 epochs = dict(self._connection.execute("SELECT shard, epoch FROM shards ORDER BY shard"))
-                newest = self._connection.execute("SELECT max(run_id) FROM events").fetchone()[0]
+                newest = self._connection.execute("SELECT max(run_id) FROM executions").fetchone()[0]
         except sqlite3.Error as error:
             raise explain(error, self._path) from error
-        return ShardEpochs(epochs=epochs, token_key=self._token_key, newest_run_id=newest)
+        newest_run_id = None if newest is None else unpacked(newest)
+        return ShardEpochs(epochs=epochs, token_key=self._token_key, newest_run_id=newest_run_id)
 
     # A file belongs to one daemon: whoever has its lock has all of its shards.
 
@@ -129,12 +122,12 @@ class SqliteWriter:
     def commit(self, batch: Batch) -> None:
         check_batch(batch)
         try:
-            with _transaction(self._connection):
+            with self._all_or_nothing():
                 self._check_fence(batch)
                 self._write_runs(batch.runs)
-                self._write_definitions(batch.definitions)
+                write_definitions(self._connection, batch.definitions)
                 for schedule in batch.all_schedules():
-                    self._write_schedule(schedule)
+                    write_schedule(self._connection, schedule)
         except sqlite3.IntegrityError as error:
             raise _refusal(error) from error
         except (sqlite3.DataError, OverflowError) as error:
@@ -168,39 +161,43 @@ class SqliteWriter:
         self._many(
             _SNAPSHOT,
             [
-                (w.run.run_id, w.run.tenant, w.snapshot.event_id, w.snapshot.fingerprint, w.snapshot.data)
+                (packed(w.run.run_id), w.snapshot.event_id, w.snapshot.fingerprint, w.snapshot.data)
                 for w in runs
                 if w.snapshot is not None
             ],
         )
-        self._write_tasks(runs)
+        write_tasks(self._connection, runs)
         self._write_effects(runs)
         self._write_results(runs)
         write_letters(self._connection, runs)
 
+    def _place(self, write: RunWrite) -> tuple[Key, int, Key | None]:
+        """How a run is named in its rows: run_id, tenant, workflow_id."""
+        return packed(write.run.run_id), self._names.number(write.run.tenant), workflow_key(write.run)
+
     def _reopen(self, write: RunWrite) -> None:
         """A row among the open runs, as it was before it closed; what follows is that of any open run."""
-        run, last = write.run, write.first_event_id - 1
-        where = (run.tenant, run.run_id, run.workflow_id, last)
-        if self._connection.execute(_REOPEN_RUN, where).rowcount == 0:
-            raise BatchRefused(f"run {run.run_id}: it is not closed with event {last}, and cannot be opened again")
-        self._connection.execute(_OPEN_RUN, (run.run_id, run.tenant, run.workflow_id, last, None))
+        place, last = self._place(write), write.first_event_id - 1
+        if self._connection.execute(_REOPEN_RUN, (_RUNNING, *place, last)).rowcount == 0:
+            raise BatchRefused(
+                f"run {write.run.run_id}: it is not closed with event {last}, and cannot be opened again"
+            )
+        self._connection.execute(_OPEN_RUN, (*place, last, None))
 
     def _append(self, runs: list[RunWrite]) -> None:
         going_on: list[tuple[_Value, ...]] = []
         ended: list[tuple[_Value, ...]] = []
         closed: list[tuple[_Value, ...]] = []
         for write in runs:
-            run, closing = write.run, write.closing
+            closing = write.closing
+            run_id, tenant, workflow_id = self._place(write)
             last = write.first_event_id - 1
             now_last = last + len(write.events)
             if closing is None:
-                going_on.append((now_last, write.wake_at, run.run_id, last, run.tenant, run.workflow_id))
+                going_on.append((now_last, write.wake_at, run_id, last, tenant, workflow_id))
             else:
-                ended.append((run.run_id, last, run.tenant, run.workflow_id))
-                closed.append(
-                    (closing.status.value, closing.error, closing.closed_at, now_last, run.tenant, run.run_id)
-                )
+                ended.append((run_id, last, tenant, workflow_id))
+                closed.append((NUMBERS[closing.status], closing.error, closing.closed_at, now_last, run_id))
         if self._many(_END_RUN, ended) + self._many(_APPEND, going_on) != len(runs):
             raise BatchRefused("events of this batch do not follow their run's last one, or the run is not open")
         self._many(_CLOSE_RUN, closed)
@@ -210,127 +207,95 @@ class SqliteWriter:
         opened: list[tuple[_Value, ...]] = []
         labels: list[tuple[_Value, ...]] = []
         for write in runs:
-            run, new, closing = write.run, write.created, write.closing
+            new, closing = write.created, write.closing
             if new is None:
                 continue
+            run_id, tenant, _ = place = self._place(write)
             if closing is None:
-                opened.append((run.run_id, run.tenant, run.workflow_id, len(write.events), write.wake_at))
+                opened.append((*place, len(write.events), write.wake_at))
             created.append(
                 (
-                    run.tenant,
-                    run.run_id,
-                    run.workflow_id,
+                    *place,
                     write.shard,
-                    "RUNNING" if closing is None else closing.status.value,
+                    _RUNNING if closing is None else NUMBERS[closing.status],
                     None if closing is None else closing.error,
                     new.started_at,
                     None if closing is None else closing.closed_at,
                     None if closing is None else len(write.events),
-                    new.workflow,
+                    None if new.workflow is None else self._names.number(new.workflow),
                     new.version,
-                    new.definition_hash,
+                    self._names.number(new.definition_hash),
                     new.request_id,
-                    self._labels.encode(new.labels).decode(),
-                    new.parent,
+                    self._labels.encode(new.labels).decode() if new.labels else None,
+                    None if new.parent is None else packed(new.parent),
                 )
             )
-            labels += [(run.tenant, name, value, run.run_id) for name, value in new.labels.items()]
+            labels += [(tenant, name, value, run_id) for name, value in new.labels.items()]
         self._many(_CREATE_RUN, created)
         self._many(_OPEN_RUN, opened)
         self._many(_LABEL, labels)
 
     def _move_wake_up(self, write: RunWrite) -> None:
-        where = (write.run.run_id, write.run.tenant, write.run.workflow_id)
-        if self._connection.execute(_MOVE_WAKE_UP, (write.wake_at, *where)).rowcount == 0:
+        place = self._place(write)
+        if self._connection.execute(_MOVE_WAKE_UP, (write.wake_at, *place)).rowcount == 0:
             known = self._connection.execute(
-                "SELECT 1 FROM executions WHERE run_id = ? AND tenant = ? AND workflow_id = ?", where
+                "SELECT 1 FROM executions WHERE run_id = ? AND tenant = ? AND workflow_id IS ?", place
             )
             if known.fetchone() is None:
                 raise BatchRefused(f"run {write.run.run_id} of {write.run.workflow_id!r} does not exist")
 
     def _event_rows(self, write: RunWrite) -> Iterator[tuple[_Value, ...]]:
         """Nearly always one. Many or large events are split, so that reading one of them reads little else."""
-        run, events, first = write.run, write.events, write.first_event_id
+        run, new, events, first = write.run, write.created, write.events, write.first_event_id
+        key = packed(run.run_id)
+        names: tuple[str | None, ...] = ()
+        if new is not None:
+            names = (run.run_id, run.workflow_id, new.definition_hash, new.request_id, new.parent)
+        if sum(map(len, events)) <= _ROW_BYTES:
+            if events:
+                yield key, first, *self._histories.row(events, names)
+            return
         start = size = 0
         for index, event in enumerate(events):
             size += len(event)
             if size > _ROW_BYTES and index > start:
-                yield run.tenant, run.run_id, first + start, self._events.encode(events[start:index])
+                yield key, first + start, *self._histories.row(events[start:index], names)
                 start, size = index, len(event)
-        if events:
-            yield run.tenant, run.run_id, first + start, self._events.encode(events[start:] if start else events)
-
-    def _write_tasks(self, runs: list[RunWrite]) -> None:
-        self._many(
-            _ADD_TASK,
-            [
-                (
-                    write.run.run_id,
-                    task.task.event_id,
-                    task.queue.tenant,
-                    task.queue.kind.value,
-                    task.queue.name,
-                    -task.priority,
-                    task.scheduled_at,
-                    task.destination,
-                )
-                for write in runs
-                for task in write.tasks_added
-            ],
-        )
-        self._many(_MARK_TASK, [(1, w.run.run_id, n, w.run.tenant) for w in runs for n in w.tasks_started])
-        self._many(_MARK_TASK, [(0, w.run.run_id, n, w.run.tenant) for w in runs for n in w.tasks_returned])
-        self._many(_REMOVE_TASK, [(w.run.run_id, n, w.run.tenant) for w in runs for n in w.tasks_removed])
+        yield key, first + start, *self._histories.row(events[start:], names)
 
     def _write_effects(self, runs: list[RunWrite]) -> None:
         self._many(
             _ADD_EFFECT,
-            [(w.run.run_id, e.event_id, w.run.tenant, e.kind, e.data) for w in runs for e in w.effects_added],
+            [(packed(w.run.run_id), e.event_id, w.run.tenant, e.kind, e.data) for w in runs for e in w.effects_added],
         )
-        self._many(_REMOVE_EFFECT, [(w.run.run_id, n, w.run.tenant) for w in runs for n in w.effects_removed])
+        self._many(_REMOVE_EFFECT, [(packed(w.run.run_id), n, w.run.tenant) for w in runs for n in w.effects_removed])
 
     def _write_results(self, runs: list[RunWrite]) -> None:
         self._many(
             _ADD_RESULT,
-            [(w.run.run_id, r.map_id, r.status, r.number, w.run.tenant, r.data) for w in runs for r in w.results_added],
+            [
+                (packed(w.run.run_id), r.map_id, r.status, r.number, w.run.tenant, r.data)
+                for w in runs
+                for r in w.results_added
+            ],
         )
-        self._many(_REMOVE_RESULTS, [(w.run.run_id, n, w.run.tenant) for w in runs for n in w.results_removed])
+        self._many(_REMOVE_RESULTS, [(packed(w.run.run_id), n, w.run.tenant) for w in runs for n in w.results_removed])
 
-    def _write_definitions(self, definitions: list[DefinitionWrite]) -> None:
-        self._many(_DEFINITION, [(d.tenant, d.hash, d.text) for d in definitions])
-        self._many(
-            _REGISTRATION,
-            [(d.tenant, d.name, d.version, d.hash, d.registered_at) for d in definitions if d.name is not None],
-        )
-
-    def _write_schedule(self, write: ScheduleWrite) -> None:
-        tenant, schedule_id = write.schedule.tenant, write.schedule.schedule_id
-        place = (tenant, schedule_id, write.revision - 1)
-        if write.data is None:
-            written = self._connection.execute(_REMOVE_SCHEDULE, place).rowcount
-        elif write.revision == 1:
-            row = (write.next_at, write.waiting, write.data, write.shard, tenant, schedule_id, 1)
-            written = self._connection.execute(_ADD_SCHEDULE, row).rowcount
-        else:
-            row_now = (write.next_at, write.waiting, write.data)
-            written = self._connection.execute(_CHANGE_SCHEDULE, (*row_now, *place)).rowcount
-        if written != 1:
-            raise BatchRefused(f"revision {write.revision} of schedule {schedule_id!r} does not follow the last")
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """One transaction."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._names.forget()
+            if self._connection.in_transaction:
+                self._connection.rollback()
+            raise
 
     def _many(self, statement: str, rows: list[tuple[_Value, ...]]) -> int:
         return self._connection.executemany(statement, rows).rowcount if rows else 0
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.rollback()
-        raise
 
 
 def _refusal(error: sqlite3.IntegrityError) -> BatchRefused:
