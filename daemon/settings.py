@@ -118,6 +118,8 @@ class MatchingSettings(Section, frozen=True, kw_only=True):
     """Parts that the task queues are split into, where several processes share the work."""
     lease_seconds: Positive = 10.0
     """How long a process that is not heard of keeps its partitions."""
+    scan_seconds: Positive = 15.0
+    """How often the store is asked for tasks whose offer was lost on the way to a partition."""
 
 
 class BreakerSettings(Section, frozen=True, kw_only=True):

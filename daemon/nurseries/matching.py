@@ -16,7 +16,7 @@ task stays where it is for too long, is forgotten, and the store tells whether i
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 import trio
@@ -36,6 +36,7 @@ from daemon.links.interface import Request
 from daemon.links.table import Links
 from daemon.metrics import Metrics
 from daemon.settings import BreakerSettings, MatchingSettings
+from daemon.stores.rows import QueueBacklog
 from enginekit.messages.calls import ListQueues
 from enginekit.messages.links import (
     Announce,
@@ -242,6 +243,13 @@ class Matching:
             return
         self._retired(ref, cancel=False)
         self._expired.append(TaskExpired(ref, waited_seconds))
+
+    def compare(self, backlogs: Iterable[QueueBacklog]) -> None:
+        """So many tasks wait in the store. Where memory knows of fewer, their offers may have been lost: it looks."""
+        for backlog in backlogs:
+            queue = self._tasks.queue(backlog.queue)
+            if not queue.behind and backlog.depth > queue.depth + len(queue.parking) + queue.unseen:
+                self._pulling.soon(queue.key)
 
     def _refill(self, queues: list[QueueKey] | None) -> None:
         if queues is None:

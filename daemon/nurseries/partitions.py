@@ -4,7 +4,8 @@ split into, and every part is a Matching.
 Who has which follows from who is there (`dispatch/membership.py`, `links.sharding.owner_of`). Two who have one for a
 moment share its inbox out between them, and History refuses what is started twice; whoever gives it up, or has just
 taken it, has it look into the store for what the other one received last. A partition whose owner is gone moves when
-its lease has lapsed, with what waits in its inbox; all else is in the store.
+its lease has lapsed, with what waits in its inbox; all else is in the store. Every so often all that waits there is
+counted, for the exchange may lose what it carried.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from daemon.clock import Clock
 from daemon.dispatch.membership import Membership, MembershipUnavailable
 from daemon.dispatch.waiting_tasks import PartitionTasks, WaitingTasks
 from daemon.links.exchange import Exchange
-from daemon.links.sharding import owner_of
+from daemon.links.sharding import owner_of, partition_of
 from daemon.links.table import Links
 from daemon.metrics import Metrics
 from daemon.nurseries.matching import Matching
 from daemon.settings import BreakerSettings, MatchingSettings
+from daemon.stores.interface import StoreUnavailable
 from enginekit.messages.links import RefillQueues
 
 log = structlog.get_logger("daemon.matching")
@@ -35,9 +37,10 @@ LEAVE_SECONDS = 2.0
 
 
 class _Held:
-    """A partition that is ours: the Matching's scope, and its end."""
+    """A partition that is ours: its Matching, the scope that this runs in, and its end."""
 
-    def __init__(self) -> None:
+    def __init__(self, matching: Matching) -> None:
+        self.matching = matching
         self.scope = trio.CancelScope()
         self.ended = trio.Event()
 
@@ -84,6 +87,7 @@ class PartitionedMatching:
         started = False
         try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._scan)
                 while not self._leaving:
                     try:
                         members = await self._membership.attend(self._member, self._settings.lease_seconds)
@@ -137,16 +141,15 @@ class PartitionedMatching:
         self._look(partition)
 
     async def _have(self, partition: int, *, task_status: trio.TaskStatus[None]) -> None:
-        held = self._held[partition] = _Held()
-        inbox = self._exchange.matching(partition)
         matching = Matching(
-            dataclasses.replace(self._links, matching=inbox),
+            dataclasses.replace(self._links, matching=self._exchange.matching(partition)),
             PartitionTasks(self._store, partition, self._settings.partitions),
             self._settings,
             self._breakers,
             self._clock,
             self._metrics,
         )
+        held = self._held[partition] = _Held(matching)
         try:
             with held.scope:
                 async with trio.open_nursery() as nursery:
@@ -156,6 +159,20 @@ class PartitionedMatching:
                     self._look(partition)
         finally:
             held.ended.set()
+
+    async def _scan(self) -> None:
+        """An exchange may be emptied, and nobody says what was in it."""
+        while True:
+            await trio.sleep(self._settings.scan_seconds)
+            try:
+                backlogs = await self._store.queue_backlogs()
+            except StoreUnavailable:
+                await self._store.wait_ready()
+                continue
+            for partition, held in self._held.items():
+                held.matching.compare(
+                    each for each in backlogs if partition_of(each.queue, self._settings.partitions) == partition
+                )
 
     def _look(self, partition: int) -> None:
         """Have whoever has it now look into the store: the other one may have received what is lost with it."""

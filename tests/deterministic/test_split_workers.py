@@ -375,6 +375,23 @@ def test_a_poll_of_a_users_worker_moves_with_its_partition(tmp_path):
     split(scenario, tmp_path, SETTINGS, {"echo": Desk()})
 
 
+def test_offers_that_are_lost_on_the_way_are_found_in_the_store(tmp_path):
+    async def scenario(daemon: Split):
+        await daemon.matching()
+        await daemon.worker()
+        await trio.sleep(5)
+        offer = daemon.links.matching.offer
+        daemon.links.matching.offer = lambda message: True
+        started = [await daemon.start(line(3)) for _ in range(30)]
+        await trio.sleep(1)
+        daemon.links.matching.offer = offer
+        for each in started:
+            assert (await daemon.closed(each)).status is ExecutionStatus.SUCCEEDED
+        assert trio.current_time() < 5 + 15 + 3
+
+    split(scenario, tmp_path, SETTINGS, {"echo": Desk()})
+
+
 # --- breakers and tenants --------------------------------------------------------------------------------------------
 
 
