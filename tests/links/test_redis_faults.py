@@ -20,6 +20,8 @@ from redis_server import RedisServer, a_name
 
 from daemon.links.exchange import WORKER_CAPACITY
 from daemon.links.interface import Link, Request
+from daemon.links.redis import exchange as exchange_module
+from daemon.links.redis import inbox as inbox_module
 from daemon.links.redis.exchange import RedisExchange
 from daemon.links.redis.post import CAPACITY
 from enginekit.messages.links import LookAtClock, Ping, Pong, ReportAgain, RunRef, ToHistory, WakeRuns
@@ -332,4 +334,67 @@ async def test_an_inbox_that_nobody_empties_is_full(redis_server: RedisServer, n
             with trio.move_on_after(0.1):
                 await here.worker("w").receive()
         await until(lambda: here.worker("w").offer(ReportAgain()))
+    nursery.cancel_scope.cancel()
+
+
+async def test_redis_s_memory_is_full(nursery: trio.Nursery) -> None:
+    """What is on its way can be received, which makes room; what was to be sent waits, and is sent once."""
+    with closing(RedisServer("--maxmemory", "8mb")) as server:
+        here, there = (RedisExchange(server.url, process=each) for each in ("here", "there"))
+        await joined(nursery, here, there)
+        assert there.history(0).offer(LookAtClock())
+        assert await received(there.history(0), 1) == [LookAtClock()]
+        for number in range(100):
+            assert here.history(0).offer(wake(number))
+        await until(lambda: here.waiting == 0)
+        with closing(server.client()) as client:
+            client.config_set("maxmemory", "1mb")
+            assert here.history(0).offer(wake(100))
+            got = await received(there.history(0), 100)
+            assert places(got) == [f"run-{number}" for number in range(100)]
+            assert here.waiting == 1
+            assert here.reconnects == there.reconnects == 0
+            client.config_set("maxmemory", "8mb")
+            assert await received(there.history(0), 1) == [wake(100)]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_receiver_that_is_long_at_work(
+    redis_server: RedisServer, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its inbox is left meanwhile; when it comes back it goes on where it was."""
+    monkeypatch.setattr(inbox_module, "BUSY_SECONDS", 0.1)
+    name = a_name()
+    here = RedisExchange(redis_server.url, process="here", name=name)
+    await joined(nursery, here)
+    for number in range(30):
+        assert here.history(0).offer(wake(number))
+    got: list[ToHistory | Request] = []
+    with trio.fail_after(20):
+        while len(got) < 30:
+            got += await here.history(0).receive(10)
+            await trio.sleep(0.4)
+    assert got == [wake(number) for number in range(30)]
+    with trio.move_on_after(0.5):
+        await here.history(0).receive()
+        raise AssertionError("nothing is left to receive")
+    nursery.cancel_scope.cancel()
+
+
+async def test_workers_come_and_go(
+    redis_server: RedisServer, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their links are not kept for ever, and one that was not kept is as good as another."""
+    monkeypatch.setattr(exchange_module, "_WORKERS", 2)
+    name = a_name()
+    here = RedisExchange(redis_server.url, process="here", name=name)
+    await joined(nursery, here)
+    link = here.worker("first")
+    for number in range(5):
+        assert here.worker(f"worker-{number}").offer(ReportAgain())
+    assert len(here._workers) == 2
+    assert here.worker("first").offer(ReportAgain())
+    with trio.fail_after(20):
+        assert await link.receive() == [ReportAgain()]
+        assert await here.worker("worker-0").receive() == [ReportAgain()]
     nursery.cancel_scope.cancel()

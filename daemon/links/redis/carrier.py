@@ -7,7 +7,6 @@ is sent again over the next one under the numbers that it had, so that its recei
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 import structlog
@@ -18,7 +17,7 @@ from daemon.drivers.lane import Lane
 from daemon.links.faults import ExchangeAway, ExchangeUnusable
 from daemon.links.redis import frames
 from daemon.links.redis.envelope import Unreadable, decode_answer, seal, unseal
-from daemon.links.redis.post import Letter, Post, Receiving, Stream
+from daemon.links.redis.post import Letter, Post, Stream
 from daemon.links.redis.reading import BLOCK_SECONDS
 from enginekit.messages.status import ErrorStatus, Refused
 
@@ -34,6 +33,8 @@ _COMPANY_SECONDS: Final = 0.02
 """How long it may take until Redis is told what has been dealt with, where there is nothing else to tell."""
 _WATCH_SECONDS: Final = 0.1
 """How often receivers are looked at, at most."""
+_MEMORY_SECONDS: Final = 0.2
+"""How often a Redis whose memory is full is tried again."""
 _READ_COUNT: Final = 256
 _READ_BYTES: Final = 8 * 1024 * 1024
 """More than this in one read, and the next asks for less."""
@@ -56,14 +57,15 @@ async def ask(lane: DriverLane, request: frames.WriteRequest | frames.ReadReques
 
 
 class Carrier:
-    """`inboxes` by the keys of their streams. Outlives connections: what is under way is kept here."""
+    """Outlives connections: what is under way is kept here."""
 
-    def __init__(self, post: Post, inboxes: Mapping[str, Receiving], call_timeout_seconds: float) -> None:
+    def __init__(self, post: Post, call_timeout_seconds: float) -> None:
         self._post = post
-        self._inboxes = inboxes
         self._call_timeout = call_timeout_seconds
         self._in_flight: list[Letter] = []
         self._settling: dict[str, list[str]] = {}
+        self._short = False
+        """Whether Redis has no memory for what is under way."""
         self._replies_fresh = True
         self._read_count = _READ_COUNT
 
@@ -75,7 +77,7 @@ class Carrier:
     def begin(self) -> None:
         """There is a new connection: what the last one was given comes first."""
         self._replies_fresh = True
-        for inbox in self._inboxes.values():
+        for inbox in self._post.inboxes.values():
             inbox.fresh = True
 
     # --- sending -----------------------------------------------------------------------------------------------------
@@ -136,18 +138,34 @@ class Carrier:
             nudge=nudge,
         )
         reply = await ask(lane, request, self._call_timeout)
-        if not isinstance(reply, frames.Delivered):
+        if not isinstance(reply, frames.Delivered | frames.Full):
             raise _away(reply)
-        post.sent += len(self._in_flight)
-        self._in_flight = []
         settled, self._settling = self._settling, {}
         for key, ids in settled.items():
-            if (inbox := self._inboxes.get(key)) is not None:
+            if (inbox := post.inboxes.get(key)) is not None:
                 inbox.told(ids)
+        if isinstance(reply, frames.Full):
+            await self._pause_for_memory()
+            return
+        if self._short:
+            self._short = False
+            _log.info("Redis has room again")
+        post.sent += len(self._in_flight)
+        self._in_flight = []
         streams = [*(stream for stream, _ in by_stream.values() if stream.capacity), *measured]
         for stream, length in zip(streams, reply.lengths, strict=True):
             post.measured(stream, length)
         post.admit()
+
+    async def _pause_for_memory(self) -> None:
+        """What is under way stays, and is tried again: what others take out makes room."""
+        if not self._short:
+            self._short = True
+            _log.error(
+                "Redis's memory is full: messages wait. Give it more (maxmemory), or see what else is in it",
+                messages=self.waiting,
+            )
+        await trio.sleep(_MEMORY_SECONDS)
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
@@ -155,7 +173,7 @@ class Carrier:
         """Until the connection is lost. Raises ExchangeAway and ExchangeUnusable."""
         post = self._post
         while True:
-            asked = [(inbox, inbox.subscription) for inbox in self._inboxes.values() if inbox.wants_more]
+            asked = [(inbox, inbox.subscription) for inbox in post.inboxes.values() if inbox.wants_more]
             request = frames.Receive(
                 inboxes=[
                     frames.Inbox(post.replies.key, False, self._replies_fresh, post.replies.expire_ms),
@@ -185,8 +203,8 @@ class Carrier:
             size += sum(len(entry.envelope) for entry in arrivals.entries)
             if arrivals.key == self._post.replies.key:
                 self._answered(arrivals.entries)
-            else:
-                self._inboxes[arrivals.key].arrived(arrivals.entries, reply.now_ms)
+            elif (inbox := self._post.inboxes.get(arrivals.key)) is not None:
+                inbox.arrived(arrivals.entries, reply.now_ms)
         if size > _READ_BYTES:
             self._read_count = max(self._read_count // 2, 1)
         elif self._read_count < _READ_COUNT and size < _READ_BYTES // 4:

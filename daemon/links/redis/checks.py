@@ -44,17 +44,23 @@ def agree(connection: Connection, prefix: str, known: Layout) -> Layout:
     """The layout, by what is recorded and what this process knows. Raises ExchangeUnusable where they differ."""
     key = record_key(prefix, "cluster")
     mine = {name: str(value) for name in _FIELDS if (value := getattr(known, name)) is not None}
-    commands = [packed(b"HSETNX", key, name.encode(), value.encode()) for name, value in mine.items()]
     try:
-        answers = connection.run_all([*commands, packed(b"HGETALL", key)])
+        recorded = _recorded(connection, key)
+        missing = mine.keys() - recorded.keys()
+        if missing:
+            connection.run_all([packed(b"HSETNX", key, name.encode(), mine[name].encode()) for name in sorted(missing)])
+            recorded = _recorded(connection, key)
     except CommandError as error:
         raise_for(error)
-    flat = [each.decode() for each in answers[-1]]
-    recorded = dict(zip(flat[::2], flat[1::2], strict=True))
     for name, value in mine.items():
         if recorded.get(name) != value:
             raise ExchangeUnusable(_difference(prefix, name, recorded.get(name, "nothing"), value))
     return Layout(recorded.get("cluster"), _number(recorded.get("shards")), _number(recorded.get("partitions")))
+
+
+def _recorded(connection: Connection, key: bytes) -> dict[str, str]:
+    flat = [each.decode() for each in connection.ask(b"HGETALL", key)]
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _difference(prefix: str, name: str, recorded: str, mine: str) -> str:

@@ -49,6 +49,10 @@ class CommandError(Exception):
         return self.code in ("NOGROUP", "UNBLOCKED")
 
     @property
+    def no_memory(self) -> bool:
+        return self.code == "OOM"
+
+    @property
     def unknown_command(self) -> bool:
         return self.code == "ERR" and "unknown command" in str(self)
 

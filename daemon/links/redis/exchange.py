@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 import structlog
@@ -26,10 +26,8 @@ from daemon.links.redis.carrier import Carrier, DriverLane, ask
 from daemon.links.redis.frames import Layout
 from daemon.links.redis.inbox import TRANSIENT_MS, RedisLink, reply_stream
 from daemon.links.redis.keys import history_key, matching_key, prefix_of, replies_key, timer_key, worker_key
-from daemon.links.redis.post import Post, Receiving, Stream
+from daemon.links.redis.post import Post, Stream
 from enginekit.messages.links import ToHistory, ToMatching, ToTimer, ToWorker
-
-M = TypeVar("M")
 
 _BACKOFF_SECONDS: Final = 0.05
 _BACKOFF_LIMIT_SECONDS: Final = 1.0
@@ -38,6 +36,8 @@ _SETTLED_SECONDS: Final = 5.0
 _SILENCE_SECONDS: Final = 30.0
 """While Redis is away for one and the same reason, it is said again so often."""
 _LAYOUT_SECONDS: Final = 0.5
+_WORKERS: Final = 4096
+"""Links to Workers that are kept."""
 
 _log = structlog.get_logger("links")
 _replies: msgspec.msgpack.Decoder[frames.Reply] = msgspec.msgpack.Decoder(frames.Reply)
@@ -86,47 +86,47 @@ class RedisExchange(Exchange):
             timeout_seconds=call_timeout_seconds,
         )
         self._call_timeout = call_timeout_seconds
-        self._inboxes: dict[str, Receiving] = {}
-        self._carrier = Carrier(self._post, self._inboxes, call_timeout_seconds)
+        self._carrier = Carrier(self._post, call_timeout_seconds)
         self._history: dict[int, RedisLink[ToHistory]] = {}
         self._matching: dict[int, RedisLink[ToMatching]] = {}
         self._workers: dict[str, RedisLink[ToWorker]] = {}
-        self._timer: RedisLink[ToTimer] = self._add(
-            RedisLink("Timer", _stream(timer_key(self._prefix), TIMER_CAPACITY), self._post, shared=True)
+        self._timer: RedisLink[ToTimer] = RedisLink(
+            "Timer", _stream(timer_key(self._prefix), TIMER_CAPACITY), self._post, shared=True
         )
         self._tries = 0
         self._opened = 0
         self._lane: DriverLane | None = None
         self._driver: trio.Process | None = None
         self._failure: ExchangeUnusable | None = None
+        self._said = ("", "")
+        self._say_again_at = 0.0
 
     # --- the links ---------------------------------------------------------------------------------------------------
 
     def history(self, shard: int) -> Link[ToHistory]:
         if shard not in self._history:
             stream = _stream(history_key(self._prefix, shard), HISTORY_CAPACITY)
-            self._history[shard] = self._add(RedisLink("History", stream, self._post, shared=False))
+            self._history[shard] = RedisLink("History", stream, self._post, shared=False)
         return self._history[shard]
 
     def matching(self, partition: int) -> Link[ToMatching]:
         if partition not in self._matching:
             stream = _stream(matching_key(self._prefix, partition), MATCHING_CAPACITY)
-            self._matching[partition] = self._add(RedisLink("Matching", stream, self._post, shared=False))
+            self._matching[partition] = RedisLink("Matching", stream, self._post, shared=False)
         return self._matching[partition]
 
     def worker(self, worker_id: str) -> Link[ToWorker]:
         if worker_id not in self._workers:
             stream = _stream(worker_key(self._prefix, worker_id), WORKER_CAPACITY, TRANSIENT_MS)
-            self._workers[worker_id] = self._add(RedisLink("Worker", stream, self._post, shared=False))
+            self._workers[worker_id] = RedisLink("Worker", stream, self._post, shared=False)
+            if len(self._workers) > _WORKERS:
+                # Workers come and go. One whose link is asked for again gets a new one, as good as the old.
+                del self._workers[next(iter(self._workers))]
         return self._workers[worker_id]
 
     @property
     def timer(self) -> Link[ToTimer]:
         return self._timer
-
-    def _add(self, link: RedisLink[M]) -> RedisLink[M]:
-        self._inboxes[link.stream.key] = link
-        return link
 
     def belongs_to(self, cluster: str | None) -> None:
         self._layout = msgspec.structs.replace(self._layout, cluster=cluster)
@@ -268,15 +268,22 @@ class RedisExchange(Exchange):
         try:
             await carry()
         except ExchangeAway as away:
-            _log.warning("Redis is lost", reason=str(away))
+            self._say("Redis is lost", str(away))
         except ExchangeUnusable as unusable:
             self._failure = unusable
         connection.cancel()
 
+    def _say(self, what: str, reason: str) -> None:
+        """Once, and again after a while: what comes every second for the same reason is one line."""
+        if (what, reason) != self._said or trio.current_time() >= self._say_again_at:
+            _log.warning(what, reason=reason)
+            self._said = (what, reason)
+            self._say_again_at = trio.current_time() + _SILENCE_SECONDS
+
     async def _connect(self, lane: DriverLane) -> bool:
         """Wait until Redis is there. False when it cannot be used, or the driver is gone."""
         pause = _BACKOFF_SECONDS
-        said, said_at = "", 0.0
+        waited = False
         while True:
             self._tries += 1
             try:
@@ -292,13 +299,12 @@ class RedisExchange(Exchange):
                 self._opened += 1
                 if reply.warning is not None and self._opened == 1:
                     _log.warning(reply.warning)
-                if said or self._opened > 1:
+                if waited or self._opened > 1:
                     _log.info("Redis is there")
                 return True
             reason = reply.message if isinstance(reply, frames.Unavailable) else "its driver answered out of turn"
-            if reason != said or trio.current_time() - said_at >= _SILENCE_SECONDS:
-                _log.warning("links wait for Redis", reason=reason)
-                said, said_at = reason, trio.current_time()
+            waited = True
+            self._say("links wait for Redis", reason)
             await trio.sleep(pause)
             pause = min(pause * 2, _BACKOFF_LIMIT_SECONDS)
 

@@ -105,6 +105,10 @@ class Delivered(Frame, frozen=True):
     lengths: list[int]
 
 
+class Full(Frame, frozen=True):
+    """Redis has no memory left for what was to be delivered, all of it or some. What was settled is settled."""
+
+
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`envelope` is empty where an entry has none."""
 
@@ -136,4 +140,4 @@ class Unusable(Frame, frozen=True):
     message: str
 
 
-Reply: TypeAlias = Opened | Delivered | Received | Unavailable | Unusable
+Reply: TypeAlias = Opened | Delivered | Full | Received | Unavailable | Unusable

@@ -212,6 +212,7 @@ class RedisLink(Link[M]):
         if not self._subscribed:
             return
         self.subscription += 1
+        del self._post.inboxes[self.stream.key]
         self._local.clear()
         self._local_bytes = 0
         self._handed.clear()
@@ -223,6 +224,7 @@ class RedisLink(Link[M]):
         if not self._subscribed:
             self.subscription += 1
             self.fresh = True
+            self._post.inboxes[self.stream.key] = self
         if self.wants_more:
             self._post.read_again(self.stream.key, wanted=True)
 

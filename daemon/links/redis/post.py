@@ -125,6 +125,8 @@ class Post:
         self.replies = replies
         self.seen = Seen()
         self.waiters: dict[int, Waiter] = {}
+        self.inboxes: dict[str, Receiving] = {}
+        """Those that are received from here, by their streams."""
         self.full: dict[str, Stream] = {}
         """Streams in which too much waits."""
         self.reading: frozenset[str] | None = None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from daemon.links.faults import ExchangeAway
 from daemon.links.redis.connection import Answer, CommandError, Connection, packed, raise_for
 from daemon.links.redis.frames import Arrivals, Entry, Inbox, Receive, Received
 from daemon.links.redis.keys import FIELD, GROUP
@@ -53,7 +54,8 @@ class Reading:
         except CommandError as error:
             if not error.groupless:
                 raise_for(error)
-            self._make_groups(inboxes)
+            if not self._make_groups(inboxes):
+                raise ExchangeAway("its memory is full, and has no room for the streams of links") from error
             self._regrouped()
             return Received(self._now_ms(), [])
 
@@ -83,15 +85,21 @@ class Reading:
         self._look_after = _LOOK_SECONDS
         self._look_at = time.monotonic() + _LOOK_SECONDS
 
-    def _make_groups(self, inboxes: list[Inbox]) -> None:
+    def _make_groups(self, inboxes: list[Inbox]) -> bool:
+        """False when there was no memory for them. They may be there."""
         # From the beginning: what was sent before there was an owner is for it.
         commands = [packed(b"XGROUP", b"CREATE", each.key.encode(), GROUP, b"0", b"MKSTREAM") for each in inboxes]
         commands += [
             packed(b"PEXPIRE", each.key.encode(), b"%d" % each.expire_ms) for each in inboxes if each.expire_ms
         ]
+        made = True
         for answer in self._connection.run(commands):
-            if isinstance(answer, CommandError) and answer.code != "BUSYGROUP":
+            if not isinstance(answer, CommandError) or answer.code == "BUSYGROUP":
+                continue
+            if not answer.no_memory:
                 raise_for(answer)
+            made = False
+        return made
 
     def _forget_consumers(self, inboxes: list[Inbox]) -> None:
         """Those of processes that are long gone and left nothing."""

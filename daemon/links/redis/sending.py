@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from daemon.links.redis.connection import CommandError, Connection, packed, raise_for
-from daemon.links.redis.frames import Deliver, Delivered, Parcel, Settled
+from daemon.links.redis.frames import Deliver, Delivered, Full, Parcel, Settled
 from daemon.links.redis.keys import FIELD, GROUP
 
 
-def deliver(connection: Connection, request: Deliver, replies: str) -> Delivered:
-    """Raises ExchangeAway (then nobody knows what has arrived) and ExchangeUnusable."""
+def deliver(connection: Connection, request: Deliver, replies: str) -> Delivered | Full:
+    """Where there is no memory for messages, what makes room again is done all the same.
+
+    Raises ExchangeAway (then nobody knows what has arrived) and ExchangeUnusable.
+    """
     commands: list[bytes] = []
     lengths: list[int] = []
     for parcel in request.parcels:
@@ -23,11 +26,14 @@ def deliver(connection: Connection, request: Deliver, replies: str) -> Delivered
         _settle(commands, settled)
     if request.nudge:
         commands.append(packed(b"XADD", replies.encode(), b"*", FIELD, b""))
-    try:
-        answers = connection.run_all(commands) if commands else []
-    except CommandError as error:
-        raise_for(error)
-    return Delivered([answers[place] for place in lengths])
+    answers = connection.run(commands) if commands else []
+    full = False
+    for answer in answers:
+        if isinstance(answer, CommandError):
+            if not answer.no_memory:
+                raise_for(answer)
+            full = True
+    return Full() if full else Delivered([int(answers[place]) for place in lengths])  # type: ignore[arg-type]
 
 
 def _add(commands: list[bytes], parcel: Parcel) -> None:
