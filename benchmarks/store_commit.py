@@ -1,8 +1,9 @@
-"""How many transitions a second the SQLite store takes, through its driver process, and what that costs the daemon.
+"""How many transitions a second the stores take, through their driver process, and what that costs the daemon.
 
 A transition is what completing one node and scheduling the next writes: five events (of an HTTP call that answered and
-the next one, 1.2 KB in all), the run's row, one task out and one in. Run: `python -m benchmarks.store_commit
-[--transitions N] [--batch N] [--runs N]`. Prints figures, checks nothing.
+the next one, 1.2 KB in all), the run's row, one task out and one in. SQLite's file and PostgreSQL (a server of its own,
+from its wheel, which waits for the disk at each commit) take turns. Run: `python -m benchmarks.store_commit
+[--transitions N] [--batch N] [--runs N] [--rounds N]`. Prints figures, checks nothing.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from daemon.stores.rows import Batch, NewExecution, RunWrite
 from enginekit.messages import events as ev
 from enginekit.messages.events import TaskKind, encode_event
 from enginekit.messages.links import QueuedTask, QueueKey, RunRef, TaskRef
+from tests.servers.postgres import PostgresServer
 
 _NOW = 1_800_000_000_000
-SHARDS = StoreSettings().shards
+SHARDS = StoreSettings().store_shards
 _NODES = ("Reserve", "Charge", "Pack", "Ship", "Notify")
 
 
@@ -109,7 +111,8 @@ def _batches(runs: list[RunRef], size: int, transitions: int) -> Iterator[Batch]
         last += 5
 
 
-async def _measure(store: Store, batches: list[Batch]) -> None:
+async def _measure(store: Store, batches: list[Batch]) -> float:
+    """The transitions a second."""
     async with trio.open_nursery() as nursery:
         began = time.perf_counter()
         await nursery.start(store.run)
@@ -134,6 +137,17 @@ async def _measure(store: Store, batches: list[Batch]) -> None:
         print(f"daemon's CPU share     {cpu / transitions * 1e6:10.1f} us a transition")
         print(f"its process's CPU      {(cpu_seconds(driver) - used) / transitions * 1e6:10.1f} us a transition")
         nursery.cancel_scope.cancel()
+    return transitions / took
+
+
+def _sqlite(batches: list[Batch], folder: Path | None) -> float:
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        return trio.run(_measure, open_store(StoreSettings(), Path(made)), batches)
+
+
+def _postgres(batches: list[Batch], server: PostgresServer) -> float:
+    url = server.url(server.new_database())
+    return trio.run(_measure, open_store(StoreSettings(url=url, shards=SHARDS), Path()), batches)
 
 
 def main() -> None:
@@ -141,13 +155,24 @@ def main() -> None:
     parser.add_argument("--transitions", type=int, default=40_000)
     parser.add_argument("--batch", type=int, default=64, help="runs in one commit")
     parser.add_argument("--runs", type=int, default=512, help="runs under way")
-    parser.add_argument("--folder", type=Path, default=None, help="where to make the store (default: a new one)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of both stores")
+    parser.add_argument("--folder", type=Path, default=None, help="where to make SQLite's file (default: a new folder)")
     arguments = parser.parse_args()
     ids = RunIds(random.Random(1), SHARDS)
     runs = [RunRef("default", f"order-{number}", ids.make(_NOW, number % SHARDS)) for number in range(arguments.runs)]
     batches = list(_batches(runs, arguments.batch, arguments.transitions))
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        trio.run(_measure, open_store(StoreSettings(), Path(folder)), batches)
+    server = PostgresServer(durable=True)
+    ratios: list[float] = []
+    try:
+        server.start()
+        for number in range(arguments.rounds):
+            print(f"--- SQLite, {number + 1}")
+            sqlite = _sqlite(batches, arguments.folder)
+            print(f"--- PostgreSQL, {number + 1}")
+            ratios.append(_postgres(batches, server) / sqlite)
+    finally:
+        server.stop()
+    print(f"--- PostgreSQL to SQLite: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
 
 
 if __name__ == "__main__":

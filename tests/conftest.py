@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import structlog
 
 from daemon.stores.sqlite.database import open_reader
+
+if TYPE_CHECKING:
+    from tests.servers.postgres import PostgresServer
 
 pytest_plugins = ["redis_server"]
 
@@ -41,3 +45,16 @@ def stored_events() -> Callable[[Path], bytes]:
         return b"\n".join(event for history in histories for event in history)
 
     return read
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A server that does without fsync: a machine that loses its power is nothing that a test could show."""
+    from tests.servers.postgres import PostgresServer
+
+    server = PostgresServer(durable=False)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()

@@ -37,7 +37,8 @@ from enginekit.messages.links import Millis, QueuedTask, QueueKey, ScheduleRef
 
 class Writer(Protocol):
     """The write lane. Raises what `Store` raises; anything else ends the process, and the next one reopens the
-    store: after a failed write to disk that is the one way to learn what is on it."""
+    store: after a failed write to disk that is the one way to learn what is on it. StoreLost (of either lane) ends it,
+    too, in good order."""
 
     def take_shards(self) -> ShardEpochs: ...
 

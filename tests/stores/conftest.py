@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,17 +24,6 @@ TRUNCATE engine.members, engine.definitions, engine.registrations, engine.execut
     engine.dead_letters;
 UPDATE engine.shards SET epoch = 0, owner = NULL
 """
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """A server that does without fsync: a machine that loses its power is nothing that a test could show."""
-    server = PostgresServer(durable=False)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -62,11 +51,20 @@ def postgres_driver(postgres: PostgresServer, postgres_template: str) -> Iterato
 
 
 @pytest.fixture
-def empty_driver(postgres: PostgresServer, postgres_driver: PostgresDriver) -> PostgresDriver:
-    """One for all tests, emptied: by somebody who may put off the triggers that keep events."""
+def empty(postgres: PostgresServer, postgres_driver: PostgresDriver) -> Iterator[Callable[[], PostgresDriver]]:
+    """One driver for all tests, emptied: by somebody who may put off the triggers that keep events."""
     with postgres.connect(postgres_driver.writer._connection.info.dbname) as connection:
-        connection.execute(_EMPTY)
-    return postgres_driver
+
+        def emptied() -> PostgresDriver:
+            connection.execute(_EMPTY)
+            return postgres_driver
+
+        yield emptied
+
+
+@pytest.fixture
+def empty_driver(empty: Callable[[], PostgresDriver]) -> PostgresDriver:
+    return empty()
 
 
 @pytest.fixture(params=["memory:", "sqlite:///", "postgresql:"])

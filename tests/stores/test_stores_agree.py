@@ -1,9 +1,11 @@
-"""Whatever is written, the memory store and the SQLite store say and refuse the same."""
+"""Whatever is written, the stores say and refuse the same: each of the others what the memory store does."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 import trio
@@ -11,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_builders import NOW, QUEUE, effect, new, numbered, queued, schedule
 
-from daemon.stores.driver import Reader
+from daemon.stores.driver import Driver, Reader
 from daemon.stores.interface import BatchRefused, Fenced
 from daemon.stores.memory import MemoryStore
+from daemon.stores.postgres.database import PostgresDriver
 from daemon.stores.rows import (
     Batch,
     Closing,
@@ -29,7 +32,7 @@ from daemon.stores.rows import (
     StoredEffect,
     TaskCursor,
 )
-from daemon.stores.sqlite.database import SqliteDriver, open_driver
+from daemon.stores.sqlite.database import open_driver
 from enginekit.messages.events import TaskKind
 from enginekit.messages.links import QueuedTask, QueueKey, RunRef
 from enginekit.messages.status import ExecutionStatus
@@ -183,14 +186,14 @@ def schedule_writes() -> st.SearchStrategy[ScheduleWrite]:
     )
 
 
-async def commit_both(memory: MemoryStore, sqlite: SqliteDriver, batch: Batch) -> None:
+async def commit_both(memory: MemoryStore, other: Driver, batch: Batch) -> None:
     outcomes: list[object] = []
     for in_memory in (True, False):
         try:
             if in_memory:
                 await memory.commit(batch)
             else:
-                sqlite.writer.commit(batch)
+                other.writer.commit(batch)
         except Fenced as fenced:
             outcomes.append(fenced.shards)
         except BatchRefused:
@@ -255,33 +258,44 @@ async def compare(memory: MemoryStore, reader: Reader) -> None:
         assert await memory.definition("acme", "order", version) == reader.definition("acme", "order", version)
 
 
-async def play(history: list[tuple[list[Step], list[DefinitionWrite], list[ScheduleWrite]]], folder: Path) -> None:
-    memory = MemoryStore(2, b"key")
-    sqlite = open_driver(folder / "engine.db", 2, 1.0)
-    try:
-        assert (await memory.take_shards()).epochs == sqlite.writer.take_shards().epochs
-        for shares, named, scheduled in history:
-            writes = [step.play(await memory.execution("acme", step.write.run.run_id)) for step in shares]
-            await commit_both(memory, sqlite, Batch(runs=writes, definitions=named, schedules=scheduled))
-        await compare(memory, sqlite.reader)
-    finally:
-        sqlite.close()
+History: TypeAlias = list[tuple[list[Step], list[DefinitionWrite], list[ScheduleWrite]]]
+
+HISTORIES = st.lists(
+    st.tuples(
+        st.lists(steps(), max_size=3, unique_by=lambda step: step.write.run),
+        st.lists(definitions(), max_size=1),
+        st.just([]) | st.lists(schedule_writes(), max_size=1),
+    ),
+    min_size=1,
+    max_size=10,
+)
+
+
+async def play(history: History, other: Driver) -> None:
+    memory = MemoryStore(other.info.shards, b"key")
+    assert (await memory.take_shards()).epochs == other.writer.take_shards().epochs
+    for shares, named, scheduled in history:
+        writes = [step.play(await memory.execution("acme", step.write.run.run_id)) for step in shares]
+        await commit_both(memory, other, Batch(runs=writes, definitions=named, schedules=scheduled))
+    await compare(memory, other.reader)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    history=st.lists(
-        st.tuples(
-            st.lists(steps(), max_size=3, unique_by=lambda step: step.write.run),
-            st.lists(definitions(), max_size=1),
-            st.just([]) | st.lists(schedule_writes(), max_size=1),
-        ),
-        min_size=1,
-        max_size=10,
-    )
-)
-def test_the_memory_store_and_the_sqlite_store_agree(
-    history: list[tuple[list[Step], list[DefinitionWrite], list[ScheduleWrite]]],
-) -> None:
+@given(history=HISTORIES)
+def test_the_memory_store_and_the_sqlite_store_agree(history: History) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        trio.run(play, history, Path(folder))
+        sqlite = open_driver(Path(folder) / "engine.db", 2, 1.0)
+        try:
+            trio.run(play, history, sqlite)
+        finally:
+            sqlite.close()
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(history=HISTORIES)
+def test_the_memory_store_and_the_postgresql_store_agree(history: History, empty: Callable[[], PostgresDriver]) -> None:
+    trio.run(play, history, empty())

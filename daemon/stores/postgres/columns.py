@@ -63,6 +63,11 @@ def run_id_bytes(run_id: str) -> bytes | None:
     return bytes.fromhex(run_id.replace("-", "")) if _RUN_ID.fullmatch(run_id) else None
 
 
+def legible(text: str) -> str:
+    """PostgreSQL's text has no U+0000: what people may write anywhere shows its symbol instead."""
+    return text.replace("\0", "\N{SYMBOL FOR NULL}")
+
+
 def _text(value: Value) -> bytes:
     if value is None:
         return _NULL

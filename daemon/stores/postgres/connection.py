@@ -7,6 +7,7 @@ transaction.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Final
@@ -21,6 +22,8 @@ from daemon.stores.postgres.failures import one_line, refused_for_good
 
 OLDEST_SERVER: Final = 140000
 _OLDEST_SHOWN = "14"
+_FORM: Final = re.compile(r"postgresql://([^@/?]*@)?[^@/?]*(/[^@/?]*)?(\?.*)?", re.DOTALL)
+"""A password with a bare @ or / in it has another end for libpq, which then tells the rest of it as a host's name."""
 _PAUSE_SECONDS = 0.5
 _CONNECT_SECONDS = 5
 
@@ -65,6 +68,8 @@ def connect(
 def _settings(url: str, purpose: str, call_timeout_seconds: float) -> str:
     """What the URL says, and what it leaves to us. Raises StoreUnusable, telling nothing of what it says."""
     try:
+        if not _FORM.fullmatch(url):
+            raise psycopg.ProgrammingError("an @ or a / that is not written as %XX")
         said = {key: value for key, value in conninfo_to_dict(url).items() if value is not None}
     except psycopg.ProgrammingError:
         raise StoreUnusable(

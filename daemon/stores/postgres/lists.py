@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from daemon.stores.postgres.columns import run_id_bytes
+from daemon.stores.postgres.columns import legible, run_id_bytes
 from daemon.stores.rows import (
     DefinitionEntry,
     DestinationBacklog,
@@ -132,7 +132,7 @@ def list_executions(query: Query, wanted: ExecutionFilter) -> list[Execution]:
             "LEFT JOIN engine.open_runs o ON o.run_id = e.run_id AND o.tenant = e.tenant"
         )
         conditions.append("l.tenant = %s AND l.name = %s AND l.value = %s")
-        values += [wanted.tenant, *(text.replace("\0", "\N{SYMBOL FOR NULL}") for text in wanted.label)]
+        values += [wanted.tenant, *map(legible, wanted.label)]
     for condition, value in (
         ("e.parent = %s::uuid", wanted.parent),
         ("e.status = %s", None if wanted.status is None else wanted.status.value),
@@ -164,8 +164,8 @@ def dead_letters(query: Query, wanted: LetterFilter) -> list[StoredLetter]:
     for condition, value in (
         ("workflow_id = %s", wanted.workflow_id),
         ("workflow = %s", wanted.workflow),
-        ("node = %s", wanted.node),
-        ("error = %s", wanted.error),
+        ("node = %s", None if wanted.node is None else legible(wanted.node)),
+        ("error = %s", None if wanted.error is None else legible(wanted.error)),
         ("at < %s", wanted.before),
         ("at > %s", wanted.after),
     ):

@@ -276,7 +276,7 @@ def _version(connection: psycopg.Connection) -> int:
     if versions is None:
         if namespace is None:
             connection.execute("CREATE SCHEMA engine")
-        elif connection.execute("SELECT FROM pg_class WHERE relnamespace = 'engine'::regnamespace").fetchone():
+        elif connection.execute("SELECT FROM pg_class WHERE relnamespace = 'engine'::regnamespace").fetchall():
             raise StoreUnusable(
                 'its schema "engine" is not this engine\'s: give the engine a database of its own in `[store] url`'
             )

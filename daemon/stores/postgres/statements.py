@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from daemon.stores.postgres.columns import Column, Value, columns
+from daemon.stores.postgres.columns import Column, Value, columns, legible
 from daemon.stores.rows import Batch, DefinitionWrite, RunWrite, ScheduleWrite
 
 Statement: TypeAlias = tuple[str, list[Column]]
@@ -185,11 +185,6 @@ def _named(write: RunWrite) -> tuple[str, str, str]:
     return write.run.tenant, write.run.workflow_id, write.run.run_id
 
 
-def _legible(text: str) -> str:
-    """PostgreSQL's text has no U+0000: what people may write anywhere shows its symbol instead."""
-    return text.replace("\0", "\N{SYMBOL FOR NULL}")
-
-
 def _append(runs: list[RunWrite]) -> Iterator[Statement]:
     going_on: list[tuple[Value, ...]] = []
     closed: list[tuple[Value, ...]] = []
@@ -199,7 +194,7 @@ def _append(runs: list[RunWrite]) -> Iterator[Statement]:
         if closing is None:
             going_on.append((*row, write.wake_at))
         else:
-            error = None if closing.error is None else _legible(closing.error)
+            error = None if closing.error is None else legible(closing.error)
             closed.append((*row, closing.status.value, error, closing.closed_at))
     yield from _some(_CLOSE, "ttriitti", closed)
     yield from _some(_APPEND, "ttriii", going_on)
@@ -222,7 +217,7 @@ def _create(runs: list[RunWrite]) -> Iterator[Statement]:
                 run.workflow_id,
                 write.shard,
                 "RUNNING" if closing is None else closing.status.value,
-                None if closing is None or closing.error is None else _legible(closing.error),
+                None if closing is None or closing.error is None else legible(closing.error),
                 new.started_at,
                 None if closing is None else closing.closed_at,
                 None if closing is None else len(write.events),
@@ -234,7 +229,7 @@ def _create(runs: list[RunWrite]) -> Iterator[Statement]:
                 new.parent,
             )
         )
-        labels += [(run.tenant, _legible(name), _legible(value), run.run_id) for name, value in new.labels.items()]
+        labels += [(run.tenant, legible(name), legible(value), run.run_id) for name, value in new.labels.items()]
     yield from _some(_CREATE, "trtittiiititttr", created)
     yield from _some(_OPEN, "ttrii", opened)
     yield from _some(_LABEL, "tttr", labels)
@@ -299,8 +294,8 @@ def _letters(runs: list[RunWrite]) -> Iterator[Statement]:
             row.event_id,
             w.run.workflow_id,
             row.workflow,
-            _legible(row.node),
-            _legible(row.error),
+            legible(row.node),
+            legible(row.error),
             row.at,
             row.data,
         )

@@ -1,0 +1,432 @@
+"""The PostgreSQL store's database: what it refuses by itself, its partitions, and whether it can be opened at all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+import psycopg
+import pytest
+from store_builders import NOW, append, batch, closed, effect, event, new, numbered, queued, ref, schedule, start
+
+from daemon.journal.identity import uuid_of
+from daemon.stores.faults import BatchRefused, Fenced, StoreUnavailable, StoreUnusable
+from daemon.stores.postgres import connection as connections
+from daemon.stores.postgres.database import PostgresDriver, open_driver
+from daemon.stores.postgres.partitions import drop_partitions
+from daemon.stores.postgres.schema import SCHEMA_VERSION
+from daemon.stores.rows import Batch, ExecutionFilter, LetterFilter, LetterRow, MapResult, Snapshot
+from enginekit.messages.links import RunRef
+from tests.servers.postgres import LOCKED_USER, PostgresServer
+
+RUN = ref(1)
+SHARDS = 4
+DAY = 24 * 3600 * 1000
+PARTITIONS = """
+SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'engine.events'::regclass ORDER BY c.relname
+"""
+
+
+@pytest.fixture
+def driver(empty_driver: PostgresDriver) -> PostgresDriver:
+    empty_driver.writer.take_shards()
+    return empty_driver
+
+
+@pytest.fixture
+def somebody(postgres: PostgresServer, postgres_driver: PostgresDriver) -> Iterator[psycopg.Connection]:
+    """A session beside the engine's, in its database."""
+    with postgres.connect(postgres_driver.writer._connection.info.dbname) as connection:
+        yield connection
+
+
+def opened(url: str, shards: int = SHARDS, wait_seconds: float = 10.0) -> PostgresDriver:
+    return open_driver(url, shards, wait_seconds, 30.0)
+
+
+def at(moment: int, workflow_id: str = "order") -> RunRef:
+    """A run of that time."""
+    return RunRef("acme", f"{workflow_id}-{moment}", str(uuid_of(moment, 0, 0)))
+
+
+# --- what the database itself refuses ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("UPDATE engine.events SET data = ''", "never changed"),
+        ("UPDATE engine.events_2027_01 SET first_id = first_id + 1", "never changed"),
+        ("DELETE FROM engine.events", "marked for purging"),
+        ("DELETE FROM engine.events_2027_01 WHERE first_id = 1", "marked for purging"),
+        ("TRUNCATE engine.events", "never truncated"),
+        ("TRUNCATE engine.events_2027_01", "never truncated"),
+        ("TRUNCATE engine.events_2027_02", "never truncated"),
+    ],
+)
+def test_nobody_changes_an_event(
+    driver: PostgresDriver, somebody: psycopg.Connection, statement: str, message: str
+) -> None:
+    driver.writer.commit(batch(start(RUN, events=2)))
+    with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match=message):
+        somebody.execute(statement)
+    assert driver.reader.events("acme", RUN.run_id, 0, 10, 1000) == numbered(RUN, 1, 2)
+
+
+def test_events_go_with_a_run_that_is_marked_for_purging(driver: PostgresDriver, somebody: psycopg.Connection) -> None:
+    driver.writer.commit(batch(start(RUN, closing=closed()), start(ref(2))))
+    somebody.execute("UPDATE engine.executions SET purging = true WHERE run_id = %s", (RUN.run_id,))
+    somebody.execute("DELETE FROM engine.events WHERE run_id = %s", (RUN.run_id,))
+    with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match="marked for purging"):
+        somebody.execute("DELETE FROM engine.events")
+
+
+def test_a_commit_waits_for_the_disk_whatever_the_server_does_by_default(
+    driver: PostgresDriver, somebody: psycopg.Connection
+) -> None:
+    connection, limits = driver.writer._connection, driver.writer._limits
+    for default, expected in (("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")):
+        connection.execute(f"SET synchronous_commit = {default}")
+        with limits.transaction():
+            assert connection.execute("SHOW synchronous_commit").fetchone() == (expected,)
+    connection.execute("RESET synchronous_commit")
+
+
+def test_a_commit_that_its_standby_may_not_have_is_none_to_rely_on(
+    driver: PostgresDriver, somebody: psycopg.Connection
+) -> None:
+    # What a server says that gave up waiting for its synchronous standby.
+    somebody.execute(
+        "CREATE FUNCTION engine.warn() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE WARNING 'canceling wait for synchronous replication'; RETURN NULL; END $$"
+    )
+    somebody.execute(
+        "CREATE TRIGGER warn AFTER INSERT ON engine.executions FOR EACH STATEMENT EXECUTE FUNCTION engine.warn()"
+    )
+    try:
+        with pytest.raises(StoreUnavailable, match="synchronous replication"):
+            driver.writer.commit(batch(start(RUN)))
+    finally:
+        somebody.execute("DROP FUNCTION engine.warn CASCADE")
+    driver.writer.commit(batch(append(RUN, 2)))
+
+
+def test_every_transaction_of_a_lease_is_bounded_below_it(driver: PostgresDriver) -> None:
+    connection, limits = driver.writer._connection, driver.writer._limits
+    driver.writer.attend("a", 4.0)
+    with limits.transaction():
+        for name in ("statement_timeout", "idle_in_transaction_session_timeout", "transaction_timeout"):
+            assert connection.execute(f"SHOW {name}").fetchone() == ("2s",)
+        assert connection.execute("SHOW lock_timeout").fetchone() == ("500ms",)
+    driver.writer.leave("a")
+
+
+# --- what it is asked by ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "run_id", ["run-1", "", "01900000-0000-4000-8000-000000000001", str(uuid_of(0xABC, 0, 0)).upper()]
+)
+def test_a_run_id_is_a_uuid_of_version_7(driver: PostgresDriver, run_id: str) -> None:
+    with pytest.raises(BatchRefused, match=f"run {run_id}: a run_id is"):
+        driver.writer.commit(batch(start(RunRef("acme", "order", run_id))))
+    reader = driver.reader
+    assert reader.execution("acme", run_id) is None
+    assert reader.load_run("acme", run_id, "f") is None
+    assert reader.events("acme", run_id, 0, 10, 1000) == []
+    assert reader.map_results("acme", run_id, 1, "SUCCEEDED", 0, 1000) == []
+    assert reader.dead_letter("acme", run_id, 1) is None
+    everything = ExecutionFilter(tenant="acme", limit=10)
+    assert reader.list_executions(msgspec.structs.replace(everything, before_run_id=run_id)) == []
+    assert reader.list_executions(msgspec.structs.replace(everything, parent=run_id)) == []
+
+
+def test_text_with_a_null_is_kept_legibly_and_found(driver: PostgresDriver) -> None:
+    labels = {"na\0me": "va\0lue"}
+    failed = msgspec.structs.replace(closed(), error="Bo\0om")
+    letter = LetterRow(event_id=1, workflow="order", node="Sh\0ip", error="Bo\0om", at=NOW, data=b"\0")
+    write = msgspec.structs.replace(start(RUN, created=new(labels=labels), closing=failed), letters_added=[letter])
+    driver.writer.commit(batch(write))
+    found = driver.reader.list_executions(ExecutionFilter(tenant="acme", limit=10, label=("na\0me", "va\0lue")))
+    assert [(each.run, each.labels, each.error) for each in found] == [(RUN, labels, "Bo␀om")]
+    (kept,) = driver.reader.dead_letters(LetterFilter(tenant="acme", limit=10, node="Sh\0ip"))
+    assert (kept.letter.node, kept.letter.error, kept.letter.data) == ("Sh␀ip", "Bo␀om", b"\0")
+
+
+def test_a_number_that_is_too_large_is_refused(driver: PostgresDriver) -> None:
+    driver.writer.commit(batch(start(RUN)))
+    with pytest.raises(BatchRefused, match="value of this batch"):
+        driver.writer.commit(batch(append(RUN, 2, wake_at=2**63)))
+    driver.writer.commit(batch(append(RUN, 2, wake_at=2**63 - 1)))
+
+
+def test_a_batch_of_many_runs_is_one_transaction(driver: PostgresDriver) -> None:
+    runs = [ref(number) for number in range(1, 501)]
+    driver.writer.commit(batch(*(start(run, tasks=[queued(run, 1)], wake_at=NOW) for run in runs)))
+    wrong = [append(run, 2 if run is not runs[321] else 3) for run in runs]
+    with pytest.raises(BatchRefused, match=f"run {runs[321].run_id}: its events do not follow"):
+        driver.writer.commit(batch(*wrong))
+    assert driver.reader.events("acme", runs[0].run_id, 0, 10, 1000) == [event(runs[0], 1)]
+    driver.writer.commit(batch(*(append(run, 2, closing=closed()) for run in runs)))
+    assert driver.reader.due_runs(NOW + 1, 10, None) == []
+
+
+# --- the fence --------------------------------------------------------------------------------------------------------
+
+
+def test_a_fenced_commit_writes_nothing_while_the_others_go_on(driver: PostgresDriver) -> None:
+    name = driver.writer._connection.info.dbname
+    other = opened(_url(driver, name))
+    try:
+        for owner, writer in (("a", driver.writer), ("b", other.writer)):
+            writer.attend(owner, 60.0)
+        mine = driver.writer.claim_shards("a", [0]).epochs
+        theirs = other.writer.claim_shards("b", [1]).epochs
+        driver.writer.commit(batch(start(RUN, epoch=mine[0]), start(ref(2), shard=0, epoch=mine[0])))
+        with pytest.raises(Fenced) as fenced:
+            driver.writer.commit(
+                Batch(
+                    runs=[start(ref(3), epoch=mine[0]), start(ref(4), shard=1, epoch=theirs[1] - 1)],
+                    schedules=[schedule("a", epoch=mine[0])],
+                )
+            )
+        assert fenced.value.shards == [1]
+        assert driver.reader.execution("acme", ref(3).run_id) is None
+        assert driver.reader.schedule("acme", "a") is None
+        other.writer.commit(batch(start(ref(4), shard=1, epoch=theirs[1])))
+        driver.writer.commit(batch(append(RUN, 2, epoch=mine[0])))
+    finally:
+        for owner in ("a", "b"):
+            other.writer.leave(owner)
+        other.close()
+
+
+def _url(driver: PostgresDriver, database: str) -> str:
+    info = driver.writer._connection.info
+    return f"postgresql://{info.user}@{info.host}:{info.port}/{database}"
+
+
+def test_renewals_do_not_wait_for_commits(driver: PostgresDriver, somebody: psycopg.Connection) -> None:
+    driver.writer.attend("a", 60.0)
+    epochs = driver.writer.claim_shards("a", list(range(SHARDS))).epochs
+    somebody.execute("BEGIN")
+    somebody.execute("SELECT engine.check_epochs(%s, %s)", (list(epochs), list(epochs.values())))
+    # The statement would wait for the row of a shard, and give up.
+    assert driver.writer.attend("a", 60.0).members == ["a"]
+    somebody.execute("ROLLBACK")
+    driver.writer.leave("a")
+
+
+# --- partitions -------------------------------------------------------------------------------------------------------
+
+
+def partitions(connection: psycopg.Connection) -> list[str]:
+    return [name for (name,) in connection.execute(PARTITIONS)]
+
+
+def test_months_are_made_before_they_are_needed(driver: PostgresDriver, somebody: psycopg.Connection) -> None:
+    december = 1_924_000_000_000  # 2030-12-20
+    driver.writer.commit(batch(start(at(december))))
+    assert {"events_2030_12", "events_2031_01"} <= set(partitions(somebody))
+    assert somebody.execute("SELECT count(*) FROM engine.events_2030_12").fetchone() == (1,)
+    # The last millisecond of a month, the first of the next, and what is there by then.
+    new_year = 1_924_992_000_000
+    driver.writer.commit(batch(start(at(new_year - 1)), start(at(new_year))))
+    assert somebody.execute("SELECT count(*) FROM engine.events_2030_12").fetchone() == (2,)
+    assert somebody.execute("SELECT count(*) FROM engine.events_2031_01").fetchone() == (1,)
+    assert "events_2031_02" in partitions(somebody)
+    with pytest.raises(BatchRefused, match="no calendar"):
+        driver.writer.commit(batch(start(at(2**48 - 1))))
+
+
+def test_two_daemons_may_make_a_month_at_once(postgres_url: str) -> None:
+    drivers = [opened(postgres_url) for _ in range(3)]
+    epochs = [driver.writer.take_shards().epochs for driver in drivers][-1]
+    ready = threading.Barrier(len(drivers))
+
+    def commit(number: int) -> None:
+        ready.wait()
+        for month in range(6):
+            run = at(NOW + month * 31 * DAY + number, f"order-{number}")
+            drivers[number].writer.commit(batch(start(run, epoch=epochs[0])))
+
+    with ThreadPoolExecutor(len(drivers)) as pool:
+        list(pool.map(commit, range(len(drivers))))
+    assert len(drivers[0].reader.list_executions(ExecutionFilter(tenant="acme", limit=100))) == 18
+    for driver in drivers:
+        driver.close()
+
+
+def test_a_month_is_dropped_when_nothing_in_it_is_kept(postgres_url: str, postgres: PostgresServer) -> None:
+    january, march, may = (1_704_067_200_000 + days * DAY for days in (10, 70, 130))
+    driver = opened(postgres_url)
+    driver.writer.take_shards()
+    kept, gone, going_on = at(january), at(march), at(may)
+    with_all = msgspec.structs.replace(
+        start(gone, created=new(labels={"a": "b"}, request_id="r"), effects=[effect(1)], closing=closed()),
+        results_added=[MapResult(map_id=1, number=1, status="SUCCEEDED", data=b"{}")],
+        snapshot=Snapshot(event_id=1, fingerprint="f", data=b"state"),
+        letters_added=[LetterRow(event_id=1, workflow="order", node="Ship", error="Boom", at=NOW, data=b"{}")],
+        tasks_added=[queued(gone, 1)],
+    )
+    driver.writer.commit(batch(start(kept, closing=closed()), with_all, start(going_on)))
+    with postgres.connect(driver.writer._connection.info.dbname) as somebody:
+        # Those that were made ahead are empty, and go.
+        assert drop_partitions(somebody, NOW) == [f"engine.events_2024_{month}" for month in ("02", "04", "06")]
+        assert drop_partitions(somebody, NOW) == []
+        somebody.execute("UPDATE engine.executions SET purging = true WHERE run_id = %s", (gone.run_id,))
+        assert drop_partitions(somebody, march - 40 * DAY) == [], "the month is not over"
+        assert drop_partitions(somebody, NOW) == ["engine.events_2024_03"]
+        for table in ("executions", "labels", "effects", "map_results", "snapshots", "dead_letters", "tasks"):
+            found = somebody.execute(
+                f"SELECT count(*) FROM engine.{table} WHERE run_id = %s", (gone.run_id,)
+            ).fetchone()
+            assert found == (0,), table
+    assert driver.reader.execution("acme", gone.run_id) is None
+    for run in (kept, going_on):
+        assert driver.reader.events("acme", run.run_id, 0, 10, 1000) == numbered(run, 1, 1)
+    driver.writer.commit(batch(append(going_on, 2)))
+    driver.close()
+
+
+# --- opening ----------------------------------------------------------------------------------------------------------
+
+
+def test_several_daemons_may_make_and_open_a_store_at_once(postgres: PostgresServer) -> None:
+    url = postgres.url(postgres.new_database())
+    with ThreadPoolExecutor(4) as pool:
+        drivers = list(pool.map(opened, [url] * 4))
+    assert {(driver.info.schema_version, driver.info.shards) for driver in drivers} == {(SCHEMA_VERSION, SHARDS)}
+    assert len({driver.info.cluster for driver in drivers}) == 1
+    taken = [driver.writer.take_shards() for driver in drivers]
+    assert len({each.token_key for each in taken}) == 1
+    assert taken[-1].epochs == dict.fromkeys(range(SHARDS), 4)
+    for driver in drivers:
+        driver.close()
+
+
+def test_two_stores_have_two_names_and_two_keys(postgres_url: str, postgres: PostgresServer) -> None:
+    drivers = [opened(postgres.url(postgres.new_database())) for _ in range(2)]
+    assert drivers[0].info.cluster != drivers[1].info.cluster
+    assert len({driver.writer.take_shards().token_key for driver in drivers}) == 2
+    for driver in drivers:
+        driver.close()
+
+
+def test_a_newer_schema_is_refused(postgres_url: str, postgres: PostgresServer) -> None:
+    with psycopg.connect(postgres_url, autocommit=True) as somebody:
+        somebody.execute("INSERT INTO engine.schema_version (version) VALUES (%s)", (SCHEMA_VERSION + 1,))
+    with pytest.raises(StoreUnusable, match=rf"version {SCHEMA_VERSION + 1}.*up to {SCHEMA_VERSION}.*newer engine"):
+        opened(postgres_url)
+
+
+def test_somebody_elses_schema_is_left_alone(postgres: PostgresServer) -> None:
+    url = postgres.url(postgres.new_database())
+    with psycopg.connect(url, autocommit=True) as somebody:
+        somebody.execute("CREATE SCHEMA engine")
+        somebody.execute("CREATE TABLE engine.parts (name text)")
+        with pytest.raises(StoreUnusable, match="a database of its own"):
+            opened(url)
+        somebody.execute("DROP TABLE engine.parts")
+    opened(url).close()
+
+
+def test_another_number_of_shards_is_refused_naming_both(postgres_url: str) -> None:
+    with pytest.raises(StoreUnusable, match=r"has 4 shards, the settings say 8.*shards = 4"):
+        opened(postgres_url, shards=8)
+
+
+def test_a_server_that_is_too_old_is_refused(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "OLDEST_SERVER", 990000)
+    with pytest.raises(StoreUnusable, match=r"is PostgreSQL 18.*or newer: upgrade"):
+        opened(postgres_url)
+
+
+def cannot_be_read(server: PostgresServer) -> str:
+    return f"postgresql://{LOCKED_USER}:s3cret@mine@127.0.0.1:{server.port}/postgres"
+
+
+def cannot_be_read_either(server: PostgresServer) -> str:
+    return f"postgresql://{LOCKED_USER}:s3cret/mine@127.0.0.1:{server.port}/postgres"
+
+
+def nobody_there(server: PostgresServer) -> str:
+    return f"postgresql://{LOCKED_USER}:s3cret%2Fof%40mine@127.0.0.1:1/postgres"
+
+
+def wrong_password(server: PostgresServer) -> str:
+    return server.url(user=f"{LOCKED_USER}:s3cret%2Fofmine")
+
+
+def no_password(server: PostgresServer) -> str:
+    return server.url(user=LOCKED_USER)
+
+
+def no_such_role(server: PostgresServer) -> str:
+    return server.url(user="nobody:s3cret")
+
+
+def no_such_database(server: PostgresServer) -> str:
+    return server.url("nowhere", user="postgres:s3cret")
+
+
+def no_such_host(server: PostgresServer) -> str:
+    return f"postgresql://{LOCKED_USER}@no-such-host.invalid/postgres?password=s3cret"
+
+
+def not_ours_to_write(server: PostgresServer) -> str:
+    return server.url(server.new_database(), user="guest:s3cret")
+
+
+@pytest.fixture(scope="module")
+def roles(postgres: PostgresServer) -> None:
+    with postgres.connect() as connection:
+        connection.execute(f"CREATE ROLE {LOCKED_USER} LOGIN PASSWORD 'another'")
+        connection.execute("CREATE ROLE guest LOGIN")
+
+
+@pytest.mark.parametrize(
+    ("url", "failure", "message"),
+    [
+        (cannot_be_read, StoreUnusable, "cannot be read: .*its form"),
+        (cannot_be_read_either, StoreUnusable, "cannot be read: .*its form"),
+        (wrong_password, StoreUnusable, "password authentication failed.*check the user and the password"),
+        (no_password, StoreUnusable, "no password supplied.*check the user and the password"),
+        (no_such_role, StoreUnusable, "does not exist.*create the role"),
+        (no_such_database, StoreUnusable, 'database "nowhere" does not exist.*create it'),
+        (not_ours_to_write, StoreUnusable, "permission denied.*GRANT CREATE ON DATABASE"),
+        (nobody_there, StoreUnavailable, "cannot be reached: .*[Cc]onnection refused"),
+        (no_such_host, StoreUnavailable, "cannot be reached"),
+    ],
+)
+def test_what_cannot_be_opened_is_told_without_the_password(
+    postgres: PostgresServer,
+    roles: None,
+    url: Callable[[PostgresServer], str],
+    failure: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(failure, match=message) as told:
+        opened(url(postgres), wait_seconds=0.1)
+    assert type(told.value) is failure
+    assert "s3cret" not in str(told.value)
+    assert "mine" not in str(told.value)
+    assert told.value.__cause__ is None or "s3cret" not in str(told.value.__cause__)
+
+
+def test_nobody_waits_for_a_server_any_more(postgres: PostgresServer) -> None:
+    with pytest.raises(StoreUnavailable, match="cannot be reached"):
+        open_driver(nobody_there(postgres), SHARDS, 3600.0, 30.0, lambda: False)
+
+
+def test_the_password_may_come_from_elsewhere(
+    postgres: PostgresServer, roles: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = postgres.new_database()
+    with postgres.connect() as connection:
+        connection.execute(f"GRANT CREATE ON DATABASE {name} TO {LOCKED_USER}")
+    monkeypatch.setenv("PGPASSWORD", "another")
+    opened(postgres.url(name, user=LOCKED_USER)).close()
