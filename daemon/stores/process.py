@@ -103,6 +103,8 @@ class _Connection:
         self.read_lane = read_lane
         self.unusable: str | None = None
         """Why the store cannot be used any more, once the driver has found that out."""
+        self.lost: str | None = None
+        """What took the driver's connection to its server, once it has found that out."""
 
 
 class ProcessStore:
@@ -135,7 +137,7 @@ class ProcessStore:
             started = trio.current_time()
             first = self._opened == opened_before
             try:
-                await self._host(task_status if first else trio.TASK_STATUS_IGNORED)
+                reason = await self._host(task_status if first else trio.TASK_STATUS_IGNORED)
             except _NotReached as absence:
                 _log.warning("store cannot be reached, and is waited for", reason=str(absence), retry_seconds=pause)
             except _NotOpened as failure:
@@ -143,7 +145,7 @@ class ProcessStore:
                     raise StoreUnusable(f"the store's driver process could not be started: {failure}") from failure
                 _log.warning("store driver could not be started", reason=str(failure), retry_seconds=pause)
             else:
-                _log.warning("store driver lost", retry_seconds=pause)
+                _log.warning("store driver lost", reason=reason, retry_seconds=pause)
             if trio.current_time() - started > _SETTLED_SECONDS:
                 pause = _BACKOFF_SECONDS
             await trio.sleep(pause)
@@ -165,8 +167,9 @@ class ProcessStore:
         """The driver process, while it has the store open."""
         return self._connection.process.pid if self._connection is not None else None
 
-    async def _host(self, task_status: trio.TaskStatus[None]) -> None:
-        """One driver process, from its start to its loss. Raises StoreUnusable, _NotOpened or _NotReached."""
+    async def _host(self, task_status: trio.TaskStatus[None]) -> str:
+        """One driver process, from its start to its loss: why it was lost. Raises StoreUnusable, _NotOpened or
+        _NotReached."""
         try:
             process, write_lane, read_lane = await spawn("daemon.stores.host", _replies, _unavailable)
         except NotStarted as error:
@@ -198,6 +201,7 @@ class ProcessStore:
             raise failure
         if connection is not None and connection.unusable is not None:
             raise StoreUnusable(connection.unusable)
+        return "its process ended" if connection is None or connection.lost is None else connection.lost
 
     async def _open_store(self, write_lane: Lane[frames.Reply]) -> StoreInfo:
         try:
@@ -250,7 +254,10 @@ class ProcessStore:
                 raise Fenced(reply.shards)
             case frames.Missing():
                 raise NoSuchEvent(reply.message)
-            case frames.Unavailable() | frames.Lost():
+            case frames.Lost():
+                connection.lost = reply.message
+                raise StoreUnavailable(reply.message)
+            case frames.Unavailable():
                 raise StoreUnavailable(reply.message)
             case frames.Unusable():
                 connection.unusable = reply.message

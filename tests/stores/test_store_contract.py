@@ -134,6 +134,17 @@ async def test_large_and_many_events_are_paged_alike(store: Store) -> None:
     ]
 
 
+@pytest.mark.parametrize("commits", [63, 64, 65, 128])
+async def test_events_of_many_commits_are_read_each_once(store: Store, commits: int) -> None:
+    await store.commit(batch(start(RUN)))
+    for number in range(2, commits + 1):
+        await store.commit(batch(append(RUN, number)))
+    assert await store.events("acme", RUN.run_id, 0, 1000, 1_000_000) == numbered(RUN, 1, commits)
+    assert await store.events("acme", RUN.run_id, max(commits - 64, 0), 1000, 1_000_000) == numbered(
+        RUN, max(commits - 63, 1), min(commits, 64)
+    )
+
+
 async def test_an_event_that_is_not_there_is_missed_by_its_number(store: Store) -> None:
     await store.commit(batch(start(RUN, events=2)))
     for missing in (0, 3):

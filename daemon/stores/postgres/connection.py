@@ -7,6 +7,7 @@ transaction.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from daemon.stores.postgres.failures import one_line, refused_for_good
 
 OLDEST_SERVER: Final = 140000
 _OLDEST_SHOWN = "14"
+logging.getLogger("psycopg").setLevel(logging.ERROR)
+"""What it warns of is raised, too, and said by who is told."""
 _FORM: Final = re.compile(r"postgresql://([^@/?]*@)?[^@/?]*(/[^@/?]*)?(\?.*)?", re.DOTALL)
 """A password with a bare @ or / in it has another end for libpq, which then tells the rest of it as a host's name."""
 _PAUSE_SECONDS = 0.5

@@ -56,6 +56,10 @@ SELECT first_id, data FROM engine.events
 WHERE tenant = %s AND run_id = %s::uuid AND first_id >= coalesce(({_HAVING} %s), 0)
 ORDER BY first_id LIMIT %s
 """
+_MORE_EVENTS = """
+SELECT first_id, data FROM engine.events WHERE tenant = %s AND run_id = %s::uuid AND first_id > %s
+ORDER BY first_id LIMIT %s
+"""
 _TAIL = f"""
 SELECT first_id, data FROM engine.events
 WHERE tenant = %s AND run_id = %s::uuid AND first_id >= coalesce(({_HAVING} 1 + coalesce((
@@ -260,8 +264,9 @@ class PostgresReader:
         run = (tenant, run_id)
 
         def fetch(last: Row | None) -> Rows:
-            wanted = after_id + 1 if last is None else last[0] + len(self._events.decode(last[1]))
-            return self._rows(_EVENTS, (*run, *run, wanted, _CHUNK))
+            if last is not None:
+                return self._rows(_MORE_EVENTS, (*run, last[0], _CHUNK))
+            return self._rows(_EVENTS, (*run, *run, after_id + 1, _CHUNK))
 
         yield from self._behind(self._chunks(fetch), after_id)
 
