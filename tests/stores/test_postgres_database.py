@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import msgspec
 import psycopg
@@ -122,6 +124,10 @@ def test_every_transaction_of_a_lease_is_bounded_below_it(driver: PostgresDriver
             assert connection.execute(f"SHOW {name}").fetchone() == ("2s",)
         assert connection.execute("SHOW lock_timeout").fetchone() == ("500ms",)
     driver.writer.leave("a")
+
+
+def test_a_read_ends_when_nobody_waits_for_it_any_more(driver: PostgresDriver) -> None:
+    assert driver.reader._connection.execute("SHOW statement_timeout").fetchone() == ("30s",)
 
 
 # --- what it is asked by ----------------------------------------------------------------------------------------------
@@ -430,3 +436,63 @@ def test_the_password_may_come_from_elsewhere(
         connection.execute(f"GRANT CREATE ON DATABASE {name} TO {LOCKED_USER}")
     monkeypatch.setenv("PGPASSWORD", "another")
     opened(postgres.url(name, user=LOCKED_USER)).close()
+
+
+def test_nothing_is_prepared_behind_a_pooler(postgres_url: str, postgres: PostgresServer) -> None:
+    direct = opened(postgres_url)
+    with Pooler(postgres.port) as pooler:
+        pooled = opened(postgres_url.replace(str(postgres.port), str(pooler.port)))
+        for driver, prepared in ((direct, True), (pooled, False)):
+            epochs = driver.writer.take_shards().epochs
+            run = ref(1 if prepared else 2)
+            driver.writer.commit(batch(start(run, epoch=epochs[0])))
+            assert driver.reader.events("acme", run.run_id, 0, 10, 1000) == [event(run, 1)]
+            for lane in (driver.writer._connection, driver.reader._connection):
+                found = lane.execute("SELECT count(*) > 0 FROM pg_prepared_statements").fetchone()
+                assert found == (prepared,)
+            driver.close()
+
+
+class Pooler:
+    """What a pooler is to whoever connects: all is passed on, but for the process id, which is made up."""
+
+    def __init__(self, server_port: int) -> None:
+        self._server_port = server_port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._threads = [threading.Thread(target=self._accept)]
+        self._sockets: list[socket.socket] = []
+
+    def __enter__(self) -> Pooler:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for each in self._threads:
+            each.join()
+        for each in self._sockets:
+            each.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self._server_port))
+            self._sockets += [client, server]
+            for source, target, changed in ((client, server, False), (server, client, True)):
+                thread = threading.Thread(target=self._pass_on, args=(source, target, changed))
+                self._threads.append(thread)
+                thread.start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket, changed: bool) -> None:
+        with suppress(OSError):
+            while some := source.recv(65536):
+                if changed and (at := some.find(b"K\0\0\0")) >= 0:
+                    some = some[: at + 5] + (1).to_bytes(4, "big") + some[at + 9 :]
+                    changed = False
+                target.sendall(some)
+            target.shutdown(socket.SHUT_WR)

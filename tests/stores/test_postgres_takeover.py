@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -83,7 +84,8 @@ def test_a_commit_that_is_under_way_ends_before_its_shard_is_taken(
 
     def commit_when_somebody_waits() -> None:
         with psycopg.connect(postgres_url, autocommit=True) as watching:
-            while watching.execute(WAITING).fetchone() == (0,):
+            deadline = time.monotonic() + 60
+            while watching.execute(WAITING).fetchone() == (0,) and time.monotonic() < deadline:
                 pass
         slow.execute("COMMIT")
         committed.append(True)

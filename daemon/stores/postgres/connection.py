@@ -63,9 +63,28 @@ def connect(
                 f"{shown(url)} is PostgreSQL {version}, and the engine needs {_OLDEST_SHOWN} or newer: upgrade it, or "
                 "name another server in `[store] url`"
             )
-        connection.prepare_threshold = 0
         register(connection)
+        connection.prepare_threshold = None
+        if not _is_pooled(connection):
+            connection.prepare_threshold = 0
         return connection
+
+
+def bound_reads(connection: psycopg.Connection, seconds: float) -> None:
+    """That the server ends a query which nobody waits for any more: this connection's, and nobody else's, so not behind
+    a pooler."""
+    if connection.prepare_threshold is not None:
+        connection.execute("SELECT set_config('statement_timeout', %s, false)", (str(round(seconds * 1000)),))
+
+
+def _is_pooled(connection: psycopg.Connection) -> bool:
+    """Whether a pooler is in between: it makes up the process id with which a connection begins.
+
+    It may lend a server's session to one transaction of ours and the next to somebody else's. A statement that one of
+    us has prepared there under a name is not what the other means by that name: behind a pooler nothing is prepared.
+    """
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return row is None or row[0] != connection.info.backend_pid
 
 
 def _settings(url: str, purpose: str, call_timeout_seconds: float) -> str:

@@ -10,7 +10,7 @@ import psycopg
 
 from daemon.address import shown
 from daemon.stores.faults import StoreUnusable
-from daemon.stores.postgres.connection import connect
+from daemon.stores.postgres.connection import bound_reads, connect
 from daemon.stores.postgres.failures import explained, one_line
 from daemon.stores.postgres.limits import Limits
 from daemon.stores.postgres.reader import PostgresReader
@@ -64,6 +64,8 @@ def open_driver(
             token_key = _once(writing, "token_key", secrets.token_bytes(_TOKEN_KEY_BYTES))
             cluster = _once(writing, "cluster", str(uuid.uuid4()).encode()).decode()
         reading = connect(url, "read lane", call_timeout_seconds, wait_seconds, still_wanted)
+        with explained(reading, name):
+            bound_reads(reading, call_timeout_seconds)
     except BaseException:
         writing.close()
         raise

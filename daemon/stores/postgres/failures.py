@@ -29,12 +29,10 @@ _TAKEN = {
     "dead_letters_pkey": "a dead letter of this batch is there already",
 }
 _DATA, _INTEGRITY = "22", "23"
-_NEVER_WRITTEN = ("26000", "42P05")
-"""A prepared statement that is not there, or there twice: a pooler that does not carry them."""
 _DAMAGED = ("XX001", "XX002")
 _PASSING_CLASSES = ("08", "40", "53", "55", "57", "58")
 """Connections, rollbacks, resources, locks, an operator's doing, the system's: they may pass."""
-_PASSING = ("25006", "25P02", "25P03", "25P04", *_NEVER_WRITTEN)
+_PASSING = ("25006", "25P02", "25P03", "25P04")
 """A server that has become a standby, a transaction that was ended for lasting too long."""
 
 _HOPELESS = (
@@ -94,8 +92,6 @@ def _meaning(error: psycopg.Error, connection: psycopg.Connection, name: str) ->
             f"{name} is damaged ({one_line(error)}). Stop the daemons and restore the database from a backup"
         )
     if code[:2] in _PASSING_CLASSES or code in _PASSING or not code:
-        if code in _NEVER_WRITTEN:
-            connection.prepare_threshold = None
         return StoreUnavailable(f"{name} could not be written or read: {one_line(error)}")
     return error
 

@@ -31,7 +31,7 @@ planned once, perhaps when the tables were empty, and has to be right when they 
 
 
 class Limits:
-    """What `execute_in` says, as far as is known: the lease is, once somebody attends."""
+    """By the call timeout, and by half of the lease, once somebody attends."""
 
     def __init__(self, connection: psycopg.Connection, call_timeout_seconds: float) -> None:
         self._connection = connection
@@ -40,6 +40,7 @@ class Limits:
         self._call_timeout_seconds = call_timeout_seconds
 
     def lease(self, seconds: float) -> None:
+        """From now on, whoever writes has a lease of so many seconds."""
         self._seconds = min(self._call_timeout_seconds, seconds / 2)
 
     @property

@@ -6,6 +6,7 @@ which commits lock. A shard is free when its owner has no lease that still holds
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -103,6 +104,7 @@ class PostgresOwners:
             self._connection.execute(_RELEASE, (list(epochs), list(epochs.values()), owner))
 
     def leave(self, owner: str) -> None:
+        self._limits.lease(math.inf)
         with self._limits.transaction():
             self._connection.execute("DELETE FROM engine.members WHERE owner = %s", (owner,))
         with self._limits.transaction():
