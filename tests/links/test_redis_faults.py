@@ -17,13 +17,16 @@ import trio
 from both_sides import ME
 from cut_wire import cut_wire
 from redis_server import RedisServer, a_name
+from trio.testing import MockClock
 
 from daemon.links.exchange import WORKER_CAPACITY
 from daemon.links.interface import Link, Request
 from daemon.links.redis import exchange as exchange_module
 from daemon.links.redis import inbox as inbox_module
+from daemon.links.redis.carrier import Carrier
 from daemon.links.redis.exchange import RedisExchange
-from daemon.links.redis.post import CAPACITY
+from daemon.links.redis.inbox import reply_stream
+from daemon.links.redis.post import CAPACITY, Post
 from enginekit.messages.links import LookAtClock, Ping, Pong, ReportAgain, RunRef, ToHistory, WakeRuns
 from enginekit.messages.status import ErrorStatus, Refused
 
@@ -379,6 +382,33 @@ async def test_a_receiver_that_is_long_at_work(
         await here.history(0).receive()
         raise AssertionError("nothing is left to receive")
     nursery.cancel_scope.cancel()
+
+
+class Left:
+    """An inbox that only knows whether it was left."""
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+        self.is_left = False
+
+    def leave(self) -> None:
+        self.is_left = True
+        self._post.came(self)  # type: ignore[arg-type]
+
+
+async def test_a_receiver_that_goes_is_noticed_while_others_work(autojump_clock: MockClock) -> None:
+    post = Post(b"here", reply_stream("replies"))
+    at_work, gone = Left(post), Left(post)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Carrier(post, 5.0).watch_receivers)
+        post.left(at_work, trio.current_time() + 5.0)  # type: ignore[arg-type]
+        await trio.sleep(1.0)
+        post.left(gone, trio.current_time() + 0.2)  # type: ignore[arg-type]
+        await trio.sleep(0.5)
+        assert (at_work.is_left, gone.is_left) == (False, True)
+        await trio.sleep(4.0)
+        assert at_work.is_left
+        nursery.cancel_scope.cancel()
 
 
 async def test_workers_come_and_go(

@@ -32,7 +32,7 @@ _MEASURE_SECONDS: Final = 0.1
 _COMPANY_SECONDS: Final = 0.02
 """How long it may take until Redis is told what has been dealt with, where there is nothing else to tell."""
 _WATCH_SECONDS: Final = 0.1
-"""How often receivers are looked at, at most."""
+"""How often receivers are looked at that are elsewhere."""
 _MEMORY_SECONDS: Final = 0.2
 """How often a Redis whose memory is full is tried again."""
 _READ_COUNT: Final = 256
@@ -241,8 +241,8 @@ class Carrier:
             now = trio.current_time()
             for inbox in [inbox for inbox, gone_at in post.absent.items() if gone_at <= now]:
                 inbox.leave()
-            if post.absent:
-                await trio.sleep_until(max(min(post.absent.values()), now + _WATCH_SECONDS))
+            # Not until the first of them: who goes now may count as gone sooner.
+            await trio.sleep(_WATCH_SECONDS)
 
 
 def _away(reply: frames.Reply) -> ExchangeAway:
