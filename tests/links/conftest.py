@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import inline_driver
 import pytest
 import trio
 from both_sides import Both
 from redis_server import RedisServer, a_name
 
 from daemon.links.exchange import MemoryExchange
+from daemon.links.redis import exchange
 from daemon.links.redis.exchange import RedisExchange
 
 
 @pytest.fixture(params=["memory", "redis"])
-async def exchanges(request: pytest.FixtureRequest, nursery: trio.Nursery) -> AsyncIterator[Both]:
+async def exchanges(
+    request: pytest.FixtureRequest, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Both]:
     if request.param == "memory":
         inside = MemoryExchange()
         await nursery.start(inside.run)
@@ -22,6 +26,7 @@ async def exchanges(request: pytest.FixtureRequest, nursery: trio.Nursery) -> As
     else:
         server: RedisServer = request.getfixturevalue("redis_server")
         name = a_name()
+        monkeypatch.setattr(exchange, "spawn", inline_driver.spawn)
         # Every message goes through Redis, also to an inbox of one's own.
         one = RedisExchange(server.url, process="one", name=name)
         await nursery.start(one.run)
