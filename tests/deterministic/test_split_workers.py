@@ -354,6 +354,24 @@ def test_one_that_drains_leaves_its_partitions_to_the_others_without_a_pause(tmp
     split(scenario, tmp_path, SETTINGS, {"echo": Desk()})
 
 
+def test_what_the_former_owner_took_in_at_the_last_is_known_to_the_next(tmp_path):
+    async def scenario(daemon: Split):
+        first = await daemon.matching()
+        second = await daemon.matching()
+        # Both have the same ones now, and the first does not know it.
+        assert first.service.partitions == [0, 1, 2, 3]
+        assert second.service.partitions
+        for number in range(16):
+            await daemon.start(one(f"activity:desk-{number}"))
+        await trio.sleep(1.5)
+        assert sorted(first.service.partitions + second.service.partitions) == [0, 1, 2, 3]
+        for number in range(16):
+            poll = calls.PollTask(queue=f"desk-{number}", worker_id="theirs", wait_seconds=0)
+            assert len((await daemon.call(poll, calls.PollTaskResult)).tasks) == 1, "without another look at the store"
+
+    split(scenario, tmp_path, SETTINGS, {})
+
+
 def test_a_poll_of_a_users_worker_moves_with_its_partition(tmp_path):
     async def scenario(daemon: Split):
         first = await daemon.matching()
