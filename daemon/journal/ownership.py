@@ -138,18 +138,18 @@ class Ownership:
         places = {place.shard: place for place in there.shards}
         wanted = self._wanted(there)
         give_up: dict[int, int] = {}
-        for holding in list(self._holdings):
-            epochs = holding.epochs
-            ours = all(places[shard].owner == self._owner and places[shard].epoch == epochs[shard] for shard in epochs)
-            if ours and not holding.ended and wanted.issuperset(epochs):
-                continue
-            if ours and not holding.ended:
-                with trio.move_on_after(FLUSH_SECONDS):
-                    await holding.flush()
-            await holding.end()
-            self._holdings.remove(holding)
-            give_up.update(epochs)
-            log.info("shards given up" if ours else "shards lost to another owner", shards=sorted(epochs))
+        async with trio.open_nursery() as nursery:
+            for holding in list(self._holdings):
+                epochs = holding.epochs
+                ours = all(
+                    (places[shard].owner, places[shard].epoch) == (self._owner, epoch)
+                    for shard, epoch in epochs.items()
+                )
+                if ours and not holding.ended and wanted.issuperset(epochs):
+                    continue
+                # All at once: the lease is not renewed meanwhile.
+                nursery.start_soon(self._end, holding, ours)
+                give_up.update(epochs)
         # Also of sessions that ended by themselves: what they were writing may still come, and must find a newer epoch.
         left_over = {
             place.shard: place.epoch
@@ -167,6 +167,14 @@ class Ownership:
         ]
         if to_claim:
             await self._claim(to_claim, len(places))
+
+    async def _end(self, holding: Holding, ours: bool) -> None:
+        if ours and not holding.ended:
+            with trio.move_on_after(FLUSH_SECONDS):
+                await holding.flush()
+        await holding.end()
+        self._holdings.remove(holding)
+        log.info("shards given up" if ours else "shards lost to another owner", shards=sorted(holding.epochs))
 
     async def _claim(self, shards: Sequence[int], total: int) -> None:
         claimed = await self._store.claim_shards(self._owner, shards)
