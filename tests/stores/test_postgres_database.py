@@ -86,15 +86,20 @@ def test_events_go_with_a_run_that_is_marked_for_purging(driver: PostgresDriver,
         somebody.execute("DELETE FROM engine.events")
 
 
+@pytest.mark.parametrize(
+    ("default", "kept"), [("off", "on"), ("local", "on"), ("remote_write", "on"), ("remote_apply", "remote_apply")]
+)
+@pytest.mark.parametrize("pooled", [False, True])
 def test_a_commit_waits_for_the_disk_whatever_the_server_does_by_default(
-    driver: PostgresDriver, somebody: psycopg.Connection
+    postgres_url: str, postgres: PostgresServer, default: str, kept: str, pooled: bool
 ) -> None:
-    connection, limits = driver.writer._connection, driver.writer._limits
-    for default, expected in (("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")):
-        connection.execute(f"SET synchronous_commit = {default}")
-        with limits.transaction():
-            assert connection.execute("SHOW synchronous_commit").fetchone() == (expected,)
-    connection.execute("RESET synchronous_commit")
+    with psycopg.connect(postgres_url, autocommit=True) as somebody:
+        somebody.execute(f"ALTER DATABASE {somebody.info.dbname} SET synchronous_commit = {default}")
+    with Pooler(postgres.port) as pooler:
+        driver = opened(postgres_url.replace(str(postgres.port), str(pooler.port)) if pooled else postgres_url)
+        with driver.writer._limits.transaction():
+            assert driver.writer._connection.execute("SHOW synchronous_commit").fetchone() == (kept,)
+        driver.close()
 
 
 def test_a_commit_that_its_standby_may_not_have_is_none_to_rely_on(
