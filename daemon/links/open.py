@@ -6,7 +6,6 @@ from pathlib import Path
 
 from daemon.links.exchange import Exchange, MemoryExchange
 from daemon.links.faults import ExchangeUnusable
-from daemon.links.redis.exchange import RedisExchange
 from daemon.settings import LinkSettings
 
 
@@ -24,6 +23,9 @@ def open_exchange(
     """
     if settings.url == "memory:":
         return MemoryExchange()
+    # Only now: who is linked in memory has no use for it.
+    from daemon.links.redis.exchange import RedisExchange
+
     return RedisExchange(
         settings.url,
         process=process,

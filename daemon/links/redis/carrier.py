@@ -17,8 +17,8 @@ from daemon.drivers.lane import Lane
 from daemon.links.faults import ExchangeAway, ExchangeUnusable
 from daemon.links.redis import frames
 from daemon.links.redis.envelope import Unreadable, decode_answer, seal, unseal
+from daemon.links.redis.frames import BLOCK_SECONDS
 from daemon.links.redis.post import Letter, Post, Stream
-from daemon.links.redis.reading import BLOCK_SECONDS
 from enginekit.messages.status import ErrorStatus, Refused
 
 DriverLane: TypeAlias = Lane[frames.Reply]

@@ -12,6 +12,8 @@ import msgspec
 
 from daemon.drivers.framing import Frame
 
+BLOCK_SECONDS = 2.0
+
 
 class Layout(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What all processes of a cluster must agree on, as far as it is known."""

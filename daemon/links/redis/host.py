@@ -19,7 +19,8 @@ from daemon.links.faults import ExchangeAway, ExchangeUnusable
 from daemon.links.redis import frames
 from daemon.links.redis.checks import agree, check_server
 from daemon.links.redis.connection import CommandError, Connection, raise_for
-from daemon.links.redis.reading import BLOCK_SECONDS, Reading
+from daemon.links.redis.frames import BLOCK_SECONDS
+from daemon.links.redis.reading import Reading
 from daemon.links.redis.sending import deliver
 
 _write_requests: msgspec.msgpack.Decoder[frames.WriteRequest] = msgspec.msgpack.Decoder(frames.WriteRequest)

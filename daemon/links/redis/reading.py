@@ -13,10 +13,9 @@ from collections.abc import Callable
 
 from daemon.links.faults import ExchangeAway
 from daemon.links.redis.connection import Answer, CommandError, Connection, packed, raise_for
-from daemon.links.redis.frames import Arrivals, Entry, Inbox, Receive, Received
+from daemon.links.redis.frames import BLOCK_SECONDS, Arrivals, Entry, Inbox, Receive, Received
 from daemon.links.redis.keys import FIELD, GROUP
 
-BLOCK_SECONDS = 2.0
 _LOOK_SECONDS = 0.5
 _LOOK_LIMIT_SECONDS = 8.0
 _SHARED_IDLE_SECONDS = 10.0
