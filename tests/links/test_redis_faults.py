@@ -351,7 +351,7 @@ async def test_redis_s_memory_is_full(nursery: trio.Nursery) -> None:
             assert here.history(0).offer(wake(number))
         await until(lambda: here.waiting == 0)
         with closing(server.client()) as client:
-            client.config_set("maxmemory", "1mb")
+            client.config_set("maxmemory", "1")
             assert here.history(0).offer(wake(100))
             got = await received(there.history(0), 100)
             assert places(got) == [f"run-{number}" for number in range(100)]
