@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: install demo demo-split test lint check bench latency idle transitions distributed stalls timers chaos console-load screenshots flood links clean
+.PHONY: install demo demo-split test lint check bench latency idle transitions distributed stalls timers chaos console-load screenshots flood links scaling clean
 
 install: $(READY)        ## the engine and all it needs, in .venv
 
@@ -61,6 +61,9 @@ flood: $(READY)          ## what one tenant's flood does to another
 
 links: $(READY)          ## what a message costs through Redis, against a link inside the process
 	@$(BIN)/python -m benchmarks.links
+
+scaling: $(READY)        ## tasks a second for more Workers and more Histories, as processes of their own
+	@$(BIN)/python -m benchmarks.scaling
 
 clean:
 	rm -rf $(VENV)
