@@ -37,7 +37,7 @@ RETRY_AFTER_SECONDS: Final = 0.5
 READ_AHEAD: Final = 512
 READ_AHEAD_BYTES: Final = 8 * 1024 * 1024
 """While so much waits here the stream is not read."""
-BUSY_SECONDS: Final = 5.0
+BUSY_SECONDS: Final = 2.0
 """A receiver that has not come back for so long, while it is at work with what it was given, counts as gone."""
 CANCELLED_SECONDS: Final = 0.2
 """... and one whose `receive` was cancelled: it may have had enough, or only have looked at the clock."""
