@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: install demo demo-split test lint check bench latency idle transitions distributed stalls timers chaos console-load screenshots flood links scaling clean
+.PHONY: install demo demo-split test lint check bench latency idle transitions distributed stalls timers chaos console-load screenshots flood links scaling systemd-machine clean
 
 install: $(READY)        ## the engine and all it needs, in .venv
 
@@ -64,6 +64,9 @@ links: $(READY)          ## what a message costs through Redis, against a link i
 
 scaling: $(READY)        ## tasks a second for more Workers and more Histories, as processes of their own
 	@$(BIN)/python -m benchmarks.scaling
+
+systemd-machine: $(READY)  ## docs/systemd.md on a systemd booted for it, in namespaces of its own: as root
+	@$(BIN)/python -m pytest -q tests/systemd/test_machine.py --systemd-machine
 
 clean:
 	rm -rf $(VENV)

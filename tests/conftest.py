@@ -26,6 +26,7 @@ def pytest_configure() -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=4, help="how often the chaos tests kill the daemon or its store")
     parser.addoption("--chaos-minutes", type=float, default=0.0, help="how long a split engine's processes are killed")
+    parser.addoption("--systemd-machine", action="store_true", help="boot a systemd and try docs/systemd.md on it")
     parser.addoption("--chaos-seed", type=int, default=None, help="when and whom; printed by every run")
 
 

@@ -1,4 +1,8 @@
-"""docs/systemd.md on a machine that systemd runs: its commands, in its order, and what it says of the service."""
+"""docs/systemd.md on a machine that systemd runs: its commands, in its order, and what it says of the service.
+
+Only where it is asked for (`make systemd-machine`, as root): a systemd is booted in namespaces of its own, over a root
+of its own in memory.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,9 @@ WORKFLOW = {
 
 
 @pytest.fixture(scope="module")
-def machine() -> Iterator[Machine]:
+def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    if not request.config.getoption("--systemd-machine"):
+        pytest.skip("boots a systemd in namespaces of its own: only with --systemd-machine (make systemd-machine)")
     try:
         machine = Machine()
     except NoMachine as why:
