@@ -50,8 +50,7 @@ class PostgresServer:
         if os.geteuid() == 0:
             shutil.chown(self._folder, _USER)
             if not self._reachable():
-                self._programs = Path(shutil.copytree(self._programs.parent, self._folder / "programs")) / "bin"
-                self._programs.parent.chmod(0o755)
+                self._programs = self._copied()
         self._run("initdb", "-D", str(self._data), "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C", "-N")
         with (self._data / "postgresql.conf").open("a") as file:
             file.writelines(
@@ -105,6 +104,13 @@ class PostgresServer:
         except (OSError, subprocess.CalledProcessError):
             return False
         return True
+
+    def _copied(self) -> Path:
+        """The programs, copied to where anybody can get at them, with the libraries that they look for beside."""
+        wheel, copy = _wheel(), self._folder / "wheel"
+        shutil.copytree(wheel / Path(_PROGRAMS).parent, copy / _WHEEL / Path(_PROGRAMS).parent)
+        shutil.copytree(wheel.with_name(f"{_WHEEL}.libs"), copy / f"{_WHEEL}.libs")
+        return copy / _WHEEL / _PROGRAMS
 
     def _run(self, program: str, *arguments: str) -> None:
         told = self._folder / f"{program}.out"
