@@ -51,6 +51,7 @@ class _Host:
         self._writing: Connection | None = None
         self._reading: Reading | None = None
         self._reads: Connection | None = None
+        self._being_read = threading.Lock()
 
     def write(self, request: frames.WriteRequest) -> Frame:
         try:
@@ -68,15 +69,15 @@ class _Host:
             return frames.Unusable(str(unusable))
 
     def read(self, request: frames.Receive) -> Frame:
-        reading = self._reading
-        if reading is None:
-            return frames.Unavailable("not connected")
-        try:
-            return reading.receive(request)
-        except ExchangeAway as away:
-            return frames.Unavailable(str(away))
-        except ExchangeUnusable as unusable:
-            return frames.Unusable(str(unusable))
+        with self._being_read:
+            if self._reading is None:
+                return frames.Unavailable("not connected")
+            try:
+                return self._reading.receive(request)
+            except ExchangeAway as away:
+                return frames.Unavailable(str(away))
+            except ExchangeUnusable as unusable:
+                return frames.Unusable(str(unusable))
 
     def _open(self, request: frames.Open) -> frames.Opened:
         self._close()
@@ -101,10 +102,12 @@ class _Host:
             self._writing.close()
             self._writing = None
         if self._reads is not None:
-            # The other thread may be reading: it sees the end, and closes.
+            # The other thread may be reading, which ends at once.
             self._reads.cut()
-            self._reads = None
-            self._reading = None
+            with self._being_read:
+                self._reads.close()
+                self._reads = None
+                self._reading = None
 
 
 if __name__ == "__main__":
