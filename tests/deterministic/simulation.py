@@ -26,6 +26,9 @@ from enginekit.node import Node
 
 R = TypeVar("R", bound=calls.Result)
 
+SERVICES = [name for name in ServiceName if name not in (ServiceName.FRONTEND, ServiceName.LINKS)]
+"""Those of a simulated daemon."""
+
 OWNER = Principal(
     tenant="acme", subject="tester", scopes=frozenset({"read", "write", "work", "admin"}), expires_at=None
 )

@@ -8,11 +8,11 @@ import random
 
 import pytest
 import trio
+from simulation import SERVICES
 
 from daemon.execution import snapshot
 from daemon.execution.evolve import replay
 from daemon.settings import HistorySettings, Settings, SupervisorSettings, TaskSettings
-from daemon.supervisor import ServiceName
 from enginekit.messages import calls
 from enginekit.messages import events as ev
 from enginekit.messages.events import decode_event
@@ -105,7 +105,7 @@ async def labour(daemon, name, chance):
 
 
 async def strike(daemon, chance):
-    services = [name for name in ServiceName if name is not ServiceName.FRONTEND]
+    services = SERVICES
     for _ in range(BLOWS):
         await trio.sleep(chance.uniform(0.02, 0.8))
         if chance.random() < 0.4:

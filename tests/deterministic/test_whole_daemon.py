@@ -7,8 +7,9 @@ from datetime import timedelta
 import msgspec
 import pytest
 import trio
+from simulation import SERVICES
 
-from daemon.supervisor import ServiceFailed, ServiceName
+from daemon.supervisor import ServiceFailed
 from enginekit.messages import calls
 from enginekit.messages import events as ev
 from enginekit.messages.json import decode
@@ -64,7 +65,7 @@ def test_the_same_seed_gives_the_same_events_in_the_same_order(simulate):
     assert first != other
 
 
-@pytest.mark.parametrize("name", [name for name in ServiceName if name is not ServiceName.FRONTEND])
+@pytest.mark.parametrize("name", SERVICES)
 def test_a_service_that_raises_in_the_middle_is_restarted_and_the_work_completes(simulate, name):
     async def scenario(daemon):
         started = [await daemon.start(PATIENT, {"n": n}) for n in range(5)]
@@ -82,12 +83,10 @@ def test_a_service_that_raises_in_the_middle_is_restarted_and_the_work_completes
     views, outcomes, restarts = simulate(scenario)
     assert [view.status for view in views] == [ExecutionStatus.SUCCEEDED] * 5
     assert all(len(tasks) == len(set(tasks)) == 3 for tasks in outcomes)
-    assert restarts == {
-        other.value: 2 if other is name else 0 for other in ServiceName if other is not ServiceName.FRONTEND
-    }
+    assert restarts == {other.value: 2 if other is name else 0 for other in SERVICES}
 
 
-@pytest.mark.parametrize("name", [name for name in ServiceName if name is not ServiceName.FRONTEND])
+@pytest.mark.parametrize("name", SERVICES)
 def test_a_service_that_always_raises_takes_the_daemon_down_by_name(simulate, name):
     async def scenario(daemon):
         await trio.sleep_forever()
