@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: install demo demo-split test lint check bench latency idle transitions distributed stalls timers chaos console-load screenshots flood links scaling systemd-machine clean
+.PHONY: install demo demo-split test lint check bench latency idle transitions distributed stalls timers chaos chaos-split console-load screenshots flood links scaling systemd-machine clean
 
 install: $(READY)        ## the engine and all it needs, in .venv
 
@@ -31,6 +31,9 @@ bench: $(READY)          ## tasks a second through the WebSocket, with and witho
 
 chaos: $(READY)          ## orders, items and workers under at least 20 kills each
 	@$(BIN)/python -m pytest -q tests/chaos tests/workers/test_worker_chaos.py --kills 25
+
+chaos-split: $(READY)    ## a split engine: every kind of process killed for five minutes; its servers lost, its network cut
+	@$(BIN)/python -m pytest -q tests/split --chaos-minutes 5
 
 latency: $(READY)        ## what a run that never rests does to the others
 	@$(BIN)/python -m benchmarks.latency

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import trio
 
 from enginekit.client import open_client
@@ -46,6 +47,7 @@ lease_seconds = 5.0
 [frontend]
 rpc_listen = "127.0.0.1:0"
 http_listen = "127.0.0.1:0"
+call_timeout_seconds = {call_timeout_seconds}
 
 [http]
 # The shop is on this machine, where calls may not go unless it is said.
@@ -54,6 +56,15 @@ allow = ["127.0.0.0/8"]
 
 ECHO: Mapping[str, JSON] = {"StartAt": "Echo", "States": {"Echo": {"Type": "Task", "Resource": "echo", "End": True}}}
 EVERY_KIND = {"history": 2, "matching": 2, "timer": 1, "worker": 3, "frontend": 1}
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a process runs: how the servers are reached from there, what starts a program there, and its own folder."""
+
+    postgres: str
+    redis: str
+    data: Path
+    prefix: tuple[str, ...] = ()
 
 
 class Member:
@@ -131,18 +142,32 @@ async def open_cluster(
     *,
     shards: int = 16,
     lease_seconds: float = 3.0,
+    call_timeout_seconds: float = 30.0,
     more: str = "",
+    elsewhere: Mapping[str, Host] | None = None,
 ) -> AsyncIterator[Cluster]:
-    """So many processes of each role, once executions run; `more` is added to their engine.toml. Raises StageError."""
-    config = folder / "engine.toml"
-    config.write_text(
-        ENGINE_TOML.format(postgres=postgres, redis=redis, shards=shards, lease_seconds=lease_seconds) + more
-    )
+    """So many processes of each role, once executions run; `more` is added to their engine.toml. Those named in
+    `elsewhere` run on other hosts. Raises StageError."""
+    here = Host(postgres=postgres, redis=redis, data=folder / "data")
+
+    def command(member: Member) -> list[str]:
+        host = (elsewhere or {}).get(member.name, here)
+        config = folder / ("engine.toml" if host is here else f"{member.name}.toml")
+        text = ENGINE_TOML.format(
+            postgres=host.postgres,
+            redis=host.redis,
+            shards=shards,
+            lease_seconds=lease_seconds,
+            call_timeout_seconds=call_timeout_seconds,
+        )
+        config.write_text(text + more)
+        return [*host.prefix, *engine_command(config, host.data, member.role)]
+
     members = [Member(role, number) for role, count in plan.items() for number in range(1, count + 1)]
     cluster = Cluster(folder, members)
     async with trio.open_nursery() as nursery:
         for member in members:
-            nursery.start_soon(_keep, member, folder, config)
+            nursery.start_soon(_keep, member, command(member), folder / f"{member.name}.log")
         try:
             await cluster.executes()
         except trio.TooSlowError:
@@ -151,12 +176,15 @@ async def open_cluster(
         nursery.cancel_scope.cancel()
 
 
-async def _keep(member: Member, folder: Path, config: Path) -> None:
-    """Run it, and run it again when it has died, until it is not wanted any more."""
+def engine_command(config: Path, data: Path, role: str) -> list[str]:
     engine = str(Path(sysconfig.get_path("scripts")) / "engine")
-    command = [engine, "serve", "--config", str(config), "--data-dir", str(folder / "data"), "--roles", member.role]
+    return [engine, "serve", "--config", str(config), "--data-dir", str(data), "--roles", role]
+
+
+async def _keep(member: Member, command: list[str], log: Path) -> None:
+    """Run it, and run it again when it has died, until it is not wanted any more."""
     while member.wanted:
-        async with running(member.name, command, folder / f"{member.name}.log") as program:
+        async with running(member.name, command, log) as program:
             member.program = program
             await program.process.wait()
         member.program = None

@@ -7,53 +7,19 @@ from __future__ import annotations
 
 import trio
 
-from enginekit.client import Client, open_client
+from enginekit.client import open_client
 from enginekit.messages import calls
 from enginekit.messages.status import ExecutionStatus, Refused
 from examples.split.cluster import Cluster, Member, open_cluster
 from tests.split.checks import histories, outcomes
+from tests.split.load import Load
 
 PLAN = {"history": 2, "matching": 1, "timer": 1, "worker": 1, "frontend": 1}
 SHARDS = 8
 LEASE_SECONDS = 1.0
 FEW_STOPS = 3
-AT_ONCE = 10
 WHOLE_SECONDS = 540.0
 TAKEN_OVER = "another owner"
-
-STEPS = {
-    "StartAt": "A",
-    "States": {
-        "A": {"Type": "Task", "Resource": "echo", "Next": "B"},
-        "B": {"Type": "Wait", "Seconds": 1, "Next": "C"},
-        "C": {"Type": "Task", "Resource": "echo", "End": True},
-    },
-}
-
-
-class Load:
-    """Executions, one after the other on each of some lines, until it is told to end."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self.ended = False
-        self.acknowledged: set[str] = set()
-        self.closed: dict[str, ExecutionStatus] = {}
-
-    async def run(self) -> None:
-        async with trio.open_nursery() as nursery:
-            for line in range(AT_ONCE):
-                nursery.start_soon(self._line, line)
-
-    async def _line(self, line: int) -> None:
-        number = 0
-        while not self.ended:
-            name = f"run-{line}-{number}"
-            number += 1
-            started = await self._client.start(STEPS, workflow_id=name, input={"n": number})
-            self.acknowledged.add(name)
-            closed = await self._client.wait(started.workflow_id, started.run_id)
-            self.closed[name] = closed.status
 
 
 async def test_its_commits_fail_and_it_steps_down(request, tmp_path, database, own_redis):
