@@ -146,7 +146,7 @@ def test_a_child_that_is_redriven_before_its_parent_has_heard_of_its_end(simulat
 def test_a_step_that_closes_a_child_leaves_nothing_else_to_do(simulate):
     """One Map of a child wants more items in the very step in which the other fails it."""
     readable = {"StartAt": "M", "States": {"M": spread()}}
-    seventh = {"x.$": "$[7]"}
+    seventh = {"x.$": "$[7].name"}
     fails = {"StartAt": "N", "States": {"N": spread("F", ItemsPath="$.none", ResultSelector=seventh)}}
     both = {
         "StartAt": "B",
