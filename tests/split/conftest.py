@@ -21,3 +21,10 @@ def durable_postgres() -> Iterator[PostgresServer]:
 def database(durable_postgres: PostgresServer) -> str:
     """The URL of an empty one."""
     return durable_postgres.url(durable_postgres.new_database())
+
+
+@pytest.fixture
+def thorough(request: pytest.FixtureRequest) -> None:
+    """For tests that take their time: skipped but under `make chaos-split`."""
+    if not request.config.getoption("--chaos-minutes"):
+        pytest.skip("takes its time: with --chaos-minutes (make chaos-split)")

@@ -119,6 +119,7 @@ async def test_a_redis_that_will_not_do(serving, options, words):
         assert words in await serving.refused(redis=redis.url)
 
 
+@pytest.mark.usefixtures("thorough")
 async def test_who_does_not_agree_with_the_cluster(serving, postgres):
     """Another store under the same name, another number of shards, other partitions."""
     with trio.fail_after(WHOLE_SECONDS):

@@ -1,8 +1,8 @@
 """The network between two hosts is cut under load: the side without the servers writes nothing and answers nothing that
 may not be so any more; when it heals, that side steps down, and then takes part again.
 
-`make test` does it once, in network namespaces where the machine allows it, else through a proxy that holds all that is
-sent; `make chaos-split` does it again and again, both ways.
+Only under `make chaos-split`: in network namespaces where the machine allows it, and through a proxy that holds all that
+is sent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SHARDS = 8
 LEASE_SECONDS = 2.0
 CALL_SECONDS = 2.0
 LOOKS = 10
-MANY_CUTS = 5
+CUTS = 5
 RECOVERY_SECONDS = 120.0
 WHOLE_SECONDS = 900.0
 STEPPED_DOWN = "lost to another owner"
@@ -31,20 +31,17 @@ WAITS = {"StartAt": "W", "States": {"W": {"Type": "Wait", "Seconds": 3600, "End"
 
 
 @pytest.mark.parametrize("kind", [NamespaceHost, ProxyHost])
-async def test_the_side_without_the_servers_says_nothing_stale(request, tmp_path, database, own_redis, kind):
-    thorough = bool(request.config.getoption("--chaos-minutes"))
-    allowed = namespaces_work()
-    if kind is NamespaceHost and not allowed:
+@pytest.mark.usefixtures("thorough")
+async def test_the_side_without_the_servers_says_nothing_stale(tmp_path, database, own_redis, kind):
+    if kind is NamespaceHost and not namespaces_work():
         pytest.skip("this machine makes no network namespaces for us")
-    if kind is ProxyHost and allowed and not thorough:
-        pytest.skip("done in network namespaces; `make chaos-split` does this, too")
     with (
         trio.fail_after(WHOLE_SECONDS),
         other_host(kind, tmp_path, database, own_redis.url) as there,
     ):
         async with trio.open_nursery() as nursery:
             await nursery.start(there.run)
-            await _cut_and_heal(tmp_path, database, own_redis.url, there, MANY_CUTS if thorough else 1)
+            await _cut_and_heal(tmp_path, database, own_redis.url, there, CUTS)
             nursery.cancel_scope.cancel()
 
 

@@ -1,7 +1,7 @@
 """The servers below a split engine forget, hang, restart and cut their connections under load: services wait and go on,
 everything that was acknowledged completes, and callers are told no lie meanwhile.
 
-`make test` stops Redis for a few seconds, `make chaos-split` for half a minute.
+Only under `make chaos-split`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from tests.split.load import Load, Once, settled, under
 PLAN = {"history": 2, "matching": 1, "timer": 1, "worker": 1, "frontend": 1}
 SHARDS = 8
 LEASE_SECONDS = 2.0
-STOP_SECONDS = 5.0
-LONG_STOP_SECONDS = 30.0
+STOP_SECONDS = 30.0
 DOWN_SECONDS = 5.0
 CALL_SECONDS = 2.0
 """Shorter than PostgreSQL is away, so that callers hear of it."""
@@ -45,9 +44,8 @@ async def check(database, folder, acknowledged) -> None:
         assert set(outcomes(events).values()) <= {1}
 
 
-async def test_redis_forgets_and_hangs(request, tmp_path, database, own_redis):
-    stop_seconds = LONG_STOP_SECONDS if request.config.getoption("--chaos-minutes") else STOP_SECONDS
-
+@pytest.mark.usefixtures("thorough")
+async def test_redis_forgets_and_hangs(tmp_path, database, own_redis):
     async def break_redis() -> None:
         redis = own_redis.client()
         try:
@@ -61,10 +59,10 @@ async def test_redis_forgets_and_hangs(request, tmp_path, database, own_redis):
             await load.goes_on()
         own_redis.stop()
         try:
-            await trio.sleep(stop_seconds)
+            await trio.sleep(STOP_SECONDS)
         finally:
             own_redis.go_on()
-        with recovers(f"a stop of Redis for {stop_seconds:g} s"):
+        with recovers(f"a stop of Redis for {STOP_SECONDS:g} s"):
             await load.goes_on()
 
     with trio.fail_after(WHOLE_SECONDS):
@@ -83,6 +81,7 @@ async def test_redis_forgets_and_hangs(request, tmp_path, database, own_redis):
     await check(database, tmp_path, load.acknowledged)
 
 
+@pytest.mark.usefixtures("thorough")
 async def test_postgres_restarts_and_cuts_its_connections(tmp_path, durable_postgres, own_redis):
     name = durable_postgres.new_database()
     database = durable_postgres.url(name)

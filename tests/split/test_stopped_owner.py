@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 
 from enginekit.client import open_client
@@ -60,6 +61,7 @@ async def _stop_and_go_on(cluster: Cluster, member: Member) -> None:
         member.resume()
 
 
+@pytest.mark.usefixtures("thorough")
 async def test_it_answers_nothing_that_may_not_be_so_any_more(tmp_path, database, own_redis):
     waits = {"StartAt": "W", "States": {"W": {"Type": "Wait", "Seconds": 3600, "End": True}}}
     with trio.fail_after(WHOLE_SECONDS):
