@@ -1,8 +1,8 @@
 """The network between two hosts is cut under load: the side without the servers writes nothing and answers nothing that
 may not be so any more; when it heals, that side steps down, and then takes part again.
 
-Only under `make chaos-split`: in network namespaces where the machine allows it, and through a proxy that holds all that
-is sent.
+Only under `make chaos-split`: in network namespaces where the machine allows it, and through a proxy that holds all
+that is sent.
 """
 
 from __future__ import annotations
