@@ -186,7 +186,7 @@ def test_the_page_on_workers_names_every_option_of_the_command():
 
 
 def test_every_make_target_that_is_named_exists():
-    named = set(re.findall(r"^\$ make ([a-z]+)", README, re.MULTILINE))
+    named = set(re.findall(r"^\$ make ([a-z-]+)", README, re.MULTILINE))
     assert {"demo", "test"} <= named
     for target in named:
         subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
