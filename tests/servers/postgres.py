@@ -81,6 +81,12 @@ class PostgresServer:
     def connect(self, database: str = "postgres") -> psycopg.Connection:
         return psycopg.connect(self.url(database), autocommit=True)
 
+    def have_locked_user(self) -> None:
+        """There is LOCKED_USER, and its password is `another`."""
+        with self.connect() as connection:
+            if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (LOCKED_USER,)).fetchone():
+                connection.execute(f"CREATE ROLE {LOCKED_USER} LOGIN PASSWORD 'another'")
+
     def new_database(self, template: str = "template1") -> str:
         """Its name."""
         name = f"engine_{uuid.uuid4().hex[:12]}"

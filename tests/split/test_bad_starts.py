@@ -89,9 +89,7 @@ async def test_a_store_that_is_not_there_is_waited_for_and_so_is_redis(serving):
 
 
 async def test_a_wrong_password(serving, postgres):
-    with postgres.connect() as connection:
-        if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (LOCKED_USER,)).fetchone():
-            connection.execute(f"CREATE ROLE {LOCKED_USER} LOGIN PASSWORD 'another'")
+    postgres.have_locked_user()
     with trio.fail_after(WHOLE_SECONDS):
         said = await serving.refused(store=postgres.url(user=f"{LOCKED_USER}:s3cret"))
     assert "check the user and the password in `[store] url`" in said

@@ -394,8 +394,8 @@ def not_ours_to_write(server: PostgresServer) -> str:
 
 @pytest.fixture(scope="module")
 def roles(postgres: PostgresServer) -> None:
+    postgres.have_locked_user()
     with postgres.connect() as connection:
-        connection.execute(f"CREATE ROLE {LOCKED_USER} LOGIN PASSWORD 'another'")
         connection.execute("CREATE ROLE guest LOGIN")
 
 
