@@ -13,8 +13,6 @@ import msgspec
 
 from daemon.cli.output import document, json_option, line
 from daemon.cli.session import Failed, talk
-from daemon.stores.faults import StoreUnusable
-from daemon.stores.sqlite.database import open_reader
 from enginekit.client import Client
 from enginekit.local import TENANT
 from enginekit.messages.json import JSON, decode
@@ -78,6 +76,10 @@ class _Printed:
 
 def _stored(path: Path, tenant: str, workflow_id: str, run_id: str | None) -> Iterator[list[bytes]]:
     """Pages of a history. Raises Failed."""
+    # Only now: whoever asks a daemon needs nothing of the store.
+    from daemon.stores.faults import StoreUnusable
+    from daemon.stores.sqlite.database import open_reader
+
     try:
         reader = open_reader(path)
         try:
