@@ -11,7 +11,7 @@ from typing import get_args
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_builders import NOW, append, batch, closed, new, numbered, ref, start
 
@@ -62,6 +62,7 @@ PIECES = st.sampled_from([*(name.encode() for name in NAMES), SEPARATOR, MARK, M
 BYTES = st.lists(PIECES | st.binary(max_size=40), max_size=8).map(b"".join)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(events=st.lists(BYTES, min_size=1, max_size=5), named=st.booleans())
 def test_events_are_read_as_they_were_written(prepared: sqlite3.Connection, events: list[bytes], named: bool) -> None:
     dictionary, data = HistoryWriter(prepared).row(events, NAMES if named else ())
