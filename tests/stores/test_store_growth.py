@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from store_builders import NOW, append, batch, new, queued, ref, start
 
-from daemon.stores.rows import ExecutionFilter, LetterFilter
+from daemon.stores.rows import Execution, ExecutionFilter, LetterFilter
 from daemon.stores.sqlite.database import SqliteDriver, open_driver
 from enginekit.messages.status import ExecutionStatus
 
@@ -20,6 +20,8 @@ FEW, MANY = 50, 2000
 MORE_STEPS = 60
 """A tree that is a level deeper, a page's last rows: but not a step for each of the rows that came."""
 RUN = ref(1)
+LAST = ref(MANY).run_id
+"""After all of them: what a page begins before."""
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def steps(connection: sqlite3.Connection, do: Callable[[], object]) -> int:
     return count
 
 
-def executions(driver: SqliteDriver, **wanted: object) -> Callable[[], object]:
+def executions(driver: SqliteDriver, **wanted: object) -> Callable[[], list[Execution]]:
     return lambda: driver.reader.list_executions(ExecutionFilter(tenant="acme", limit=10, **wanted))
 
 
@@ -75,6 +77,13 @@ def test_no_question_costs_more_because_there_are_more_executions(driver: Sqlite
         "executions of a status": executions(driver, status=ExecutionStatus.FAILED),
         "executions of a label": executions(driver, label=("region", "none of them")),
         "children": executions(driver, parent="none of them"),
+        "executions before one": executions(driver, before_run_id=LAST),
+        "of a workflow before one": executions(driver, before_run_id=LAST, workflow="order"),
+        "of a status before one": executions(driver, before_run_id=LAST, status=ExecutionStatus.RUNNING),
+        "of a label before one": executions(driver, before_run_id=LAST, label=("region", "eu")),
+        "of a label, a workflow and a status before one": executions(
+            driver, before_run_id=LAST, label=("region", "eu"), workflow="order", status=ExecutionStatus.RUNNING
+        ),
         "dead_letters": lambda: reader.dead_letters(LetterFilter(tenant="acme", limit=10)),
         "dead_letter": lambda: reader.dead_letter("acme", RUN.run_id, 1),
     }
@@ -85,6 +94,8 @@ def test_no_question_costs_more_because_there_are_more_executions(driver: Sqlite
     fill(driver, 1, FEW)
     few = of_each()
     assert all(few.values())
+    before = [ask() for name, ask in questions.items() if name.endswith("before one")]
+    assert [len(page) for page in before if isinstance(page, list)] == [10] * 5
     fill(driver, FEW, MANY)
     many = of_each()
     assert {name: (few[name], many[name]) for name in questions if many[name] > few[name] + MORE_STEPS} == {}
