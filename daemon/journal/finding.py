@@ -6,6 +6,7 @@ nothing is decided about it until History starts again.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 import structlog
@@ -18,14 +19,18 @@ from daemon.journal.live import LiveRun, LiveRuns, replayed, restored
 from daemon.links.sharding import shard_of_ref
 from daemon.logs import about
 from daemon.stores.interface import Store
-from enginekit.messages.events import Parent
+from daemon.stores.rows import StoredRun
 from enginekit.messages.links import RunRef
 from enginekit.messages.status import ErrorStatus, Refused
 
 log = structlog.get_logger("history")
 
-LOADS = 64
-"""Runs that are read back at once."""
+LOADERS = 3
+"""Answers of the store that are under way: while the runs of one are replayed, the store reads those of the next."""
+
+LOADED_RUNS = 64
+LOADED_BYTES = 8 * 1024 * 1024
+"""What one answer has at most, but for its last run."""
 
 LOADS_WAITING = 1024
 """Runs that may wait to be read back; beyond, no more messages are taken until it is half of that."""
@@ -35,7 +40,7 @@ Lost = Callable[[Refused], None]
 
 
 class Finder:
-    """Of one session. Loads are tasks of its nursery and end with it."""
+    """Of one session. Loaders are tasks of its nursery and end with it."""
 
     def __init__(
         self, store: Store, definitions: Definitions, runs: LiveRuns, shards: int, nursery: trio.Nursery
@@ -47,7 +52,8 @@ class Finder:
         self._nursery = nursery
         self._aside: dict[RunRef, str] = {}
         self._loading: dict[RunRef, list[tuple[Action, Lost]]] = {}
-        self._loads = trio.CapacityLimiter(LOADS)
+        self._wanted: deque[RunRef] = deque()
+        self._loaders = 0
         self._loaded = trio.Event()
 
     def set_aside(self, ref: RunRef, why: str) -> Refused:
@@ -84,57 +90,59 @@ class Finder:
             waiting.append((action, lost))
             return
         self._loading[ref] = [(action, lost)]
-        self._nursery.start_soon(self._load, ref)
+        self._wanted.append(ref)
+        if self._loaders < LOADERS:
+            self._loaders += 1
+            self._nursery.start_soon(self._load)
 
-    async def _load(self, ref: RunRef) -> None:
-        problem: Refused | None = None
-        live: LiveRun | None = None
-        async with self._loads:
-            stored = await self._store.load_run(ref.tenant, ref.run_id, snapshot.FINGERPRINT)
-            if stored is None or stored.execution.run != ref:
-                problem = no_such_run(ref)
-            else:
-                try:
-                    run = replayed(stored)
-                    machine = await self._definitions.machine(
-                        ref.tenant, run.definition_hash, None if run.parent is None else run.parent.state
-                    )
-                except (BrokenHistory, LookupError) as error:
-                    log.exception("an execution cannot be read back", **about(ref))
-                    problem = self.set_aside(ref, str(error))
-        if stored is not None and problem is None:
-            # Not while holding one of the loads: the parent may need one too.
-            try:
-                parent = None if run.parent is None else await self._parent(ref, run.parent)
-                live = restored(stored, run, machine, shard_of_ref(ref, self._shards), parent)
-                self._runs.add(live)
-            except Refused as refused:
-                problem = refused
+    async def _load(self) -> None:
+        """Read back what is wanted, until nothing is."""
+        while self._wanted:
+            refs = [self._wanted.popleft() for _ in range(min(len(self._wanted), LOADED_RUNS))]
+            some = await self._store.load_runs(refs, snapshot.FINGERPRINT, LOADED_BYTES)
+            self._wanted.extendleft(reversed(refs[len(some) :]))
+            for ref, stored in zip(refs, some, strict=False):
+                await self._restore(ref, stored)
+            self._runs.shrink()
+        self._loaders -= 1
+
+    async def _restore(self, ref: RunRef, stored: StoredRun | None) -> None:
+        """Make it live; where another run started it, as soon as that one is."""
+        if stored is None or stored.execution.run != ref:
+            self._settle(ref, no_such_run(ref))
+            return
+        try:
+            run = replayed(stored)
+            parent = run.parent
+            machine = await self._definitions.machine(
+                ref.tenant, run.definition_hash, None if parent is None else parent.state
+            )
+        except (BrokenHistory, LookupError) as error:
+            log.exception("an execution cannot be read back", **about(ref))
+            self._settle(ref, self.set_aside(ref, str(error)))
+            return
+        shard = shard_of_ref(ref, self._shards)
+        if parent is None:
+            self._settle(ref, restored(stored, run, machine, shard, None))
+            return
+        self.when_live(
+            RunRef(ref.tenant, parent.workflow_id, parent.run_id),
+            lambda found: self._settle(ref, restored(stored, run, machine, shard, found)),
+            lambda refused: self._settle(ref, refused),
+        )
+
+    def _settle(self, ref: RunRef, outcome: LiveRun | Refused) -> None:
+        """It has been read back, or cannot be: tell everybody who asked for it."""
+        if isinstance(outcome, LiveRun):
+            self._runs.add(outcome)
         waiting = self._loading.pop(ref)
         if len(self._loading) <= LOADS_WAITING // 2:
             self._loaded.set()
         for action, lost in waiting:
-            if live is not None:
-                action(live)
+            if isinstance(outcome, LiveRun):
+                action(outcome)
             else:
-                assert problem is not None
-                lost(problem)
-        self._runs.shrink()
-
-    async def _parent(self, ref: RunRef, parent: Parent) -> LiveRun:
-        """The run that started this one. Raises Refused where it cannot be read back."""
-        found: list[LiveRun | Refused] = []
-        done = trio.Event()
-
-        def have(outcome: LiveRun | Refused) -> None:
-            found.append(outcome)
-            done.set()
-
-        self.when_live(RunRef(ref.tenant, parent.workflow_id, parent.run_id), have, have)
-        await done.wait()
-        if isinstance(found[0], Refused):
-            raise found[0]
-        return found[0]
+                lost(outcome)
 
     async def keep_up(self) -> None:
         """Wait while too many runs are being read back."""

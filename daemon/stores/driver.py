@@ -32,7 +32,7 @@ from daemon.stores.rows import (
     StoreInfo,
     TaskCursor,
 )
-from enginekit.messages.links import Millis, QueuedTask, QueueKey, ScheduleRef
+from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef, ScheduleRef
 
 
 class Writer(Protocol):
@@ -64,7 +64,7 @@ class Reader(Protocol):
 
     def execution(self, tenant: str, run_id: str) -> Execution | None: ...
 
-    def load_run(self, tenant: str, run_id: str, fingerprint: str) -> StoredRun | None: ...
+    def load_runs(self, runs: Sequence[RunRef], fingerprint: str, max_bytes: int) -> list[StoredRun | None]: ...
 
     def events(self, tenant: str, run_id: str, after_id: int, limit: int, max_bytes: int) -> list[bytes]: ...
 

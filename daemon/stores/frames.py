@@ -25,7 +25,7 @@ from daemon.stores.rows import (
     StoreInfo,
     TaskCursor,
 )
-from enginekit.messages.links import Millis, QueueKey, ScheduleRef
+from enginekit.messages.links import Millis, QueueKey, RunRef, ScheduleRef
 
 # --- asked on the write lane -------------------------------------------------------------------------------------
 
@@ -88,10 +88,10 @@ class GetExecution(Frame, frozen=True):
     run_id: str
 
 
-class LoadRun(Frame, frozen=True):
-    tenant: str
-    run_id: str
+class LoadRuns(Frame, frozen=True):
+    runs: list[RunRef]
     fingerprint: str
+    max_bytes: int
 
 
 class GetEvents(Frame, frozen=True):
@@ -203,7 +203,7 @@ ReadRequest: TypeAlias = (
     GetStartCheck
     | GetLatestRun
     | GetExecution
-    | LoadRun
+    | LoadRuns
     | GetEvents
     | GetEventsById
     | GetDueRuns

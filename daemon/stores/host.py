@@ -135,8 +135,8 @@ def _read(reader: Reader, request: frames.ReadRequest) -> object:
             return reader.latest_run(request.tenant, request.workflow_id)
         case frames.GetExecution():
             return reader.execution(request.tenant, request.run_id)
-        case frames.LoadRun():
-            return reader.load_run(request.tenant, request.run_id, request.fingerprint)
+        case frames.LoadRuns():
+            return reader.load_runs(request.runs, request.fingerprint, request.max_bytes)
         case frames.GetEvents():
             return reader.events(request.tenant, request.run_id, request.after_id, request.limit, request.max_bytes)
         case frames.GetEventsById():

@@ -35,7 +35,7 @@ from daemon.stores.rows import (
     StoreInfo,
     TaskCursor,
 )
-from enginekit.messages.links import Millis, QueuedTask, QueueKey, ScheduleRef
+from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef, ScheduleRef
 
 __all__ = ["BatchRefused", "Fenced", "NoSuchEvent", "Store", "StoreUnavailable", "StoreUnusable"]
 
@@ -101,7 +101,9 @@ class Store(Protocol):
 
     async def execution(self, tenant: str, run_id: str) -> Execution | None: ...
 
-    async def load_run(self, tenant: str, run_id: str, fingerprint: str) -> StoredRun | None: ...
+    async def load_runs(self, runs: Sequence[RunRef], fingerprint: str, max_bytes: int) -> list[StoredRun | None]:
+        """The snapshot of that fingerprint, and the events after it, of each (by tenant and run_id), None for one that
+        is not there. Of the first of them only, up to the one with which they have `max_bytes` between them."""
 
     async def events(self, tenant: str, run_id: str, after_id: int, limit: int, max_bytes: int) -> list[bytes]:
         """Consecutive events from `after_id + 1`: at most `limit`, stopping before `max_bytes` (but at least one)."""

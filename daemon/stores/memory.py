@@ -16,6 +16,7 @@ import msgspec
 import trio
 
 from daemon.stores.faults import NoSuchEvent, StoreUnavailable
+from daemon.stores.loading import within
 from daemon.stores.memory_letters import MemoryLetters
 from daemon.stores.memory_owners import MemoryOwners
 from daemon.stores.memory_rows import Rows, RunRows, check
@@ -45,7 +46,7 @@ from daemon.stores.rows import (
     StoreInfo,
     TaskCursor,
 )
-from enginekit.messages.links import Millis, QueuedTask, QueueKey, ScheduleRef
+from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef, ScheduleRef
 from enginekit.messages.status import ExecutionStatus
 
 SCHEMA_VERSION = 2
@@ -265,9 +266,12 @@ class MemoryStore:
         run = self._run(tenant, run_id)
         return run.execution if run is not None else None
 
-    async def load_run(self, tenant: str, run_id: str, fingerprint: str) -> StoredRun | None:
+    async def load_runs(self, runs: Sequence[RunRef], fingerprint: str, max_bytes: int) -> list[StoredRun | None]:
         await trio.lowlevel.checkpoint()
-        run = self._run(tenant, run_id)
+        return within(max_bytes, (self._load(ref, fingerprint) for ref in runs))
+
+    def _load(self, ref: RunRef, fingerprint: str) -> StoredRun | None:
+        run = self._run(ref.tenant, ref.run_id)
         if run is None:
             return None
         snapshot = run.snapshot if run.snapshot is not None and run.snapshot.fingerprint == fingerprint else None

@@ -41,7 +41,7 @@ from daemon.stores.rows import (
     StoreInfo,
     TaskCursor,
 )
-from enginekit.messages.links import Millis, QueuedTask, QueueKey, ScheduleRef
+from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef, ScheduleRef
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ _attendance = msgspec.msgpack.Decoder(Attendance)
 _start_check = msgspec.msgpack.Decoder(StartCheck)
 _latest_run: msgspec.msgpack.Decoder[LatestRun | None] = msgspec.msgpack.Decoder(LatestRun | None)
 _execution: msgspec.msgpack.Decoder[Execution | None] = msgspec.msgpack.Decoder(Execution | None)
-_stored_run: msgspec.msgpack.Decoder[StoredRun | None] = msgspec.msgpack.Decoder(StoredRun | None)
+_stored_runs: msgspec.msgpack.Decoder[list[StoredRun | None]] = msgspec.msgpack.Decoder(list[StoredRun | None])
 _events = msgspec.msgpack.Decoder(list[bytes])
 _due_runs = msgspec.msgpack.Decoder(list[DueRun])
 _effects = msgspec.msgpack.Decoder(list[StoredEffect])
@@ -302,8 +302,8 @@ class ProcessStore:
     async def execution(self, tenant: str, run_id: str) -> Execution | None:
         return await self._read(frames.GetExecution(tenant, run_id), _execution)
 
-    async def load_run(self, tenant: str, run_id: str, fingerprint: str) -> StoredRun | None:
-        return await self._read(frames.LoadRun(tenant, run_id, fingerprint), _stored_run)
+    async def load_runs(self, runs: Sequence[RunRef], fingerprint: str, max_bytes: int) -> list[StoredRun | None]:
+        return await self._read(frames.LoadRuns(list(runs), fingerprint, max_bytes), _stored_runs)
 
     async def events(self, tenant: str, run_id: str, after_id: int, limit: int, max_bytes: int) -> list[bytes]:
         return await self._read(frames.GetEvents(tenant, run_id, after_id, limit, max_bytes), _events)

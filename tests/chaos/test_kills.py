@@ -137,7 +137,7 @@ async def _check_store(folder: Path, executions: int) -> None:
             state = replay(events)
             assert state.status is row.status
             assert row.status.closed
-            loaded = await store.load_run("default", run_id, snapshot.FINGERPRINT)
+            (loaded,) = await store.load_runs([row.run], snapshot.FINGERPRINT, 1)
             assert loaded is not None
             if loaded.snapshot is not None:
                 assert snapshot.dump(replay(events[: loaded.snapshot.event_id])) == loaded.snapshot.data

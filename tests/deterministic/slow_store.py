@@ -47,13 +47,13 @@ class Gate:
 
 def slow_loads(memory: MemoryStore) -> None:
     """Reading a run back takes a fifth of a second."""
-    real = memory.load_run
+    real = memory.load_runs
 
     async def slowly(*arguments):
         await trio.sleep(0.2)
         return await real(*arguments)
 
-    memory.load_run = slowly
+    memory.load_runs = slowly
 
 
 async def as_other(daemon, call: calls.Call, result: type[R]) -> R:

@@ -8,6 +8,7 @@ from daemon.execution import snapshot
 from daemon.journal.batch import SNAPSHOT_BYTES
 from daemon.settings import HistorySettings, Settings
 from enginekit.messages import calls
+from enginekit.messages.links import RunRef
 from enginekit.messages.status import ExecutionStatus
 
 LOOP = {
@@ -28,7 +29,8 @@ def test_a_long_history_is_read_back_by_its_snapshot_and_a_bounded_tail(simulate
         started = await daemon.start(LOOP, {"n": 0})
         await trio.sleep(60)
         view = await daemon.call(calls.DescribeWorkflow(workflow_id=started.workflow_id), calls.DescribeWorkflowResult)
-        stored = await daemon.memory.load_run("acme", started.run_id, snapshot.FINGERPRINT)
+        ref = RunRef("acme", started.workflow_id, started.run_id)
+        (stored,) = await daemon.memory.load_runs([ref], snapshot.FINGERPRINT, 1)
         whole = await daemon.memory.events("acme", started.run_id, 0, 100_000, 2**30)
         closed = await daemon.closed(started)
         return view, stored, whole, closed

@@ -116,14 +116,14 @@ def test_a_child_that_is_redriven_before_its_parent_has_heard_of_its_end(simulat
         await trio.sleep(1)
         (child,) = await children(daemon, started)
         # The notice is held up by reading the parent back, as it may be by any number of others before it.
-        real, held = daemon.memory.load_run, trio.Event()
+        real, held = daemon.memory.load_runs, trio.Event()
 
-        async def slowly(tenant, run_id, fingerprint):
-            if run_id == started.run_id:
+        async def slowly(runs, *how):
+            if started.run_id in {run.run_id for run in runs}:
                 await held.wait()
-            return await real(tenant, run_id, fingerprint)
+            return await real(runs, *how)
 
-        daemon.memory.load_run = slowly
+        daemon.memory.load_runs = slowly
         await take(daemon, error="Boom")
         call = calls.RedriveWorkflow(workflow_id=child.workflow_id, run_id=child.run_id)
         await daemon.call(call, calls.RedriveResult)

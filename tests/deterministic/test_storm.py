@@ -17,6 +17,7 @@ from enginekit.messages import calls
 from enginekit.messages import events as ev
 from enginekit.messages.events import decode_event
 from enginekit.messages.json import encode
+from enginekit.messages.links import RunRef
 from enginekit.messages.status import ErrorStatus, ExecutionStatus, Refused
 
 ITEM = {
@@ -114,6 +115,10 @@ async def strike(daemon, chance):
             daemon.sabotage[chance.choice(services)].set()
 
 
+def _ref(started: calls.StartWorkflowResult) -> RunRef:
+    return RunRef("acme", started.workflow_id, started.run_id)
+
+
 @pytest.mark.parametrize("seed", range(16))
 def test_a_storm_loses_and_doubles_nothing(simulate, seed):
     chance = random.Random(seed)
@@ -138,7 +143,7 @@ def test_a_storm_loses_and_doubles_nothing(simulate, seed):
             listed = await insist(daemon, calls.ListWorkflows(), calls.ListWorkflowsResult)
             stored = [
                 (
-                    await daemon.memory.load_run("acme", one.run_id, snapshot.FINGERPRINT),
+                    (await daemon.memory.load_runs([_ref(one)], snapshot.FINGERPRINT, 1))[0],
                     await daemon.memory.events("acme", one.run_id, 0, 100_000, 2**30),
                 )
                 for one in started

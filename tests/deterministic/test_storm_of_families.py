@@ -197,7 +197,7 @@ async def everything(daemon):
             assert [event.id for event, _ in events] == list(range(1, one.last_event_id + 1))
             run = replay(events)
             assert (run.status, run.last_event_id) == (one.status, one.last_event_id)
-            loaded = await daemon.memory.load_run("acme", one.run.run_id, snapshot.FINGERPRINT)
+            (loaded,) = await daemon.memory.load_runs([one.run], snapshot.FINGERPRINT, 1)
             if loaded.snapshot is not None:
                 assert snapshot.dump(replay(events[: loaded.snapshot.event_id])) == loaded.snapshot.data
             found[one.run.run_id] = run, [event for event, _ in events]

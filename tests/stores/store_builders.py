@@ -5,7 +5,8 @@ from __future__ import annotations
 import uuid
 
 from daemon.journal.identity import uuid_of
-from daemon.stores.rows import Batch, Closing, Effect, NewExecution, RunWrite, ScheduleWrite
+from daemon.stores.interface import Store
+from daemon.stores.rows import Batch, Closing, Effect, NewExecution, RunWrite, ScheduleWrite, StoredRun
 from enginekit.messages.events import TaskKind
 from enginekit.messages.links import QueuedTask, QueueKey, RunRef, ScheduleRef, TaskRef
 from enginekit.messages.status import ExecutionStatus
@@ -18,6 +19,11 @@ def ref(number: int, *, workflow_id: str | None = None, tenant: str = "acme") ->
     """`run_id`s grow with `number`."""
     run_id = str(uuid_of(NOW + number, 0, 0))
     return RunRef(tenant, f"order-{number}" if workflow_id is None else workflow_id, run_id)
+
+
+async def loaded_run(store: Store, run: RunRef, fingerprint: str = "") -> StoredRun | None:
+    (stored,) = await store.load_runs([run], fingerprint, 1)
+    return stored
 
 
 def number_of(run: RunRef) -> int:

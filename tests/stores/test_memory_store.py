@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from store_builders import append, batch, new, numbered, ref, start
+from store_builders import append, batch, loaded_run, new, numbered, ref, start
 
 from daemon.stores.interface import StoreUnavailable
 from daemon.stores.memory import MemoryStore
@@ -55,7 +55,7 @@ async def test_what_was_read_or_written_can_be_changed_without_changing_the_stor
     await store.commit(batch(write))
     labels["a"] = "changed"
     write.events.clear()
-    loaded = await store.load_run("acme", RUN.run_id, "f")
+    loaded = await loaded_run(store, RUN, "f")
     assert loaded is not None
     loaded.tail.clear()
     (await store.events("acme", RUN.run_id, 0, 10, 1000)).clear()

@@ -146,7 +146,7 @@ def test_a_run_id_is_a_uuid_of_version_7(driver: PostgresDriver, run_id: str) ->
         driver.writer.commit(batch(start(RunRef("acme", "order", run_id))))
     reader = driver.reader
     assert reader.execution("acme", run_id) is None
-    assert reader.load_run("acme", run_id, "f") is None
+    assert reader.load_runs([RunRef("acme", "order", run_id)], "f", 1000) == [None]
     assert reader.events("acme", run_id, 0, 10, 1000) == []
     assert reader.map_results("acme", run_id, 1, "SUCCEEDED", 0, 1000) == []
     assert reader.dead_letter("acme", run_id, 1) is None

@@ -111,11 +111,11 @@ def test_a_store_is_found_as_it_was_left(path: Path) -> None:
     first = open_driver(path, 4, 1.0)
     taken = first.writer.take_shards()
     first.writer.commit(batch(start(RUN, events=3, created=new(labels={"a": "b"}), tasks=[queued(RUN, 3)])))
-    before = first.reader.load_run("acme", RUN.run_id, "f")
+    before = first.reader.load_runs([RUN], "f", 1000)
     first.close()
     second = open_driver(path, 4, 1.0)
     try:
-        assert second.reader.load_run("acme", RUN.run_id, "f") == before
+        assert second.reader.load_runs([RUN], "f", 1000) == before
         again = second.writer.take_shards()
         assert again.epochs == {0: 2, 1: 2, 2: 2, 3: 2}
         assert again.token_key == taken.token_key

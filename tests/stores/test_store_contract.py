@@ -12,6 +12,7 @@ from store_builders import (
     closed,
     effect,
     event,
+    loaded_run,
     new,
     number_of,
     numbered,
@@ -348,14 +349,14 @@ async def test_a_fenced_batch_is_fenced_whatever_else_is_wrong_with_it(store: St
 
 async def test_a_run_is_loaded_from_its_snapshot_and_the_events_after_it(store: Store) -> None:
     await store.commit(batch(start(RUN, events=3)))
-    whole = await store.load_run("acme", RUN.run_id, "schema-1")
+    whole = await loaded_run(store, RUN, "schema-1")
     assert whole is not None
     assert whole.snapshot is None
     assert whole.tail == numbered(RUN, 1, 3)
     snapshot = Snapshot(event_id=5, fingerprint="schema-1", data=b"\x00state\xff")
     await store.commit(batch(msgspec.structs.replace(append(RUN, 4, 2), snapshot=snapshot)))
     await store.commit(batch(append(RUN, 6, 2)))
-    loaded = await store.load_run("acme", RUN.run_id, "schema-1")
+    loaded = await loaded_run(store, RUN, "schema-1")
     assert loaded is not None
     assert loaded.execution == await store.execution("acme", RUN.run_id)
     assert loaded.snapshot == snapshot
@@ -365,7 +366,7 @@ async def test_a_run_is_loaded_from_its_snapshot_and_the_events_after_it(store: 
 async def test_a_snapshot_may_end_in_the_middle_of_what_was_written_together(store: Store) -> None:
     snapshot = Snapshot(event_id=2, fingerprint="schema-1", data=b"state")
     await store.commit(batch(msgspec.structs.replace(start(RUN, events=5), snapshot=snapshot)))
-    loaded = await store.load_run("acme", RUN.run_id, "schema-1")
+    loaded = await loaded_run(store, RUN, "schema-1")
     assert loaded is not None
     assert loaded.tail == numbered(RUN, 3, 3)
 
@@ -376,10 +377,24 @@ async def test_a_snapshot_of_another_schema_is_passed_over_and_a_newer_one_takes
     await store.commit(batch(msgspec.structs.replace(start(RUN), snapshot=old)))
     await store.commit(batch(msgspec.structs.replace(append(RUN, 2), snapshot=newer)))
     for fingerprint, expected in (("schema-1", None), ("schema-2", newer)):
-        loaded = await store.load_run("acme", RUN.run_id, fingerprint)
+        loaded = await loaded_run(store, RUN, fingerprint)
         assert loaded is not None
         assert loaded.snapshot == expected
         assert loaded.tail == numbered(RUN, 3 if expected else 1, 0 if expected else 2)
+
+
+async def test_many_are_loaded_at_once_as_far_as_their_bytes_go(store: Store) -> None:
+    runs = [ref(number) for number in range(1, 41)]
+    await store.commit(batch(*(start(run, events=3) for run in runs)))
+    none = [RunRef("acme", "no such", ref(99).run_id), RunRef("other", runs[0].workflow_id, runs[0].run_id)]
+    wanted = [runs[7], none[0], *runs, none[1]]
+    whole = await store.load_runs(wanted, "", 10**6)
+    assert whole == [await loaded_run(store, run) for run in wanted]
+    assert [stored.execution.run for stored in whole if stored is not None] == [runs[7], *runs]
+    one = sum(map(len, numbered(runs[7], 1, 3)))
+    assert await store.load_runs(wanted, "", one) == whole[:1]
+    assert await store.load_runs(wanted, "", one + 1) == whole[:3]
+    assert await store.load_runs([], "", 1) == []
 
 
 # --- tenants --------------------------------------------------------------------------------------------------------
@@ -389,7 +404,7 @@ async def test_another_tenant_sees_nothing(store: Store) -> None:
     write = start(RUN, created=new(labels={"a": "b"}, request_id="r"), wake_at=NOW, tasks=[queued(RUN, 1)])
     await store.commit(Batch(runs=[write], definitions=[definition("order", 1)]))
     assert await store.execution("other", RUN.run_id) is None
-    assert await store.load_run("other", RUN.run_id, "f") is None
+    assert await store.load_runs([RunRef("other", RUN.workflow_id, RUN.run_id)], "f", 1000) == [None]
     assert await store.events("other", RUN.run_id, 0, 10, 1000) == []
     assert await store.list_executions(ExecutionFilter(tenant="other", limit=10)) == []
     assert await store.list_executions(ExecutionFilter(tenant="other", limit=10, label=("a", "b"))) == []

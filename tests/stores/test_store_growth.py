@@ -65,7 +65,7 @@ def test_no_question_costs_more_because_there_are_more_executions(driver: Sqlite
         "start_check of a new one": lambda: reader.start_check("acme", "none of them", "nor asked for"),
         "start_check of a known one": lambda: reader.start_check("acme", RUN.workflow_id, "request-1"),
         "execution": lambda: reader.execution("acme", RUN.run_id),
-        "load_run": lambda: reader.load_run("acme", RUN.run_id, "fingerprint"),
+        "load_runs": lambda: reader.load_runs([RUN], "fingerprint", 1000),
         "events": lambda: reader.events("acme", RUN.run_id, 0, 10, 1000),
         "events_by_id": lambda: reader.events_by_id("acme", RUN.run_id, [1]),
         "due_runs": lambda: reader.due_runs(NOW, 10, None),

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 import trio
 import trio.testing
-from store_builders import NOW, append, batch, event, numbered, ref, start
+from store_builders import NOW, append, batch, event, loaded_run, numbered, ref, start
 
 from daemon.settings import StoreSettings
 from daemon.stores.interface import BatchRefused, StoreUnavailable, StoreUnusable
@@ -123,7 +123,7 @@ async def test_nothing_acknowledged_is_lost_when_the_driver_is_killed_under_load
     assert store.restarts == kills
     assert unknown
     for number, last in acknowledged.items():
-        loaded = await store.load_run("acme", ref(number).run_id, "")
+        loaded = await loaded_run(store, ref(number))
         assert loaded is not None
         assert loaded.execution.last_event_id in (last, last + 3), f"seed {seed}"
         assert loaded.tail == numbered(ref(number), 1, loaded.execution.last_event_id), f"seed {seed}"

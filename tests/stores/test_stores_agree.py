@@ -207,8 +207,8 @@ async def compare(memory: MemoryStore, reader: Reader) -> None:
     for run in RUNS:
         assert await memory.execution("acme", run.run_id) == reader.execution("acme", run.run_id)
         for fingerprint in ("one", "two", "three"):
-            loaded = await memory.load_run("acme", run.run_id, fingerprint)
-            assert loaded == reader.load_run("acme", run.run_id, fingerprint)
+            loaded = await memory.load_runs([run], fingerprint, 1000)
+            assert loaded == reader.load_runs([run], fingerprint, 1000)
         for after_id in range(4):
             page = await memory.events("acme", run.run_id, after_id, 3, 40)
             assert page == reader.events("acme", run.run_id, after_id, 3, 40)

@@ -11,6 +11,7 @@ import msgspec
 import psycopg
 
 from daemon.stores.faults import NoSuchEvent
+from daemon.stores.loading import within
 from daemon.stores.postgres import lists
 from daemon.stores.postgres.columns import run_id_bytes
 from daemon.stores.postgres.failures import explained
@@ -40,6 +41,8 @@ from enginekit.messages.status import ExecutionStatus
 
 _CHUNK = 64
 """Rows of unknown size that are fetched at once."""
+_LOADS = 16
+"""Runs that are loaded in one round trip: however large they are, all of them are in memory."""
 
 _BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 _LATEST = """
@@ -109,15 +112,25 @@ class PostgresReader:
         rows = self._rows(_EXECUTION, (tenant, run_id))
         return lists.to_execution(rows[0]) if rows else None
 
-    def load_run(self, tenant: str, run_id: str, fingerprint: str) -> StoredRun | None:
-        if run_id_bytes(run_id) is None:
-            return None
-        run = (tenant, run_id)
-        executions, snapshots, tail = self._one_moment(
-            (_EXECUTION, run),
-            (_SNAPSHOT, (*run, fingerprint)),
-            (_TAIL, (*run, *run, *run, fingerprint)),
-        )
+    def load_runs(self, runs: Sequence[RunRef], fingerprint: str, max_bytes: int) -> list[StoredRun | None]:
+        some = (runs[first : first + _LOADS] for first in range(0, len(runs), _LOADS))
+        return within(max_bytes, (run for few in some for run in self._load(few, fingerprint)))
+
+    def _load(self, runs: Sequence[RunRef], fingerprint: str) -> list[StoredRun | None]:
+        queries: list[tuple[str, Sequence[object]]] = []
+        for ref in runs:
+            if run_id_bytes(ref.run_id) is not None:
+                run = (ref.tenant, ref.run_id)
+                queries.append((_EXECUTION, run))
+                queries.append((_SNAPSHOT, (*run, fingerprint)))
+                queries.append((_TAIL, (*run, *run, *run, fingerprint)))
+        rows = iter(self._one_moment(*queries))
+        return [
+            None if run_id_bytes(ref.run_id) is None else self._stored(next(rows), next(rows), next(rows))
+            for ref in runs
+        ]
+
+    def _stored(self, executions: Rows, snapshots: Rows, tail: Rows) -> StoredRun | None:
         if not executions:
             return None
         snapshot = None

@@ -104,8 +104,8 @@ def list_executions(connection: sqlite3.Connection, wanted: ExecutionFilter) -> 
 
 def _way_to(wanted: ExecutionFilter) -> str:
     """By which index, said to SQLite: left to itself it walks through all of a tenant's rows in the order that is asked
-    for, as it expects to meet one that fits at once. A label has its runs in that order: each is then one row by its key,
-    where by an index SQLite would seek them all from the page's begin on, once for every run of the label."""
+    for, as it expects to meet one that fits at once. A label has its runs in that order, and each is a row by its key:
+    by an index SQLite would seek through all from the page's beginning on, once for every run of the label."""
     if wanted.label is not None:
         return "NOT INDEXED"
     if wanted.parent is not None:

@@ -4,13 +4,14 @@ scans by which a restart takes up all work. What reads one kind of rows only is 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from daemon.stores.faults import NoSuchEvent
+from daemon.stores.loading import within
 from daemon.stores.rows import (
     Definition,
     DefinitionEntry,
@@ -34,10 +35,10 @@ from daemon.stores.rows import (
 )
 from daemon.stores.sqlite import definitions, executions, letters, queues, schedules
 from daemon.stores.sqlite.failures import damaged, explain
-from daemon.stores.sqlite.histories import HistoryReader, Unreadable, names_of
+from daemon.stores.sqlite.histories import HistoryReader, Names, Unreadable, names_of
 from daemon.stores.sqlite.keys import FIRST, Key, packed, run_ref
 from daemon.stores.sqlite.names import NUMBER
-from enginekit.messages.links import Millis, QueuedTask, QueueKey, ScheduleRef
+from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef, ScheduleRef
 
 _OF_TENANT = f"SELECT 1 FROM executions WHERE run_id = ? AND tenant = {NUMBER}"
 _ROW_WITH = """
@@ -82,20 +83,24 @@ class SqliteReader:
 
     # --- histories ---------------------------------------------------------------------------------------------------
 
-    def load_run(self, tenant: str, run_id: str, fingerprint: str) -> StoredRun | None:
-        with self._one_moment() as connection:
-            execution = executions.read_execution(connection, tenant, run_id)
-            if execution is None:
-                return None
-            key = packed(run_id)
-            row = self._row(
-                "SELECT event_id, fingerprint, data FROM snapshots WHERE run_id = ? AND fingerprint = ?",
-                key,
-                fingerprint,
-            )
-            snapshot = Snapshot(event_id=row[0], fingerprint=row[1], data=row[2]) if row is not None else None
-            after_id = snapshot.event_id if snapshot is not None else 0
-            return StoredRun(execution=execution, snapshot=snapshot, tail=list(self._events_after(key, after_id)))
+    def load_runs(self, runs: Sequence[RunRef], fingerprint: str, max_bytes: int) -> list[StoredRun | None]:
+        with self._one_moment():
+            return within(max_bytes, (self._load(ref, fingerprint) for ref in runs))
+
+    def _load(self, ref: RunRef, fingerprint: str) -> StoredRun | None:
+        execution = executions.read_execution(self._connection, ref.tenant, ref.run_id)
+        if execution is None:
+            return None
+        key = packed(ref.run_id)
+        row = self._row(
+            "SELECT event_id, fingerprint, data FROM snapshots WHERE run_id = ? AND fingerprint = ?", key, fingerprint
+        )
+        snapshot = Snapshot(event_id=row[0], fingerprint=row[1], data=row[2]) if row is not None else None
+        after_id = snapshot.event_id if snapshot is not None else 0
+        run = execution.run
+        names = (run.run_id, run.workflow_id, execution.definition_hash, execution.request_id, execution.parent)
+        tail = list(self._events_after(key, after_id, lambda: names))
+        return StoredRun(execution=execution, snapshot=snapshot, tail=tail)
 
     def events(self, tenant: str, run_id: str, after_id: int, limit: int, max_bytes: int) -> list[bytes]:
         key = packed(run_id)
@@ -104,7 +109,7 @@ class SqliteReader:
             taken = 0
             if self._row(_OF_TENANT, key, tenant) is None:
                 return page
-            for event in islice(self._events_after(key, after_id), limit):
+            for event in islice(self._events_after(key, after_id, self._names(key)), limit):
                 taken += len(event)
                 if page and taken > max_bytes:
                     break
@@ -119,25 +124,27 @@ class SqliteReader:
             first, events = 0, list[bytes]()
             for event_id in ids:
                 if there and not first <= event_id < first + len(events):
-                    first, events = self._row_with(key, event_id)
+                    first, events = self._row_with(key, event_id, self._names(key))
                 if not first <= event_id < first + len(events):
                     raise NoSuchEvent(f"run {run_id} has no event {event_id}")
                 found.append(events[event_id - first])
             return found
 
-    def _row_with(self, key: Key, event_id: int) -> tuple[int, list[bytes]]:
+    def _row_with(self, key: Key, event_id: int, names: Callable[[], Names]) -> tuple[int, list[bytes]]:
         """The stored row that has this event, if any has: the number of its first event, and its events."""
         row = self._row(_ROW_WITH, key, event_id)
-        return (row[0], self._decoded(key, row[1], row[2])) if row is not None else (0, [])
+        return (row[0], self._histories.events(row[1], row[2], names)) if row is not None else (0, [])
 
-    def _events_after(self, key: Key, after_id: int) -> Iterator[bytes]:
-        first, events = self._row_with(key, after_id + 1)
-        yield from events[after_id + 1 - first :]
-        for dictionary, data in self._rows(_ROWS_AFTER, key, after_id + 1):
-            yield from self._decoded(key, dictionary, data)
+    def _events_after(self, key: Key, after_id: int, names: Callable[[], Names]) -> Iterator[bytes]:
+        if after_id:
+            first, events = self._row_with(key, after_id + 1, names)
+            yield from events[after_id + 1 - first :]
+            after_id += 1
+        for dictionary, data in self._rows(_ROWS_AFTER, key, after_id):
+            yield from self._histories.events(dictionary, data, names)
 
-    def _decoded(self, key: Key, dictionary: int, data: bytes) -> list[bytes]:
-        return self._histories.events(dictionary, data, lambda: names_of(self._connection, key))
+    def _names(self, key: Key) -> Callable[[], Names]:
+        return lambda: names_of(self._connection, key)
 
     # --- what is to be done ------------------------------------------------------------------------------------------
 
