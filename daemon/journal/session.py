@@ -222,7 +222,7 @@ class Session:
 
     def when_live(self, ref: RunRef, action: Action, lost: Lost) -> None:
         """Do it to the run: now, where it is in memory, else when it has been read back, in the order asked."""
-        if self.shard(ref) in self.epochs:
+        if self.some is None or self.shard(ref) in self.epochs:
             self.finder.when_live(ref, action, lost)
         else:
             lost(lapsed())
@@ -234,14 +234,13 @@ class Session:
     # --- deciding -----------------------------------------------------------------------------------------------
 
     def environment(self, ref: RunRef, definition: Machine, by: str | None) -> Environment:
-        shard = self.shard(ref)
         return Environment(
             definition=definition,
             now=moment(self.clock.now()),
             by=by,
             random=self.entropy.random,
             uuid=lambda: str(uuid.UUID(int=self.entropy.getrandbits(128), version=4)),
-            run_id=lambda: self.run_ids.make(self.clock.now(), shard),
+            run_id=lambda: self.run_ids.make(self.clock.now(), self.shard(ref)),
             token=lambda event_id, returns: tokens.mint(self.token_key, ref, event_id, returns),
             limits=self.limits,
             defaults=self.defaults,

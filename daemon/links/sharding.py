@@ -19,6 +19,8 @@ CHILD: Final = "~"
 SUFFIX_DIGITS: Final = 4
 """The last hexadecimal digits of a run_id: a number that, modulo the shards there are, is the run's shard."""
 
+_DIGITS: Final = frozenset("0123456789abcdef")
+
 
 def shard_of(tenant: str, workflow_id: str, shards: int) -> int:
     """An execution's. A run that another one started is in that one's shard; one without a name of its own is named by
@@ -79,4 +81,4 @@ def _hashed(tenant: str, name: str, slots: int) -> int:
 def _like_run_id(name: str) -> bool:
     if len(name) != 36 or name[14] != "7" or not name[8] == name[13] == name[18] == name[23] == "-":
         return False
-    return all(digit in "0123456789abcdef" for digit in name[-SUFFIX_DIGITS:])
+    return _DIGITS.issuperset(name[-SUFFIX_DIGITS:])
