@@ -43,20 +43,21 @@ def serve(
     last: tuple[type[Frame], ...] = (),
 ) -> None:
     """Answer what comes, in order, until the lane ends or an answer has been of a type of `last`."""
-    stream = lane.makefile("rb", buffering=_BUFFER_BYTES)
     header_bytes = HEADER.size
-    try:
-        while len(header := stream.read(header_bytes)) == header_bytes:
-            (length,) = HEADER.unpack(header)
-            payload = stream.read(length)
-            if len(payload) < length:
-                return
-            reply = handle(requests.decode(payload))
-            lane.sendall(frame(reply))
-            if isinstance(reply, last):
-                return
-    except (BrokenPipeError, ConnectionResetError):
-        return
+    # The lane is not closed before its stream is, and an error that somebody keeps would keep that too.
+    with lane.makefile("rb", buffering=_BUFFER_BYTES) as stream:
+        try:
+            while len(header := stream.read(header_bytes)) == header_bytes:
+                (length,) = HEADER.unpack(header)
+                payload = stream.read(length)
+                if len(payload) < length:
+                    return
+                reply = handle(requests.decode(payload))
+                lane.sendall(frame(reply))
+                if isinstance(reply, last):
+                    return
+        except (BrokenPipeError, ConnectionResetError):
+            return
 
 
 def has_ended(lane: socket.socket) -> bool:
