@@ -104,7 +104,7 @@ def closed(step: Step, command: ChildClosed) -> None:
         if command.status is ExecutionStatus.SUCCEEDED:
             tasks.was_run(step, node, task, command.output, kept)
         else:
-            tasks.fail_task(step, node, task, *_failure(command), kept=kept)
+            tasks.fail_task(step, node, task, *_failure(command), kept=kept, documented=command.documented)
         return
     told = _told(command, task, as_text=state.resource.execution is ExecutionMode.SYNC)
     if command.status is ExecutionStatus.SUCCEEDED:

@@ -274,6 +274,9 @@ class ChildNotStarted(Command, frozen=True, kw_only=True):
 
 
 class ChildClosed(Command, frozen=True, kw_only=True):
+    """`documented`: another name for the error. A child in another shard than its parent's comes without: it was
+    started by startExecution, of which every failure is States.TaskFailed."""
+
     task: int
     workflow_id: str
     run_id: str
@@ -283,6 +286,7 @@ class ChildClosed(Command, frozen=True, kw_only=True):
     output: Raw
     error: str | None
     cause: str | None
+    documented: str | None = None
     usage: Usage | None
     started_at: datetime
     closed_at: datetime

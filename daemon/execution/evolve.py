@@ -126,7 +126,7 @@ def _succeeded(run: Run, event: ev.WorkflowSucceeded) -> None:
 
 
 def _failed(run: Run, event: ev.WorkflowFailed) -> None:
-    run.error, run.cause = event.error, event.cause
+    run.error, run.cause, run.documented = event.error, event.cause, event.documented
     _close(run, event, ExecutionStatus.FAILED)
 
 
@@ -152,7 +152,7 @@ def _terminated(run: Run, event: ev.WorkflowTerminated) -> None:
 
 def _redriven(run: Run, event: ev.WorkflowRedriven) -> None:
     run.status = ExecutionStatus.RUNNING
-    run.closed_at = run.error = run.cause = run.close_request_id = None
+    run.closed_at = run.error = run.cause = run.documented = run.close_request_id = None
     run.deadline = event.timeout_at
     run.redrives += 1
     run.redriven_at = event.time

@@ -230,7 +230,7 @@ def _finish_fan(step: Step, node: Node, state: State) -> None:
 
 def stumble(step: Step, node: Node, state: State, error: StateError) -> None:
     """The node's attempt failed in an expression of its own."""
-    fail(step, node, state, error.error, framed(error, node.name, node.entry))
+    fail(step, node, state, error.error, framed(error, node.name, node.entry), documented=error.documented)
 
 
 def fail(
@@ -240,22 +240,24 @@ def fail(
     error: str,
     cause: str,
     *,
+    documented: str | None = None,
     of_task: bool = False,
     retry_after: float = 0.0,
     origin: Node | None = None,
 ) -> None:
-    """The node's attempt failed: retry it, let a catcher have it, or fail its branch. `of_task`: by its task, which
-    asks that another attempt begins no sooner than in `retry_after` seconds. `origin`: the node inside of it that
-    failed first."""
+    """The node's attempt failed: retry it, let a catcher have it, or fail its branch. `documented`: another name that
+    Retry and Catch may have for it, here and around. `of_task`: by its task, which asks that another attempt begins no
+    sooner than in `retry_after` seconds. `origin`: the node inside of it that failed first."""
     error, cause = error[:ERROR_CHARACTERS], cause[:CAUSE_CHARACTERS]
     if isinstance(state, (Task, Map, Parallel)) and (
-        _retry(step, node, state, error, of_task, retry_after) or _catch(step, node, state, error, cause, of_task)
+        _retry(step, node, state, error, documented, of_task, retry_after)
+        or _catch(step, node, state, error, cause, documented, of_task)
     ):
         return
-    _fail_branch(step, node, error, cause, node if origin is None else origin)
+    _fail_branch(step, node, error, cause, documented, node if origin is None else origin)
 
 
-def _fail_branch(step: Step, node: Node, error: str, cause: str, origin: Node) -> None:
+def _fail_branch(step: Step, node: Node, error: str, cause: str, documented: str | None, origin: Node) -> None:
     """Nobody retries or catches it here: the branch has failed, and with it the node that opened the branch."""
     branch = step.run.branches[node.branch]
     fanout.cancel_parts(step, node, "its node failed")
@@ -269,11 +271,11 @@ def _fail_branch(step: Step, node: Node, error: str, cause: str, origin: Node) -
     if branch.key == ROOT:
         if isinstance(step.state(origin), Task):
             _bury(step, origin, error, cause)
-        close_failed(step, error, cause)
+        close_failed(step, error, cause, documented)
         return
     parent = step.run.nodes[branch.parent]
     fanout.end_part(step, parent, branch, error, cause)
-    fail(step, parent, step.state(parent), error, cause, origin=origin)
+    fail(step, parent, step.state(parent), error, cause, documented=documented, origin=origin)
 
 
 def _bury(step: Step, node: Node, error: str, cause: str) -> None:
@@ -293,10 +295,18 @@ def _bury(step: Step, node: Node, error: str, cause: str) -> None:
     step.decision.dead_letter = node.entry
 
 
-def _retry(step: Step, node: Node, state: Task | Map | Parallel, error: str, of_task: bool, retry_after: float) -> bool:
+def _retry(
+    step: Step,
+    node: Node,
+    state: Task | Map | Parallel,
+    error: str,
+    documented: str | None,
+    of_task: bool,
+    retry_after: float,
+) -> bool:
     delay: float | None = None
     which = DEFAULT_RETRIER
-    index = matching_retrier(state, error, of_task=of_task)
+    index = matching_retrier(state, error, documented, of_task=of_task)
     if index is not None:
         retrier = state.retry[index]
         used = node.retries.get(index, 0)
@@ -319,8 +329,16 @@ def _retry(step: Step, node: Node, state: Task | Map | Parallel, error: str, of_
     return True
 
 
-def _catch(step: Step, node: Node, state: Task | Map | Parallel, error: str, cause: str, of_task: bool) -> bool:
-    index = matching_catcher(state, error, of_task=of_task)
+def _catch(
+    step: Step,
+    node: Node,
+    state: Task | Map | Parallel,
+    error: str,
+    cause: str,
+    documented: str | None,
+    of_task: bool,
+) -> bool:
+    index = matching_catcher(state, error, documented, of_task=of_task)
     if index is None:
         return False
     catcher = state.catch[index]
@@ -330,7 +348,8 @@ def _catch(step: Step, node: Node, state: Task | Map | Parallel, error: str, cau
         made = step.assigned(node, caught_variables(state, catcher, held, error, cause, scope))
     except StateError as fault:
         # The error output did not fit where the catcher wants it: that is the failure now, and nobody's to catch.
-        _fail_branch(step, node, fault.error, framed(fault, node.name, node.entry)[:CAUSE_CHARACTERS], node)
+        why = framed(fault, node.name, node.entry)[:CAUSE_CHARACTERS]
+        _fail_branch(step, node, fault.error, why, fault.documented, node)
         return True
     fanout.cancel_parts(step, node, "its node failed")
     step.emit(
@@ -346,6 +365,6 @@ def _catch(step: Step, node: Node, state: Task | Map | Parallel, error: str, cau
     return True
 
 
-def close_failed(step: Step, error: str, cause: str) -> None:
+def close_failed(step: Step, error: str, cause: str, documented: str | None = None) -> None:
     fanout.cancel_all(step, "the execution failed")
-    step.emit(ev.WorkflowFailed(id=step.next_id, time=step.env.now, error=error, cause=cause))
+    step.emit(ev.WorkflowFailed(id=step.next_id, time=step.env.now, error=error, cause=cause, documented=documented))

@@ -218,6 +218,8 @@ class Run(msgspec.Struct, kw_only=True):
     output: Payload | None = None
     error: str | None = None
     cause: str | None = None
+    documented: str | None = None
+    """Another name for the error, by which the parent's Retry and Catch may match it."""
     closed_at: datetime | None = None
     close_request_id: str | None = None
     redrives: int = 0

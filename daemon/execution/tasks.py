@@ -292,8 +292,9 @@ def fail_task(
     retry_after_seconds: float | None = None,
     kept: Kept = NOTHING_KEPT,
     said: Raw | UnsetType = UNSET,
+    documented: str | None = None,
 ) -> None:
-    """`said`: by its last heartbeat."""
+    """`said`: by its last heartbeat. `documented`: see StateError."""
     step.emit(
         ev.TaskFailed(
             **step.about(node),
@@ -307,7 +308,16 @@ def fail_task(
         )
     )
     _retire(step, task)
-    nodes.fail(step, node, step.state(node), error, cause, of_task=True, retry_after=retry_after_seconds or 0.0)
+    nodes.fail(
+        step,
+        node,
+        step.state(node),
+        error,
+        cause,
+        documented=documented,
+        of_task=True,
+        retry_after=retry_after_seconds or 0.0,
+    )
 
 
 def time_out(

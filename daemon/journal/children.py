@@ -218,6 +218,7 @@ class Children:
                 output=NULL if run.output is None else run.output.raw,
                 error=run.error,
                 cause=run.cause,
+                documented=run.documented,
                 usage=run.usage,
                 started_at=run.started_at,
                 closed_at=run.closed_at,

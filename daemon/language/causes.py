@@ -18,6 +18,7 @@ from daemon.language.errors import (
     QUERY_EVALUATION_ERROR,
     REFERENCE_PATH_CONFLICT,
     RUNTIME,
+    CallFailed,
     Failed,
     Missing,
     StateError,
@@ -93,21 +94,26 @@ def of_items() -> Phrase:
 
     def phrase(failed: Failed, value: JSON) -> StateError:
         if isinstance(failed, Missing) and failed.misfit is None:
-            return not_applied(REFERENCE_PATH_CONFLICT, failed.steps[failed.stop()[0]], failed.searched)
+            return not_applied(failed.steps[failed.stop()[0]], failed.searched)
         return other(failed, value)
 
     return phrase
 
 
-def not_applied(error: str, step: str | int, value: JSON) -> StateError:
+def not_applied(step: str | int, value: JSON, documented: str | None = None) -> StateError:
     """A reference path that the value has no place for, at that step."""
-    return StateError(error, f'Unable to apply step "{step}" to input {shown(value)}', framed=False)
+    cause = f'Unable to apply step "{step}" to input {shown(value)}'
+    return StateError(REFERENCE_PATH_CONFLICT, cause, documented=documented, framed=False)
 
 
 def of_function(expression: str) -> Phrase:
     """An intrinsic function. The whole expression is named, whichever call in it failed."""
 
     def phrase(failed: Failed, value: JSON) -> StateError:
+        if isinstance(failed, CallFailed):
+            cause = f"There was an error while evaluating the intrinsic function: {expression}. {failed.reason}"
+            documented = None if failed.error else INTRINSIC_FAILURE
+            return StateError(failed.error or RUNTIME, cause, documented=documented)
         if isinstance(failed, Missing):
             why = (
                 failed.reason
@@ -122,11 +128,10 @@ def of_function(expression: str) -> Phrase:
     return phrase
 
 
-def bad_argument(function: str, failed: Failed) -> Failed:
-    """A call of an intrinsic function whose work failed."""
-    if failed.error:
-        return Failed(f"{function}: {failed.reason}", failed.error)
-    return Failed(f"Invalid arguments in {function}: {failed.reason}", INTRINSIC_FAILURE)
+def of_call(function: str, failed: Failed) -> CallFailed:
+    """A call of an intrinsic function whose work failed: for the reason it gives, or without any by its arguments, of
+    which the service says no more."""
+    return CallFailed(failed.reason or f"Invalid arguments in {function}", failed.error)
 
 
 def of_query(expression: str, field: str) -> Phrase:

@@ -56,14 +56,16 @@ RESERVED: Final = frozenset(
 class StateError(Exception):
     """An error of the language, raised while a state was evaluated.
 
-    `error` is what `Retry` and `Catch` match; `cause` says why, for a person. `framed`: the cause begins with the
-    state that it happened in, which only whoever runs the state can name.
+    `error` is what `Retry` and `Catch` match; `cause` says why, for a person. `documented` is the name that the
+    specification has for it where the reference service gives another: they may match that, too. `framed`: the cause
+    begins with the state that it happened in, which only whoever runs the state can name.
     """
 
-    def __init__(self, error: str, cause: str, *, framed: bool = True) -> None:
+    def __init__(self, error: str, cause: str, *, documented: str | None = None, framed: bool = True) -> None:
         super().__init__(f"{error}: {cause}")
         self.error = error
         self.cause = cause
+        self.documented = documented
         self.framed = framed
 
 
@@ -79,6 +81,10 @@ class Failed(Exception):
     def reason(self) -> str:
         """Why, as far as the expression knows."""
         return self._reason
+
+
+class CallFailed(Failed):
+    """An intrinsic function failed at its work: no path of its arguments did."""
 
 
 class Missing(Failed):

@@ -105,7 +105,7 @@ def pass_result(state: Pass, raw: JSON, scope: Scope) -> JSON:
 
 
 def choose(state: Choice, raw: JSON, scope: Scope) -> Chosen:
-    """Where it goes, with what. Raises StateError (States.NoChoiceMatched) without a Default."""
+    """Where it goes, with what. Raises StateError (documented as States.NoChoiceMatched) without a Default."""
     evaluation = Evaluation(scope)
     value = raw if state.input_path is None else state.input_path(raw, evaluation)
     chosen: Choice | ChoiceRule = state
@@ -115,9 +115,8 @@ def choose(state: Choice, raw: JSON, scope: Scope) -> Chosen:
             chosen, following = rule, rule.next
             break
     if following is None:
-        raise StateError(
-            NO_CHOICE_MATCHED, "Failed to transition out of the state. The state does not point to a next state."
-        )
+        cause = "Failed to transition out of the state. The state does not point to a next state."
+        raise StateError(RUNTIME, cause, documented=NO_CHOICE_MATCHED)
     made = value
     if chosen.output is not None:
         made = chosen.output(raw, Evaluation(scope))

@@ -1,13 +1,12 @@
 """What each intrinsic function does: plain functions of their arguments' values.
 
-They raise Failed with the reason alone; the caller adds the function's name and the error's. Randomness and
-identifiers come from the evaluation's scope.
+They raise Failed: without a reason for arguments that they cannot take, since the reference service says no more of
+those than the function's name, which the caller adds. Randomness and identifiers come from the evaluation's scope.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import math
 import re
@@ -16,7 +15,7 @@ from typing import Final, TypeAlias
 
 from daemon.language.errors import DATA_LIMIT_EXCEEDED, Failed
 from daemon.language.evaluation import Evaluation, seeded
-from daemon.language.values import MAX_BYTES, encodable, identity, kind, same, weigh
+from daemon.language.values import MAX_BYTES, encodable, identity, same, weigh
 from enginekit.messages.json import JSON, NotJSON, decode, encode
 
 Function: TypeAlias = Callable[[list[JSON], Evaluation], JSON]
@@ -25,6 +24,7 @@ MAX_RANGE: Final = 1_000
 MAX_TEXT: Final = 10_000
 MAX_SHOWN_DEPTH: Final = 100
 _LARGEST: Final = 2**63 - 1
+_NO_BASE64: Final = re.compile("[^A-Za-z0-9+/]")
 _ALGORITHMS: Final = {"MD5": "md5", "SHA-1": "sha1", "SHA-256": "sha256", "SHA-384": "sha384", "SHA-512": "sha512"}
 
 
@@ -70,26 +70,31 @@ def _written(value: JSON, evaluation: Evaluation) -> str:
 
 def _array_of(value: JSON) -> list[JSON]:
     if not isinstance(value, list):
-        raise Failed(f"wants an array, not {kind(value)}")
+        raise Failed
     return value
 
 
 def _text_of(value: JSON, limit: int) -> str:
-    if not isinstance(value, str):
-        raise Failed(f"wants a string, not {kind(value)}")
-    if len(value) > limit:
-        raise Failed(f"takes {limit:,} characters at most, not {len(value):,}")
+    if not isinstance(value, str) or len(value) > limit:
+        raise Failed
     return value
 
 
-def _whole(value: JSON) -> int:
-    """A whole number; a fraction is rounded, half up, as the reference service does."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise Failed(f"wants a whole number, not {kind(value)}")
-    whole = math.floor(value + 0.5) if isinstance(value, float) and math.isfinite(value) else value
-    if not isinstance(whole, int) or not -_LARGEST <= whole <= _LARGEST:
-        raise Failed("the number is too large")
-    return whole
+def _number_of(value: JSON) -> int | float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not -_LARGEST <= value <= _LARGEST:
+        raise Failed
+    return value
+
+
+def _cut(value: JSON) -> int:
+    """A whole number; what a fraction has behind the point is cut off, as the reference service does."""
+    return int(_number_of(value))
+
+
+def _rounded(value: JSON) -> int:
+    """A whole number; a fraction is rounded, half up, as the reference service does for sums."""
+    number = _number_of(value)
+    return math.floor(number + 0.5) if isinstance(number, float) else number
 
 
 def _array(values: list[JSON], evaluation: Evaluation) -> JSON:
@@ -99,13 +104,22 @@ def _array(values: list[JSON], evaluation: Evaluation) -> JSON:
 def _array_contains(values: list[JSON], evaluation: Evaluation) -> JSON:
     items, wanted = _array_of(values[0]), values[1]
     evaluation.spend(len(items))
-    return any(same(item, wanted, evaluation.spend) for item in items)
+    text = _bare(wanted)
+    return any(same(item, wanted, evaluation.spend) or (text is not None and _bare(item) == text) for item in items)
+
+
+def _bare(value: JSON) -> str | None:
+    """How a text, a number or a truth value is written without quotes: by that the reference service finds a number
+    among texts."""
+    if isinstance(value, str):
+        return value
+    return bytes(encode(value)).decode() if isinstance(value, (bool, int, float)) else None
 
 
 def _array_get_item(values: list[JSON], evaluation: Evaluation) -> JSON:
-    items, index = _array_of(values[0]), _whole(values[1])
+    items, index = _array_of(values[0]), _cut(values[1])
     if not 0 <= index < len(items):
-        raise Failed(f"the array has {len(items)} items, and no item {index}")
+        raise Failed
     return items[index]
 
 
@@ -114,21 +128,21 @@ def _array_length(values: list[JSON], evaluation: Evaluation) -> JSON:
 
 
 def _array_partition(values: list[JSON], evaluation: Evaluation) -> JSON:
-    items, size = _array_of(values[0]), _whole(values[1])
+    items, size = _array_of(values[0]), _cut(values[1])
     if size < 1:
-        raise Failed(f"the size of a part must be at least 1, not {size}")
+        raise Failed
     evaluation.spend(len(items))
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _array_range(values: list[JSON], evaluation: Evaluation) -> JSON:
-    first, last, step = map(_whole, values)
+    first, last, step = map(_cut, values)
     if step == 0:
-        raise Failed("the step must not be 0")
+        raise Failed
     numbers = range(first, last + (1 if step > 0 else -1), step)
     count = max(0, (last - first) // step + 1)
     if count > MAX_RANGE:
-        raise Failed(f"a range holds {MAX_RANGE:,} numbers at most, not {count:,}")
+        raise Failed
     evaluation.spend(count)
     return list(numbers)
 
@@ -147,40 +161,41 @@ def _identity(value: JSON) -> bytes:
     try:
         return identity(value)
     except (UnicodeEncodeError, RecursionError, OverflowError):
-        raise Failed("a value holds half of a surrogate pair, or nests too deep") from None
+        raise Failed from None
 
 
 def _base64_encode(values: list[JSON], evaluation: Evaluation) -> JSON:
     text = _text_of(values[0], MAX_TEXT)
     if not encodable(text):
-        raise Failed("the text holds half of a surrogate pair")
+        raise Failed
     return base64.b64encode(text.encode()).decode()
 
 
 def _base64_decode(values: list[JSON], evaluation: Evaluation) -> JSON:
-    text = _text_of(values[0], MAX_TEXT)
-    try:
-        return base64.b64decode(text, validate=True).decode()
-    except (binascii.Error, ValueError):
-        raise Failed("the text is not base64 of UTF-8 text") from None
+    """As the reference service does it: what is no base64 is passed over, padding ends it or is not there at all."""
+    text = _text_of(values[0], MAX_TEXT).partition("=")[0]
+    digits = _NO_BASE64.sub("", text.replace("-", "+").replace("_", "/"))
+    if len(digits) % 4 == 1:
+        digits = digits[:-1]
+    return base64.b64decode(digits + "=" * (-len(digits) % 4)).decode(errors="replace")
 
 
 def _hash(values: list[JSON], evaluation: Evaluation) -> JSON:
     data, algorithm = values
     if not isinstance(algorithm, str) or algorithm not in _ALGORITHMS:
-        raise Failed(f"knows the algorithms {', '.join(_ALGORITHMS)}")
+        raise Failed
     text = _text_of(data if isinstance(data, str) else _written(data, evaluation), MAX_TEXT)
     if not encodable(text):
-        raise Failed("the text holds half of a surrogate pair")
+        raise Failed
     return hashlib.new(_ALGORITHMS[algorithm], text.encode(), usedforsecurity=False).hexdigest()
 
 
 def _json_merge(values: list[JSON], evaluation: Evaluation) -> JSON:
     left, right, deep = values
     if not isinstance(left, dict) or not isinstance(right, dict):
-        raise Failed(f"wants two objects, not {kind(left)} and {kind(right)}")
-    if deep is not False:
-        raise Failed("merges shallowly only: its third argument must be false")
+        raise Failed
+    if deep is True:
+        raise Failed
     evaluation.spend(len(left) + len(right))
     return {**left, **right}
 
@@ -192,26 +207,25 @@ def _json_to_string(values: list[JSON], evaluation: Evaluation) -> JSON:
 def _string_to_json(values: list[JSON], evaluation: Evaluation) -> JSON:
     text = _text_of(values[0], MAX_BYTES)
     if not encodable(text):
-        raise Failed("the text holds half of a surrogate pair")
+        raise Failed
+    if not text:
+        return None
     evaluation.spend(len(text) >> 4)
     try:
         return decode(text.encode())
     except NotJSON as error:
-        raise Failed(f"the text is {error}") from None
+        raise Failed(f"Cannot convert String to Json in States.StringToJson, caused by: {error}") from None
 
 
 def _math_add(values: list[JSON], evaluation: Evaluation) -> JSON:
-    total = _whole(values[0]) + _whole(values[1])
-    if not -_LARGEST <= total <= _LARGEST:
-        raise Failed("the sum is too large")
-    return total
+    return _rounded(_number_of(_rounded(values[0]) + _rounded(values[1])))
 
 
 def _math_random(values: list[JSON], evaluation: Evaluation) -> JSON:
-    start, end = _whole(values[0]), _whole(values[1])
+    start, end = _cut(values[0]), _cut(values[1])
     if start >= end:
-        raise Failed(f"the end ({end}) must be greater than the start ({start})")
-    fraction = evaluation.scope.random() if len(values) == 2 else seeded(_whole(values[2]))
+        raise Failed
+    fraction = evaluation.scope.random() if len(values) == 2 else seeded(_cut(values[2]))
     return min(start + int(fraction * (end - start)), end - 1)
 
 

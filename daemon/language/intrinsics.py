@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
-from daemon.language.causes import bad_argument
+from daemon.language.causes import of_call
 from daemon.language.errors import Failed
 from daemon.language.evaluation import Evaluation, Expression
 from daemon.language.intrinsic_functions import FUNCTIONS, interpolate
@@ -19,6 +19,7 @@ from enginekit.messages.json import JSON
 
 Argued: TypeAlias = Callable[[JSON, Evaluation], JSON]
 _MAX_TEMPLATE: Final = 256 * 1024
+_OTHER_PLACES: Final = "Invalid arguments in States.Format: number of arguments do not match the occurrences of {}."
 
 
 def compile_intrinsic(text: str) -> tuple[Expression, set[str]]:
@@ -58,7 +59,7 @@ def _call(call: Call) -> Argued:
         try:
             return work(given, evaluation)
         except Failed as failed:
-            raise bad_argument(name, failed) from None
+            raise of_call(name, failed) from None
 
     return apply
 
@@ -78,11 +79,11 @@ def _format(call: Call) -> Argued:
     def apply(value: JSON, evaluation: Evaluation) -> JSON:
         text = template(value, evaluation)
         if not isinstance(text, str) or len(text) > _MAX_TEMPLATE:
-            raise bad_argument("States.Format", Failed("the template must be a string"))
+            raise of_call("States.Format", Failed())
         evaluation.spend(len(text) >> 3)
         found = split_template(text)
         if len(found) - 1 != len(values):
-            raise bad_argument("States.Format", Failed("number of arguments do not match the occurrences of {}."))
+            raise of_call("States.Format", Failed(_OTHER_PLACES))
         return _filled(found, [each(value, evaluation) for each in values], evaluation)
 
     return apply
@@ -92,4 +93,4 @@ def _filled(pieces: Sequence[str], values: list[JSON], evaluation: Evaluation) -
     try:
         return interpolate(pieces, values, evaluation)
     except Failed as failed:
-        raise bad_argument("States.Format", failed) from None
+        raise of_call("States.Format", failed) from None

@@ -29,12 +29,12 @@ def _put(value: JSON, steps: Steps, number: int, result: JSON, raw: JSON) -> JSO
     step = steps[number]
     if isinstance(step, str):
         if not isinstance(value, dict):
-            raise not_applied(RESULT_PATH_MATCH_FAILURE, step, raw)
+            raise not_applied(step, raw, RESULT_PATH_MATCH_FAILURE)
         copied = value.copy()
         copied[step] = _put(value.get(step, {}), steps, number + 1, result, raw)
         return copied
     if not isinstance(value, list) or step >= len(value):
-        raise not_applied(RESULT_PATH_MATCH_FAILURE, step, raw)
+        raise not_applied(step, raw, RESULT_PATH_MATCH_FAILURE)
     items = value.copy()
     items[step] = _put(value[step], steps, number + 1, result, raw)
     return items
@@ -43,7 +43,7 @@ def _put(value: JSON, steps: Steps, number: int, result: JSON, raw: JSON) -> JSO
 def _as_field(name: str) -> Placement:
     def place(raw: JSON, result: JSON) -> JSON:
         if not isinstance(raw, dict):
-            raise not_applied(RESULT_PATH_MATCH_FAILURE, name, raw)
+            raise not_applied(name, raw, RESULT_PATH_MATCH_FAILURE)
         return {**raw, name: result}
 
     return place

@@ -26,14 +26,14 @@ _TERMINAL: Final = frozenset({DATA_LIMIT_EXCEEDED, RUNTIME})
 _TIMEOUTS: Final = frozenset({TIMEOUT, HEARTBEAT_TIMEOUT})
 
 
-def matches(names: tuple[str, ...], error: str, *, of_task: bool = False) -> bool:
+def matches(names: tuple[str, ...], error: str, documented: str | None = None, *, of_task: bool = False) -> bool:
     """Whether an `ErrorEquals` matches an error. `of_task`: what the task came to, not what became of it in the state.
 
-    A name matches itself. States.ALL matches all but States.Runtime and States.DataLimitExceeded (but for a task's
-    result that is too large, which the running service lets it match); States.TaskFailed matches what States.ALL does
-    except timeouts; States.Timeout matches a missed heartbeat, too.
+    A name matches itself, and the error that it is the `documented` name of. States.ALL matches all but States.Runtime
+    and States.DataLimitExceeded (but for a task's result that is too large, which the running service lets it match);
+    States.TaskFailed matches what States.ALL does except timeouts; States.Timeout matches a missed heartbeat, too.
     """
-    if error in names:
+    if error in names or documented in names:
         return True
     if error in _TERMINAL and not (of_task and error == DATA_LIMIT_EXCEEDED):
         return False
@@ -42,23 +42,30 @@ def matches(names: tuple[str, ...], error: str, *, of_task: bool = False) -> boo
     return ALL in names or TASK_FAILED in names
 
 
-def _meets(state: Task | Parallel | Map, names: tuple[str, ...], error: str, of_task: bool) -> bool:
+def _meets(
+    state: Task | Parallel | Map, names: tuple[str, ...], error: str, documented: str | None, of_task: bool
+) -> bool:
     """The same for a state: whatever a Parallel fails with is also that one of its branches failed."""
-    return matches(names, error, of_task=of_task) or (isinstance(state, Parallel) and BRANCH_FAILED in names)
+    matched = matches(names, error, documented, of_task=of_task)
+    return matched or (isinstance(state, Parallel) and BRANCH_FAILED in names)
 
 
-def matching_retrier(state: Task | Parallel | Map, error: str, *, of_task: bool = False) -> int | None:
+def matching_retrier(
+    state: Task | Parallel | Map, error: str, documented: str | None = None, *, of_task: bool = False
+) -> int | None:
     """The number of the first retrier that the error matches, whether or not it has attempts left."""
     for number, retrier in enumerate(state.retry):
-        if _meets(state, retrier.errors, error, of_task):
+        if _meets(state, retrier.errors, error, documented, of_task):
             return number
     return None
 
 
-def matching_catcher(state: Task | Parallel | Map, error: str, *, of_task: bool = False) -> int | None:
+def matching_catcher(
+    state: Task | Parallel | Map, error: str, documented: str | None = None, *, of_task: bool = False
+) -> int | None:
     """The number of the first catcher that the error matches."""
     for number, catcher in enumerate(state.catch):
-        if _meets(state, catcher.errors, error, of_task):
+        if _meets(state, catcher.errors, error, documented, of_task):
             return number
     return None
 
@@ -68,7 +75,7 @@ def caught_output(
 ) -> JSON:
     """What a catcher passes to its next state: the error output, at its ResultPath in the state's raw input; or Output.
 
-    Raises StateError (States.ResultPathMatchFailure, or what evaluating Output fails with).
+    Raises StateError (States.ReferencePathConflict, or what evaluating Output fails with).
     """
     made = error_output(error, cause)
     if catcher.output is not None:

@@ -153,8 +153,12 @@ class WorkflowSucceeded(Event, frozen=True, kw_only=True):
 
 
 class WorkflowFailed(Event, frozen=True, kw_only=True):
+    """`documented` is the name that the specification has for the error where the reference service gives another:
+    `Retry` and `Catch` of a parent match it, too."""
+
     error: str
     cause: str = ""
+    documented: str | None = None
 
 
 class WorkflowTimedOut(Event, frozen=True, kw_only=True):

@@ -10,9 +10,8 @@ written in the shortest of these forms, and stands for one or several runs:
   order: `output`, or `error` and `cause`.
 
 What it comes to is `gives` (the output), or `error` with `cause`, or for a definition that is refused `faults`.
-`cause_source` says where the cause's words are from, one of SOURCES; a case that fails must say it. `recorded_error` is
-there where the reference service was seen to name the error in another way than its own documentation and the
-specification do, which is what is done here.
+`cause_source` says where the cause's words are from, one of SOURCES; a case that fails must say it. `error` is the name
+that the reference service was seen to give, where its own documentation and the specification have another, too.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ SOURCES = {
     "definition": "the definition's own, or what its task reported; the service passes it on as it is",
     "floci": "captured from the service by the tests of the emulator floci",
     "localstack": "recorded from the service by the tests of the emulator localstack",
-    "tiny-asl-machine": "checked against the service by the tests of the interpreter tiny-asl-machine",
+    "tiny-asl-machine": "recorded from the service by the tests of the interpreter tiny-asl-machine",
     "reports": "published reports of executions that failed in the service",
     "jsonata": "the message that JSONata's reference implementation has for the code, in the service's sentence",
     "form": "a sentence recorded for another field or function, with the names of this one in it",
@@ -87,7 +86,7 @@ class Outcome(NamedTuple):
     seconds: float
 
 
-_EXPECTED = ("gives", "error", "cause", "cause_source", "recorded_error", "faults", "seconds")
+_EXPECTED = ("gives", "error", "cause", "cause_source", "faults", "seconds")
 
 
 def load() -> Iterator[tuple[Path, Case]]:

@@ -12,6 +12,7 @@ from enginekit.messages.status import ErrorStatus, ExecutionStatus, Refused
 
 ECHO = {"StartAt": "E", "States": {"E": {"Type": "Task", "Resource": "echo", "End": True}}}
 SLOW = {"StartAt": "W", "States": {"W": {"Type": "Wait", "Seconds": 600, "End": True}}}
+NEVER = {"Variable": "$.v", "IsPresent": True, "Next": "E"}
 NOTHING_KEPT = Settings(history=HistorySettings(cache_bytes=0))
 
 
@@ -52,6 +53,20 @@ def test_a_child_runs_and_its_output_comes_back(simulate):
         assert [each.run_id for each in on_top.executions] == [started.run_id]
         await trio.sleep(1)
         assert await daemon.memory.effects(10) == []
+
+    simulate(scenario)
+
+
+@pytest.mark.parametrize("settings", [Settings(), NOTHING_KEPT])
+def test_a_childs_failure_is_caught_by_its_name_in_the_specification(simulate, settings):
+    undecided = {"StartAt": "C", "States": {"C": {"Type": "Choice", "Choices": [NEVER]}, "E": {"Type": "Succeed"}}}
+    caught = parent(Catch=[{"ErrorEquals": ["States.NoChoiceMatched"], "Next": "Z"}])
+    caught["States"]["Z"] = {"Type": "Succeed", "OutputPath": "$.Error"}
+
+    async def scenario(daemon):
+        await register(daemon, undecided)
+        closed = await daemon.closed(await daemon.start(caught, {}))
+        assert (closed.status, decode(closed.output)) == (ExecutionStatus.SUCCEEDED, "States.Runtime")
 
     simulate(scenario)
 

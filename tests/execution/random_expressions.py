@@ -93,7 +93,17 @@ RESOURCES = (
     "arn:aws:states:::lambda:invoke", "arn:aws:states:::sqs:sendMessage.waitForTaskToken",
 )  # fmt: skip
 LITERALS: tuple[Any, ...] = (1, 0, -2.5, "text", "é", None, True, [], {}, [1, [2]], {"n": 1, "items": [1, 2]})
-ERRORS = ("Boom", "Bang", "States.TaskFailed", "States.Timeout", "States.HeartbeatTimeout", "States.Runtime")
+ERRORS = (
+    "Boom",
+    "Bang",
+    "States.TaskFailed",
+    "States.Timeout",
+    "States.HeartbeatTimeout",
+    "States.Runtime",
+    "States.NoChoiceMatched",
+    "States.IntrinsicFailure",
+    "States.ResultPathMatchFailure",
+)
 
 
 def query(text: str) -> str:

@@ -35,7 +35,16 @@ def began(run, number=None):
     run.do(ChildStarted(task=number or run.task("A")[1].id, workflow_id="child", run_id="r-1", started_at=run.now))
 
 
-def ended(run, status=ExecutionStatus.SUCCEEDED, output=None, error=None, cause=None, usage=None, number=None):
+def ended(
+    run,
+    status=ExecutionStatus.SUCCEEDED,
+    output=None,
+    error=None,
+    cause=None,
+    documented=None,
+    usage=None,
+    number=None,
+):
     run.do(
         ChildClosed(
             task=number or run.task("A")[1].id,
@@ -47,6 +56,7 @@ def ended(run, status=ExecutionStatus.SUCCEEDED, output=None, error=None, cause=
             output=NULL if output is None else encode(output),
             error=error,
             cause=cause,
+            documented=documented,
             usage=usage,
             started_at=run.now,
             closed_at=run.now + timedelta(seconds=1),
@@ -115,6 +125,26 @@ def test_a_failed_child_is_retried_with_another_and_caught(drive):
     assert run.task("A")[1].id == second
     ended(run, ExecutionStatus.FAILED, error="Acme.Broken")
     assert run.output["Error"] == "Acme.Broken"
+
+
+@pytest.mark.parametrize("name", ["States.NoChoiceMatched", "States.Runtime"])
+def test_a_childs_failure_keeps_its_name_in_the_specification_for_its_parent(drive, name):
+    definition = task(Retry=[{"ErrorEquals": [name], "MaxAttempts": 1}], Catch=[{"ErrorEquals": [name], "Next": "Z"}])
+    definition["States"]["Z"] = {"Type": "Pass", "End": True}
+    run = drive(definition)
+    ended(run, ExecutionStatus.FAILED, error="States.Runtime", documented="States.NoChoiceMatched")
+    run.advance(2)
+    ended(run, ExecutionStatus.FAILED, error="States.Runtime", documented="States.NoChoiceMatched")
+    assert run.output["Error"] == "States.Runtime"
+    assert run.types.count("TaskRetryScheduled") == 1
+
+
+def test_a_parent_that_fails_by_its_child_passes_that_name_on(drive):
+    definition = task(Catch=[{"ErrorEquals": ["States.ALL"], "Next": "Z"}])
+    definition["States"]["Z"] = {"Type": "Pass", "End": True}
+    run = drive(definition)
+    ended(run, ExecutionStatus.FAILED, error="States.Runtime", documented="States.NoChoiceMatched")
+    assert (run.run.error, run.run.documented) == ("States.Runtime", "States.NoChoiceMatched")
 
 
 @pytest.mark.parametrize("policy", ["CANCEL", "TERMINATE", "ABANDON"])

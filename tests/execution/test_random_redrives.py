@@ -53,6 +53,7 @@ def closed(run: Any, task: int, chance: random.Random) -> Command:
         output=encode(chance.choice(OUTPUTS)),
         error="Boom",
         cause="by chance",
+        documented=chance.choice([None, "States.NoChoiceMatched"]),
         usage=None,
         started_at=run.now,
         closed_at=run.now + timedelta(seconds=1),

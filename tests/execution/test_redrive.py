@@ -122,12 +122,12 @@ def test_a_state_that_failed_before_there_was_a_task_is_given_another_input(driv
 def test_a_choice_that_matched_nothing_is_given_another_input(drive):
     choice = {"Type": "Choice", "Choices": [{"Variable": "$.n", "NumericEquals": 2, "Next": "Z"}]}
     run = drive(machine(C=choice, Z={"Type": "Pass", "End": True}), {"n": 1})
-    assert run.run.error == "States.NoChoiceMatched"
+    assert (run.run.error, run.run.documented) == ("States.Runtime", "States.NoChoiceMatched")
     assert "TaskDeadLettered" not in run.types
     redrive(run)
     assert run.run.status is ExecutionStatus.FAILED
     redrive(run, {"n": 2})
-    assert run.output == {"n": 2}
+    assert (run.output, run.run.documented) == ({"n": 2}, None)
 
 
 def test_parts_that_had_ended_are_not_run_again(drive):

@@ -169,7 +169,7 @@ def test_no_rule_holds_and_there_is_no_default() -> None:
     choice = state(Choice, {"Choices": [{"Variable": "$.n", "NumericEquals": 1, "Next": "Done"}]})
     with pytest.raises(StateError) as raised:
         choose(choice, {"n": 2}, SCOPE)
-    assert raised.value.error == "States.NoChoiceMatched"
+    assert (raised.value.error, raised.value.documented) == ("States.Runtime", "States.NoChoiceMatched")
     assert raised.value.cause == "Failed to transition out of the state. The state does not point to a next state."
 
 

@@ -259,7 +259,7 @@ def test_what_a_result_path_places_is_found_there_again(steps: str, raw: JSON, r
     error = raised(lambda: output(task, raw, result, SCOPE))
     assert same(raw, before)
     if error is not None:
-        assert error.error == "States.ResultPathMatchFailure"
+        assert (error.error, error.documented) == ("States.ReferencePathConflict", "States.ResultPathMatchFailure")
         return
     made = output(task, raw, result, SCOPE)
     assert compile_path(f"${steps}").read(made, Evaluation(SCOPE)) is result

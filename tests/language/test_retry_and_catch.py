@@ -34,7 +34,7 @@ from enginekit.messages.json import JSON
         ("States.Timeout", {"States.ALL", "States.Timeout"}),
         ("States.HeartbeatTimeout", {"States.ALL", "States.Timeout", "States.HeartbeatTimeout"}),
         ("States.Permissions", {"States.ALL", "States.TaskFailed", "States.Permissions"}),
-        ("States.NoChoiceMatched", {"States.ALL", "States.TaskFailed"}),
+        ("States.ReferencePathConflict", {"States.ALL", "States.TaskFailed"}),
         ("States.DataLimitExceeded", {"States.DataLimitExceeded"}),
         ("States.Runtime", {"States.Runtime"}),
         ("errora", {"States.ALL", "States.TaskFailed"}),
@@ -61,6 +61,32 @@ def test_what_an_error_matches(error: str, matched: set[str]) -> None:
             state(Map, fields),
         ):
             assert (matching_retrier(found, error), matching_catcher(found, error)) == (wanted, wanted), name
+
+
+@pytest.mark.parametrize(
+    ("error", "documented"),
+    [
+        ("States.Runtime", "States.NoChoiceMatched"),
+        ("States.Runtime", "States.IntrinsicFailure"),
+        ("States.ReferencePathConflict", "States.ResultPathMatchFailure"),
+    ],
+)
+def test_what_an_error_with_another_name_in_the_specification_matches(error: str, documented: str) -> None:
+    beside = {"States.ALL", "States.TaskFailed"} if error == "States.ReferencePathConflict" else set()
+    others = {"States.NoChoiceMatched", "States.IntrinsicFailure", "States.ResultPathMatchFailure"} - {documented}
+    for name in [error, documented, "States.ALL", "States.TaskFailed", "States.Timeout", *sorted(others)]:
+        policy: dict[str, JSON] = {"ErrorEquals": [name]}
+        fields: dict[str, JSON] = {"Retry": [policy], "Catch": [{**policy, "Next": "Other"}]}
+        wanted = 0 if name in {error, documented} | beside else None
+        for found in (
+            state(Task, fields),
+            state(Parallel, {**fields, "Branches": [MAP_PROCESSOR]}),
+            state(Map, fields),
+        ):
+            matched = (matching_retrier(found, error, documented), matching_catcher(found, error, documented))
+            assert matched == (wanted, wanted), name
+            if name == documented:
+                assert matching_catcher(found, error) is None
 
 
 def test_the_first_match_counts() -> None:
@@ -125,5 +151,8 @@ def test_what_a_catcher_passes_on() -> None:
     assert raw == {"a": 1}
     with pytest.raises(StateError) as raised:
         caught_output(task, task.catch[0], "text", "E", "why", SCOPE)
-    assert raised.value.error == "States.ResultPathMatchFailure"
+    assert (raised.value.error, raised.value.documented) == (
+        "States.ReferencePathConflict",
+        "States.ResultPathMatchFailure",
+    )
     assert raised.value.cause == 'Unable to apply step "error-info" to input "text"'

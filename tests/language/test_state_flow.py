@@ -161,25 +161,25 @@ def test_a_pass(fields: dict[str, JSON], raw: JSON, made: JSON) -> None:
         (
             {"ResultPath": "$.x"},
             "foo",
-            "States.ResultPathMatchFailure",
+            "States.ReferencePathConflict",
             'Unable to apply step "x" to input "foo"',
         ),
         (
             {"ResultPath": "$.a.b"},
             {"a": None},
-            "States.ResultPathMatchFailure",
+            "States.ReferencePathConflict",
             'Unable to apply step "b" to input {"a":null}',
         ),
         (
             {"ResultPath": "$.a[1]"},
             {"a": [1]},
-            "States.ResultPathMatchFailure",
+            "States.ReferencePathConflict",
             'Unable to apply step "1" to input {"a":[1]}',
         ),
         (
             {"ResultPath": "$.a[0]"},
             {},
-            "States.ResultPathMatchFailure",
+            "States.ReferencePathConflict",
             'Unable to apply step "0" to input {}',
         ),
         (

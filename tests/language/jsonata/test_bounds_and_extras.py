@@ -214,8 +214,8 @@ def test_what_step_functions_adds_and_what_is_passed_in(expression: str, found: 
     ("expression", "reason"),
     [
         ("$partition([1], -1)", "D3137: Second argument must be zero or greater"),
-        ('$hash("a", "CRC")', 'D3137: Unsupported hash algorithm "CRC"'),
-        ('$parse("{")', "D3137: Invalid JSON: not a JSON document"),
+        ('$hash("a", "CRC")', "D3137: Hash algorithm 'CRC' must be one of SHA-1, SHA-384, SHA-256, SHA-512, MD5"),
+        ('$parse("{")', "D3137: Invalid JSON"),
         ("$floor(1 / 0)", "D1001: Number out of range"),
         ("$floor(0 / 0)", "D1001: Number out of range"),
         ("$split('a', 'b', -1)", "D3020: Third argument of split function must evaluate to a positive number"),
