@@ -43,6 +43,13 @@ WHOLE_SECONDS = 180.0
 AT_ONCE = 100
 """Orders under way at the same time, each with a call that waits for its end."""
 FAULTS_SHOWN = 10
+SETTINGS = """\
+
+[breakers]
+# The shop refuses at once and performs when it has written: of the first answers to a hundred calls, most may be
+# refusals. Twenty of those would open the breaker, and every order wait half a minute.
+minimum_calls = 100
+"""
 
 console = Console()
 
@@ -113,7 +120,7 @@ async def demo(arguments: argparse.Namespace, folder: Path) -> None:
     console.print(f"[bold]{len(orders)} orders[/bold] through the engine, against a shop that fails on purpose")
     async with (
         open_shop(folder, seed=arguments.seed, slow=arguments.slow) as (_, shop_url),
-        open_engine(folder) as (engine, daemon),
+        open_engine(folder, SETTINGS) as (engine, daemon),
     ):
         console.print(f"shop    {shop_url}\nengine  {daemon.url()} (process {engine.process.pid})\n")
         async with open_client(daemon.url, daemon.token) as client:
