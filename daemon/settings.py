@@ -151,7 +151,9 @@ class TimerSettings(Section, frozen=True, kw_only=True):
     window_seconds: Positive = 60.0
     """How far ahead wake-ups are held in memory."""
     scan_seconds: Positive = 15.0
-    """How often the store is asked for wake-ups whose hint was lost."""
+    """How soon after something happened the store is asked for wake-ups whose hint was lost."""
+    scan_limit_seconds: Positive = 300.0
+    """The pauses between these looks grow up to this while nothing happens."""
 
 
 class TaskSettings(Section, frozen=True, kw_only=True):

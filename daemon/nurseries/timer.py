@@ -13,7 +13,7 @@ learns of wake-ups in two ways:
 
 How often is now and then: `scan_seconds` after something happened that may have been lost (a run was fired, a look
 found what no hint had told of, a full batch of hints came and more may have found no room), and twice as long each
-time that a look found everything as expected, up to twenty times `scan_seconds`. So a timer that has nothing to do
+time that a look found everything as expected, up to `scan_limit_seconds`. So a timer that has nothing to do
 does nothing, also under a mock clock that jumps over three days, and a lost wake-up is found soon while there is
 traffic to lose. What History alone can know (that it has restarted) it says: RescanTimers.
 
@@ -61,7 +61,6 @@ FIRE_RUNS = 256
 PAGE_RUNS = 256
 HELD_RUNS = 20_000
 """Runs, and as many schedules, held in memory. When more fall into the window, a shorter window is held."""
-SCAN_GROWTH_LIMIT = 20
 STEP_SECONDS = 1.0
 """While a wake-up is near, how often the wall clock is looked at: it may step."""
 LEAST_STEP_SECONDS = 0.001
@@ -239,7 +238,7 @@ class Timer:
         self._beyond, self._horizon = beyond, horizon
         self._crowded = horizon < now + self._window
         scan = self._settings.scan_seconds
-        self._interval = min(2 * self._interval, SCAN_GROWTH_LIMIT * scan) if expected else scan
+        self._interval = max(scan, min(2 * self._interval, self._settings.scan_limit_seconds)) if expected else scan
         self._looked_at = trio.current_time()
         self._safety_look_at = self._looked_at + self._interval
 

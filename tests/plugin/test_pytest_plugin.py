@@ -18,6 +18,8 @@ from enginekit.messages.status import ErrorStatus, ExecutionStatus, Refused
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "testing.md"
+STEPS = 200
+"""Several times as many as a test needs that waits for something once."""
 WORK = {"StartAt": "A", "States": {"A": {"Type": "Task", "Resource": "activity:work", "End": True}}}
 
 
@@ -110,6 +112,28 @@ async def test_node_types_are_faked_by_their_resource(engine) -> None:
     run = await engine.start({"StartAt": "A", "States": {"A": state}})
     assert await run.result() == {"StatusCode": 200}
     assert engine.calls_of("http") == [call, call]
+
+
+class Steps(trio.abc.Instrument):
+    """How often a task ran."""
+
+    taken = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.taken += 1
+
+
+@pytest.mark.parametrize("days", [1, 30, 360])
+async def test_months_are_over_in_as_few_steps_as_a_day(engine, days) -> None:
+    """What takes a step now and then while nothing happens makes a test wait that waits for a month."""
+    steps = Steps()
+    trio.lowlevel.add_instrument(steps)
+    wait = {"StartAt": "Rest", "States": {"Rest": {"Type": "Wait", "Seconds": days * 86_400, "End": True}}}
+    run = await engine.start(wait)
+    await engine.advance(days=days - 0.5)
+    assert await run.status() is ExecutionStatus.RUNNING
+    await run.result()
+    assert steps.taken < STEPS
 
 
 async def test_what_is_not_in_a_history_is_told_with_it(engine) -> None:

@@ -44,7 +44,7 @@ SETTINGS = Settings(
     worker=WorkerSettings(slots=8),
     tasks=TaskSettings(lease_seconds=2.0, returns=20),
     matching=MatchingSettings(partitions=3, lease_seconds=1.0, scan_seconds=1.0, handout_seconds=2.0),
-    timer=TimerSettings(scan_seconds=1.0),
+    timer=TimerSettings(scan_seconds=1.0, scan_limit_seconds=20.0),
 )
 R = TypeVar("R", bound=calls.Result)
 

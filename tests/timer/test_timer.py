@@ -254,7 +254,7 @@ async def test_a_lost_hint_is_found_in_the_end_when_there_is_none(
     await bench.start(nursery)
     await trio.sleep(10_000)
     await bench.commit("lost", 10_001, hint=False)
-    await trio.sleep(15 * timer_module.SCAN_GROWTH_LIMIT + 1)
+    await trio.sleep(TimerSettings().scan_limit_seconds + 1)
     assert [name for _, name in bench.fired] == ["lost"]
 
 
@@ -335,12 +335,12 @@ async def test_the_machines_clock_may_step(
     bench.clock.step = round(seconds * 1000)
     await trio.sleep(1.5)
     assert bench.told_of_steps == 1, "History is told while it matters"
-    await trio.sleep(15 * timer_module.SCAN_GROWTH_LIMIT + 0.5)
+    await trio.sleep(TimerSettings().scan_limit_seconds + 0.5)
     if seconds > 0:
         (near_at, near), (far_at, far) = bench.fired
         assert (near, far) == ("near", "far")
         assert near_at <= 11
-        assert far_at <= 11 + 15 * timer_module.SCAN_GROWTH_LIMIT
+        assert far_at <= 11 + TimerSettings().scan_limit_seconds
     else:
         assert bench.fired == []
         bench.clock.step = 0
@@ -524,6 +524,6 @@ def test_every_run_is_fired_after_its_time_and_not_long_after(
             nursery.cancel_scope.cancel()
         assert due == {}
         for late, hinted in lateness:
-            assert late <= (0.01 if hinted else 15 * timer_module.SCAN_GROWTH_LIMIT + 1)
+            assert late <= (0.01 if hinted else TimerSettings().scan_limit_seconds + 1)
 
     trio.run(scenario, clock=MockClock(autojump_threshold=0))
