@@ -117,7 +117,10 @@ def _bare(value: JSON) -> str | None:
 
 
 def _array_get_item(values: list[JSON], evaluation: Evaluation) -> JSON:
+    """Of an array without items null, whatever the index, as the reference service does."""
     items, index = _array_of(values[0]), _cut(values[1])
+    if not items:
+        return None
     if not 0 <= index < len(items):
         raise Failed
     return items[index]
