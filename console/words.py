@@ -1,12 +1,25 @@
-"""Numbers and times in words, and a row of numbers as a line of blocks. Pure."""
+"""Numbers and times in words, a row of numbers as a line of blocks, and what a stranger wrote made safe. Pure."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
+
+
+def safe(text: str, *, lines: bool = False) -> str:
+    """Without anything that a terminal would obey: escape sequences, other directions of writing. `lines`: of more
+    lines than one; else their ends are spaces."""
+    if text.isprintable():
+        return text
+    kept = "\n" if lines else " "
+    return "".join(
+        kept if each == "\n" else f"\\x{ord(each):02x}" if unicodedata.category(each) in ("Cc", "Cf") else each
+        for each in text
+    )
 
 
 def span(seconds: float) -> str:

@@ -12,6 +12,8 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static, TextArea
 
+from console.words import safe
+
 
 class Field(msgspec.Struct, frozen=True, kw_only=True):
     """`json`: more lines, which are JSON or nothing. `needed`: not empty."""
@@ -40,7 +42,7 @@ class Dialog(ModalScreen[dict[str, str] | None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="dialog"):
-            yield Static(self._question, id="question", markup=False)
+            yield Static(safe(self._question, lines=True), id="question", markup=False)
             for field in self._fields:
                 yield Label(field.label, markup=False)
                 if field.json:

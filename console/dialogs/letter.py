@@ -14,7 +14,7 @@ from textual.widgets import Static
 from console import colours
 from console.widgets.json_tree import JsonTree
 from console.widgets.lines import Lines
-from console.words import day
+from console.words import day, safe
 from enginekit.messages.dead_letters import GetDeadLetterResult
 from enginekit.messages.json import decode
 
@@ -28,8 +28,8 @@ class LetterDialog(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         letter = self._letter
-        facts = Text(f"{letter.workflow_id}  {letter.path}  {letter.resource}\n", "bold")
-        facts.append(f"{letter.error}: {letter.cause}\n", colours.BAD)
+        facts = Text(f"{letter.workflow_id}  {safe(letter.path)}  {safe(letter.resource)}\n", "bold")
+        facts.append(f"{safe(letter.error)}: {safe(letter.cause, lines=True)}\n", colours.BAD)
         facts.append(f"{letter.id}", colours.QUIET)
         with Vertical(id="letter"):
             yield Static(facts)

@@ -17,7 +17,7 @@ from console.state import ConsoleState, Opened
 from console.widgets.json_tree import JsonTree
 from console.widgets.lines import Lines
 from console.widgets.table import Column, VirtualTable
-from console.words import day, span
+from console.words import day, safe, span
 from enginekit.messages.events import AnyEvent
 
 
@@ -118,7 +118,7 @@ def _facts(opened: Opened, now: float) -> Text:
     line = Text(opened.workflow_id, "bold", no_wrap=True, overflow="ellipsis")
     seen = opened.seen
     if opened.problem:
-        line.append(f"  {opened.problem}", colours.BAD)
+        line.append(f"  {safe(opened.problem)}", colours.BAD)
     if seen is None:
         return line
     ended = seen.closed_at.timestamp() if seen.closed_at is not None else now
@@ -126,5 +126,5 @@ def _facts(opened: Opened, now: float) -> Text:
     line.append(f"  {seen.workflow or '(inline)'}{f' v{seen.version}' if seen.version else ''}", "")
     line.append(f"  {day(seen.started_at)}, {span(ended - seen.started_at.timestamp())}", colours.QUIET)
     if seen.error:
-        line.append(f"  {seen.error}: {seen.cause or ''}", colours.BAD)
+        line.append(f"  {safe(seen.error)}: {safe(seen.cause or '')}", colours.BAD)
     return line

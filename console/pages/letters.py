@@ -20,7 +20,7 @@ from console.pages.polled import PolledPage
 from console.source import FAILURES
 from console.state import ConsoleState
 from console.widgets.table import Column, VirtualTable
-from console.words import since
+from console.words import safe, since
 from enginekit.messages.dead_letters import (
     DeadLetterSummary,
     DiscardDeadLetter,
@@ -227,7 +227,7 @@ class LettersPage(PolledPage):
                 failures.append(str(failure))
         self.notify(f"{len(letters) - len(failures):,} {done}", markup=False)
         if failures:
-            message = f"{len(failures):,} were not; the last: {failures[-1]}"
+            message = f"{len(failures):,} were not; the last: {safe(failures[-1], lines=True)}"
             self.notify(message, severity="error", markup=False, timeout=8)
         self.read_now()
 

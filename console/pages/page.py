@@ -19,6 +19,7 @@ from console.widgets.bottom import Bottom
 from console.widgets.small import Small
 from console.widgets.top import Top
 from console.widgets.trouble import Trouble
+from console.words import safe
 
 if TYPE_CHECKING:
     from console.app import ConsoleApp
@@ -95,5 +96,5 @@ class Page(Screen[None]):
         try:
             return await call
         except FAILURES as failure:
-            self.notify(str(failure), severity="error", markup=False, timeout=8)
+            self.notify(safe(str(failure), lines=True), severity="error", markup=False, timeout=8)
             return None

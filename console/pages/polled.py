@@ -11,6 +11,7 @@ from textual.events import ScreenResume
 
 from console.pages.page import Page
 from console.source import FAILURES
+from console.words import safe
 
 READ_SECONDS: Final = 5.0
 
@@ -44,7 +45,7 @@ class PolledPage(Page):
         try:
             await self.read()
         except FAILURES as failure:
-            self.problem = str(failure)
+            self.problem = safe(str(failure))
         else:
             self.problem = ""
         self.draw()

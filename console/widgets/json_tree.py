@@ -7,6 +7,7 @@ from rich.text import Text
 from textual.widgets import Tree
 from textual.widgets.tree import TreeNode
 
+from console.words import safe
 from enginekit.messages.json import JSON
 
 PARTS_SHOWN = 500
@@ -34,11 +35,11 @@ class JsonTree(Tree[None]):
             parts = [(str(at), each) for at, each in enumerate(value)]
         for name, part in parts[:PARTS_SHOWN]:
             if isinstance(part, dict | list) and part:
-                label = Text(f"{name} ", "bold").append(_size(part), "bright_black")
+                label = Text(f"{safe(name)} ", "bold").append(_size(part), "bright_black")
                 self._fill(node.add(label, expand=depth < 1), part, depth + 1)
             else:
-                text = msgspec.json.encode(part).decode()
-                label = Text(f"{name}: ", "bold").append(text[:TEXT_SHOWN], _style(part))
+                text = safe(msgspec.json.encode(part).decode()[:TEXT_SHOWN])
+                label = Text(f"{safe(name)}: ", "bold").append(text, _style(part))
                 node.add_leaf(label)
         if len(parts) > PARTS_SHOWN:
             node.add_leaf(Text(f"… {len(parts) - PARTS_SHOWN:,} more", "bright_black"))

@@ -8,6 +8,7 @@ from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from console.cells import Cell
+from console.words import safe
 
 
 class Lines(VerticalScroll):
@@ -23,5 +24,10 @@ class Lines(VerticalScroll):
     def show(self, lines: list[list[Cell]]) -> None:
         if lines != self._shown:
             self._shown = lines
-            text = Text("\n").join(Text.assemble(*line, no_wrap=True, overflow="ellipsis") for line in lines)
+            text = Text("\n").join(_line(line) for line in lines)
             self.query_one(Static).update(text)
+
+
+def _line(cells: list[Cell]) -> Text:
+    pieces = [(safe(said), look) for said, look in cells]
+    return Text.assemble(*pieces, no_wrap=True, overflow="ellipsis")

@@ -6,6 +6,7 @@ from textual.widgets import Static
 
 from console.state import ConsoleState
 from console.views import staleness, summary
+from console.words import safe
 
 
 class Small(Static):
@@ -14,7 +15,7 @@ class Small(Static):
 
     def show(self, state: ConsoleState, now: float) -> None:
         width, height = self.app.size
-        problem = [state.link.problem] if state.link.problem else []
+        problem = [safe(state.link.problem, lines=True)] if state.link.problem else []
         lines = [
             f"engine: {staleness(state.link, now)}",
             *problem,

@@ -23,6 +23,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from console.cells import Cell
+from console.words import safe
 
 AHEAD_ROWS = 200
 STRIPS_KEPT = 400
@@ -191,7 +192,7 @@ class VirtualTable(ScrollView, can_focus=True):
             elif row < len(self._keys):
                 strips.append(self._line(tuple(self._cells(row)), width, cursor if row == self._cursor else plain))
             else:
-                strips.append(self._blank(f" {self._empty}" if y == 1 and not self._keys else "", width, plain))
+                strips.append(self._blank(f" {safe(self._empty)}" if y == 1 and not self._keys else "", width, plain))
         if crop.column_span != (0, width):
             strips = [strip.crop(*crop.column_span) for strip in strips]
         return strips
@@ -269,7 +270,7 @@ def _fitted(text: str, wide: int, right: bool) -> str:
         if len(text) > wide:
             return f"{text[: max(wide - 1, 0)]}…"
         return text.rjust(wide) if right else text.ljust(wide)
-    text = text.replace("\n", " ")
+    text = safe(text)
     if cell_len(text) > wide:
         text = set_cell_size(text, max(wide - 1, 0)) + "…"
     return " " * (wide - cell_len(text)) + text if right else set_cell_size(text, wide)
