@@ -43,6 +43,14 @@ class Redactor:
     def text(self, text: str) -> str:
         return text if self._text is None else self._text.sub(REDACTED, text)
 
+    def head(self, text: str, characters: int) -> str:
+        """The first of a text, telling no secret: neither half of one where it is cut, nor, where it is longer, the
+        beginning of one at its end, for it may have been cut before."""
+        told = self.text(text)
+        if self.longest and len(text) > characters:
+            told = told[: -self.longest]
+        return told[:characters]
+
     def data(self, data: bytes) -> bytes:
         return data if self._bytes is None else self._bytes.sub(REDACTED.encode(), data)
 

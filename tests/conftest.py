@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import structlog
 
@@ -18,6 +19,9 @@ pytest_plugins = ["redis_server"]
 
 
 def pytest_configure() -> None:
+    # How long an example takes depends on what else the machine does.
+    hypothesis.settings.register_profile("plain", deadline=None)
+    hypothesis.settings.load_profile("plain")
     # The default renderer draws every traceback with its locals, which takes longer than most tests.
     plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[structlog.processors.add_log_level, plain])

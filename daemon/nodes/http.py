@@ -123,7 +123,7 @@ class HttpNode:
             finally:
                 await response.aclose()
         except httpx2.RequestError as error:
-            fail_transport(error)
+            fail_transport(error, redactor)
         if response.status_code >= 300:
             self._fail_status(response, body, redactor)
         value, encoding = body_value(

@@ -11,6 +11,7 @@ from daemon.nodes.ai.arguments import Arguments
 from daemon.nodes.ai.dialect import Reader
 from daemon.nodes.ai.errors import AiError
 from daemon.nodes.ai.openai_dialect import OpenAIReader
+from daemon.redaction import Redactor
 from daemon.settings import AiSettings
 from enginekit.messages.json import JSON, encode
 from enginekit.node import NodeFailure, Usage
@@ -80,7 +81,7 @@ def reads(reader: Reader, events: list[JSON]) -> None:
         for event in events:
             reader.take(bytes(encode(event)).decode())
         answer = reader.answer()
-        encode(output_of(answer, ARGUMENTS))
+        encode(output_of(answer, ARGUMENTS, Redactor()))
         failed = None
     except NodeFailure as failure:
         failed = failure.error

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import AsyncIterator
+
 import httpx2
 import msgspec
 import pytest
-from ai_bench import SECRET, Bench, streaming
+from ai_bench import SECRET, VARIABLE, Bench, streaming
 from wire_formats import anthropic_answer, openai_answer
 
 from daemon.nodes.ai.node import AiNode
@@ -270,6 +273,45 @@ async def test_a_server_that_repeats_the_key_does_not_bring_it_into_the_history(
     assert failed.error == "Ai.Authentication"
     assert SECRET not in failed.cause
     assert SECRET not in str(failed)
+
+
+@pytest.mark.parametrize("padding", [*range(176, 206, 8), *range(476, 506, 8), *range(1994, 2050, 8), 5000])
+async def test_wherever_a_cause_is_cut_there_is_no_half_of_a_key(bench: Bench, padding: int) -> None:
+    text = "." * padding + SECRET + "." * 2000
+    schema: JSON = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    failures = []
+    for status, body in ((401, {"error": {"message": text}}), (500, {"error": {"said": text}}), (500, text)):
+        refusing = httpx2.MockTransport(
+            lambda _, status=status, body=body: httpx2.Response(
+                status, **({"text": body} if isinstance(body, str) else {"json": body})
+            )
+        )
+        failures.append(await bench.failure(bench.node(transport=refusing)))
+    for answer in (text, json.dumps({"n": text}), json.dumps([text])):
+        node = bench.node(transport=streaming(bench.events(answer)))
+        failures.append(await bench.failure(node, bench.call(ResponseSchema=schema)))
+    for failed in failures:
+        assert ".." in failed.cause
+        assert SECRET[:3] not in failed.cause
+        assert SECRET[-3:] not in failed.cause
+        assert len(failed.cause) <= 2048
+
+
+async def test_where_an_error_was_cut_there_is_no_beginning_of_a_key(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cause is shorter than what was read, since the key is: its end would show."""
+    key = "sk-" + "x" * 300
+    monkeypatch.setenv(VARIABLE, key)
+
+    async def body() -> AsyncIterator[bytes]:
+        for begin in range(0, 30_000, 1000):
+            yield (key * 100)[begin : begin + 1000].encode()
+
+    refusing = httpx2.MockTransport(lambda _: httpx2.Response(500, content=body()))
+    failed = await bench.failure(bench.node(transport=refusing))
+    assert "sk-" not in failed.cause
+    assert "[redacted]" in failed.cause
 
 
 # --- arguments ---------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from urllib.parse import parse_qsl
 
 import httpx2
@@ -181,14 +182,24 @@ NOW = 1_700_000_000.0
         ({"Retry-After": "9" * 400}, None),
         ({"Retry-After": "Tue, 14 Nov 2023 22:13:30 GMT"}, 10.0),
         ({"Retry-After": "Tue, 14 Nov 2023 22:13:00 GMT"}, 0.0),
+        # The two older forms (RFC 9110, 5.6.7). Whatever the zone of the machine, they are in GMT.
+        ({"Retry-After": "Tuesday, 14-Nov-23 22:13:30 GMT"}, 10.0),
+        ({"Retry-After": "Tue Nov 14 22:13:30 2023"}, 10.0),
+        ({"Retry-After": "Tue, 14 Nov 2023 22:13:30 -0000"}, 10.0),
         ({"Retry-After": "Tue, 14 Nov 2023 22:13:30 GMT", "Date": "Tue, 14 Nov 2023 22:13:00 GMT"}, 30.0),
         ({"Retry-After": "Tue, 14 Nov 2023 22:13:30 GMT", "Date": "yesterday"}, 10.0),
         ({"Retry-After": "Tue, 99 Nov 99999 22:13:30 GMT"}, None),
         ({"Retry-After": ""}, None),
     ],
 )
-def test_when_to_ask_again(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after(httpx2.Headers(headers), NOW) == seconds
+def test_when_to_ask_again(monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], seconds: float | None) -> None:
+    try:
+        with monkeypatch.context() as patch:
+            patch.setenv("TZ", "XYZ5")
+            time.tzset()
+            assert retry_after(httpx2.Headers(headers), NOW) == seconds
+    finally:
+        time.tzset()
 
 
 async def test_a_refusal_says_when_to_ask_again_and_a_success_does_not_care() -> None:

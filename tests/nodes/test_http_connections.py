@@ -233,6 +233,19 @@ async def test_answers_that_are_no_http_tell_nobody(nursery: trio.Nursery, secre
     assert_secret_not_in("".join(traceback.format_exception(failed)) + failed.cause)
 
 
+@pytest.mark.parametrize("padding", [*range(900, 1024, 8), 5000])
+async def test_wherever_the_cause_of_no_http_is_cut_there_is_no_half_of_a_secret(
+    nursery: trio.Nursery, secret_file: Path, padding: int
+) -> None:
+    line = "x" * padding + SECRET + "x" * 2000
+    url = await Peer(nursery, saying(f"{line}\r\n\r\n".encode())).listen()
+    failed = await failure(shop(url, secret_file), request(ApiEndpoint=url, Connection="shop"))
+    assert failed.error == "Http.ProtocolError"
+    assert "xxx" in failed.cause
+    assert SECRET[:3] not in failed.cause
+    assert len(failed.cause) <= 1024
+
+
 async def test_names_and_values_of_headers_are_redacted(nursery: trio.Nursery, secret_file: Path) -> None:
     replace(secret_file, "secret-token-of-shop")
 

@@ -13,6 +13,7 @@ import msgspec
 from daemon.nodes.ai.arguments import Arguments
 from daemon.nodes.ai.errors import AiError, failed
 from daemon.nodes.ai.schemas import Misfit, check_value
+from daemon.redaction import Redactor
 from enginekit.messages.json import JSON, NotJSON, decode
 from enginekit.node import Usage
 
@@ -75,17 +76,21 @@ class Gathered:
         pieces.append(piece)
 
 
-def output_of(answer: Answer, arguments: Arguments) -> dict[str, JSON]:
-    """What the task answers. Raises NodeFailure `Ai.ContentRefused`, `Ai.InvalidOutput`.
+def output_of(answer: Answer, arguments: Arguments, redactor: Redactor) -> dict[str, JSON]:
+    """What the task answers. Raises NodeFailure `Ai.ContentRefused`, `Ai.InvalidOutput`, which tell of the answer's
+    beginning, and no secret.
 
     Judging against a schema takes up to a third of a second.
     """
     if answer.refusal is not None:
         why = answer.refusal or answer.text or "it gives no reason"
-        raise failed(AiError.CONTENT_REFUSED, f"the model refused: {why[:HEAD_CHARACTERS]}", usage=answer.usage)
+        why = redactor.text(why)[:HEAD_CHARACTERS]
+        raise failed(AiError.CONTENT_REFUSED, f"the model refused: {why}", usage=answer.usage)
     output: dict[str, JSON] = {
         "Text": answer.text,
-        "ToolCalls": [{"Id": call.id, "Name": call.name, "Input": _input(call, answer)} for call in answer.tool_calls],
+        "ToolCalls": [
+            {"Id": call.id, "Name": call.name, "Input": _input(call, answer, redactor)} for call in answer.tool_calls
+        ],
         "StopReason": answer.stop.value,
         "Model": answer.model or arguments.model,
         "Usage": {"InputTokens": answer.usage.input_tokens, "OutputTokens": answer.usage.output_tokens},
@@ -93,33 +98,38 @@ def output_of(answer: Answer, arguments: Arguments) -> dict[str, JSON]:
     }
     if arguments.schema is not None:
         # A turn that asks for tools is not the answer yet.
-        output["Object"] = None if answer.tool_calls else _object(answer, arguments.schema)
+        output["Object"] = None if answer.tool_calls else _object(answer, arguments.schema, redactor)
     return output
 
 
-def _input(call: ToolCall, answer: Answer) -> JSON:
+def _input(call: ToolCall, answer: Answer, redactor: Redactor) -> JSON:
     if not call.arguments.strip():
         return {}
     try:
         value = decode(call.arguments.encode())
     except (NotJSON, UnicodeEncodeError) as error:
-        raise _invalid(f"the input for the tool {call.name} is not JSON: {error}", call.arguments, answer) from error
+        raise _invalid(
+            f"the input for the tool {call.name} is not JSON: {error}", call.arguments, answer, redactor
+        ) from error
     if not isinstance(value, dict):
-        raise _invalid(f"the input for the tool {call.name} is not a JSON object", call.arguments, answer)
+        raise _invalid(f"the input for the tool {call.name} is not a JSON object", call.arguments, answer, redactor)
     return value
 
 
-def _object(answer: Answer, schema: dict[str, JSON]) -> JSON:
+def _object(answer: Answer, schema: dict[str, JSON], redactor: Redactor) -> JSON:
     try:
         value = decode(answer.text.encode())
-        check_value(schema, value)
+        check_value(schema, value, redactor.text)
     except (NotJSON, UnicodeEncodeError) as error:
-        raise _invalid(f"the answer is to fit ResponseSchema, and is not JSON: {error}", answer.text, answer) from error
+        raise _invalid(
+            f"the answer is to fit ResponseSchema, and is not JSON: {error}", answer.text, answer, redactor
+        ) from error
     except Misfit as error:
-        raise _invalid(f"the answer does not fit ResponseSchema: {error}", answer.text, answer) from error
+        raise _invalid(f"the answer does not fit ResponseSchema: {error}", answer.text, answer, redactor) from error
     return value
 
 
-def _invalid(problem: str, text: str, answer: Answer) -> Exception:
+def _invalid(problem: str, text: str, answer: Answer, redactor: Redactor) -> Exception:
+    text = redactor.text(text)[:HEAD_CHARACTERS]
     cut = " (it was cut off at MaxTokens)" if answer.stop is StopReason.MAX_TOKENS else ""
-    return failed(AiError.INVALID_OUTPUT, f"{problem}{cut}. It begins: {text[:HEAD_CHARACTERS]}", usage=answer.usage)
+    return failed(AiError.INVALID_OUTPUT, f"{problem}{cut}. It begins: {text}", usage=answer.usage)

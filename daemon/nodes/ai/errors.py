@@ -1,6 +1,7 @@
 """How a call of a language model fails: the names, and which of them an answer, an exception or an event comes to.
 
-Pure: what an HTTP answer says is passed in. Nothing here knows one vendor's client from the other's.
+Pure: what an HTTP answer says is passed in, and goes into the cause whole. Nothing here knows one vendor's client from
+the other's.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import httpx2
 from daemon.nodes.web.answer import retry_after
 from enginekit.node import NodeFailure, Usage
 
-CAUSE_CHARACTERS: Final = 1024
-"""How much of what a server says goes into the cause."""
+CAUSE_CHARACTERS: Final = 2048
+"""How much of what a server says goes into the cause. It is cut by whoever knows the secrets that it may hold."""
 
 
 class AiError(str, Enum):
@@ -153,7 +154,7 @@ def transport_failure(error: BaseException) -> NodeFailure | None:
             return found
         name = _diagnosis(found)
         if name is not None:
-            return failed(name[0], name[1][:CAUSE_CHARACTERS])
+            return failed(*name)
     return None
 
 
@@ -211,10 +212,10 @@ def _told(body: object) -> tuple[str, str]:
             said = [inner[key] for key in ("code", "type") if isinstance(inner.get(key), str)]
             code = next((each for each in said if each in _BY_CODE), "")
             message = inner.get("message")
-            return code, (message if isinstance(message, str) else _shown(inner))[:CAUSE_CHARACTERS]
+            return code, message if isinstance(message, str) else _shown(inner)
         return "", _shown(inner)
-    return "", "" if body is None else str(body)[:CAUSE_CHARACTERS]
+    return "", "" if body is None else str(body)
 
 
 def _shown(value: object) -> str:
-    return json.dumps(value, default=str)[:CAUSE_CHARACTERS]
+    return json.dumps(value, default=str)

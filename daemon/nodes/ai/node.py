@@ -21,7 +21,7 @@ from daemon.connections import Connection, Connections
 from daemon.nodes.ai.answer import output_of
 from daemon.nodes.ai.arguments import Arguments, faults_in, read
 from daemon.nodes.ai.dialect import Reader
-from daemon.nodes.ai.errors import transport_failure
+from daemon.nodes.ai.errors import CAUSE_CHARACTERS, transport_failure
 from daemon.nodes.ai.transport import CallTransport
 from daemon.settings import AiSettings, Settings
 from enginekit.messages.json import JSON
@@ -148,15 +148,16 @@ class AiNode:
                     await response.aclose()
             answer = reader.answer()
             if arguments.schema is None:
-                output = output_of(answer, arguments)
+                output = output_of(answer, arguments, connection.redactor)
             else:
-                output = await _aside(lambda: output_of(answer, arguments))
+                output = await _aside(lambda: output_of(answer, arguments, connection.redactor))
         except Exception as error:
             failure = self._vendor.failure(error) or transport_failure(error)
             if failure is None:
                 raise
             if begun:
                 failure.usage = reader.usage
+            failure.cause = connection.redactor.head(failure.cause, CAUSE_CHARACTERS)
             raise failure from error
         return NodeResult(output=output, usage=answer.usage)
 

@@ -80,8 +80,9 @@ def check_schema(schema: JSON) -> None:
             _check_keywords(path, part, schema)
 
 
-def check_value(schema: JSON, value: JSON) -> None:
-    """Raises Misfit. `schema` has passed `check_schema`. The same value always takes the same steps."""
+def check_value(schema: JSON, value: JSON, tell: Callable[[str], str] = str) -> None:
+    """Raises Misfit. `schema` has passed `check_schema`. The same value always takes the same steps. `tell`: what may
+    be told of a text that quotes the value."""
     left = BUDGET
 
     def spend(steps: int) -> None:
@@ -92,7 +93,7 @@ def check_value(schema: JSON, value: JSON) -> None:
 
     try:
         for error in _validator(spend)(schema).iter_errors(value):
-            raise Misfit(f"at {error.json_path[:200]}: {_shortened(error.message)}")
+            raise Misfit(f"at {tell(error.json_path)[:200]}: {_shortened(tell(error.message))}")
     except RecursionError:
         raise Misfit("it cannot be judged: the schema leads back to itself, or nests too deeply") from None
 

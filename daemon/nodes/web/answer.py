@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -75,7 +76,9 @@ def retry_after(headers: httpx2.Headers, now: float) -> float | None:
 
 def _timestamp(text: str) -> float | None:
     try:
-        return parsedate_to_datetime(text).timestamp()
+        moment = parsedate_to_datetime(text)
+        # One of the three forms of dates in HTTP names no zone: all of them are in GMT.
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None
 

@@ -10,6 +10,7 @@ from typing import NoReturn
 import httpx2
 
 from daemon.nodes.web.network import AddressRefused, NotConnected
+from daemon.redaction import Redactor
 from enginekit.node import NodeFailure
 
 CAUSE_CHARACTERS = 1024
@@ -45,16 +46,17 @@ def refuse(field: str, problem: str) -> NoReturn:
 def target(request: httpx2.Request) -> str:
     """Method and URL for a cause: without a query and user information, which may hold secrets."""
     url = request.url
+    host = f"[{url.host}]" if ":" in url.host else url.host
     port = f":{url.port}" if url.port is not None else ""
-    return f"{request.method} {url.scheme}://{url.host}{port}{url.path}"
+    return f"{request.method} {url.scheme}://{host}{port}{url.path}"
 
 
-def fail_transport(error: httpx2.RequestError) -> NoReturn:
-    """Raises NodeFailure: what the client's exception comes to."""
+def fail_transport(error: httpx2.RequestError, redactor: Redactor) -> NoReturn:
+    """Raises NodeFailure: what the client's exception comes to. It may quote what the server said."""
     name, problem = _diagnosis(error)
     raise NodeFailure(
         name.value,
-        f"{target(error.request)}: {problem}"[:CAUSE_CHARACTERS],
+        redactor.head(f"{target(error.request)}: {problem}", CAUSE_CHARACTERS),
         unhealthy=None if name in _NOT_CALLED else True,
     ) from error
 
