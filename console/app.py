@@ -145,10 +145,14 @@ class ConsoleApp(App[None]):
         ]
 
     async def action_go(self, name: str) -> None:
+        if name == self.current_mode and isinstance(self.screen, ExecutionPage):
+            self.screen.leave()
         await self.switch_mode(name)
 
     def open_execution(self, workflow_id: str, run_id: str) -> None:
-        """Look at this execution, on a page above the one that is there."""
+        """Look at this execution, on a page above the one that is there. A second click of a double one opens none."""
+        if isinstance(self.screen, ExecutionPage):
+            return
         self.source.look_at(workflow_id, run_id)
         self.push_screen(ExecutionPage())
 

@@ -65,6 +65,19 @@ class ExecutionPage(ActingPage):
     def on_mount(self) -> None:
         self.query_one("#events").focus()
 
+    def draw(self) -> None:
+        super().draw()
+        self._focus_in_sight()
+
+    def _focus_in_sight(self) -> None:
+        """The keys are for what is seen: where there is room for one side only, for that one."""
+        if not self.has_class("-normal"):
+            return
+        seen, first = ("right", "#events") if self.has_class("-events") else ("left", "#graph")
+        places = self.focused.ancestors if self.focused is not None else []
+        if not any(each.id == seen for each in places):
+            self.query(first).focus()  # of none, while the page comes or goes
+
     def target(self) -> Target | None:
         opened = self.source.state.opened
         return Target(opened.workflow_id, opened.run_id) if opened is not None else None
@@ -104,12 +117,17 @@ class ExecutionPage(ActingPage):
 
     def action_view(self) -> None:
         self.toggle_class("-events")
+        self._focus_in_sight()
 
     def action_back(self) -> None:
         tree = self.query_one(JsonTree)
         if tree.has_focus:
             self.query_one("#events").focus()
             return
+        self.leave()
+
+    def leave(self) -> None:
+        """Back to the list."""
         self.source.look_away()
         self.dismiss()
 
