@@ -150,7 +150,7 @@ def _show(seen: DescribeScheduleResult) -> None:
         "workflow": seen.workflow if seen.version is None else f"{seen.workflow} version {seen.version}",
         "cron": f"{seen.cron}  ({seen.time_zone})",
         "overlap": seen.overlap.value,
-        "catch-up": f"{seen.catch_up_seconds:g} s",
+        "catch-up": f"{seen.catch_up_seconds:.12g} s",
         "input": compact(seen.input),
         "labels": " ".join(f"{key}={value}" for key, value in seen.labels.items()),
         "created": moment(seen.created_at) + (f" by {seen.created_by}" if seen.created_by else ""),

@@ -21,7 +21,7 @@ from daemon.journal.letters import letter_id, summary, whole
 from daemon.logs import about
 from daemon.stores.rows import LetterFilter, StoredLetter
 from enginekit.messages import calls, dead_letters
-from enginekit.messages.links import RunRef
+from enginekit.messages.links import Millis, RunRef
 from enginekit.messages.status import ErrorStatus, Refused
 
 if TYPE_CHECKING:
@@ -163,8 +163,18 @@ class DeadLetterCalls:
 async def sweep(session: Session, retention_days: float) -> None:
     """Discard letters that have been kept for as long as they are to be, until cancelled."""
     while True:
-        before = session.clock.now() - round(retention_days * DAY_SECONDS * 1000)
-        expired = await session.store.dead_letters(LetterFilter(tenant=None, limit=SWEEP_LETTERS, before=before))
+        await _sweep_once(session, retention_days)
+        await trio.sleep(SWEEP_SECONDS)
+
+
+async def _sweep_once(session: Session, retention_days: float) -> None:
+    """Each of them is looked at once: those of other shards' owners are theirs to discard, and one whose execution
+    cannot be loaded stays."""
+    before = session.clock.now() - round(retention_days * DAY_SECONDS * 1000)
+    behind: tuple[Millis, str] | None = None
+    while True:
+        wanted = LetterFilter(tenant=None, limit=SWEEP_LETTERS, before=before, behind=behind)
+        expired = await session.store.dead_letters(wanted)
         for each in expired:
             if not session.across.owns(each.run):
                 continue
@@ -182,9 +192,9 @@ async def sweep(session: Session, retention_days: float) -> None:
                 retention_days=retention_days,
             )
         if len(expired) < SWEEP_LETTERS:
-            await trio.sleep(SWEEP_SECONDS)
-        else:
-            await session.committer.flushed()
+            return
+        behind = (expired[-1].letter.at, expired[-1].run.run_id)
+        await session.committer.flushed()
 
 
 def _no_letter(name: str) -> Refused:

@@ -45,7 +45,7 @@ import httpx2
 from daemon.connections import Connection, Connections, Origin
 from daemon.nodes.web.addresses import AddressRule
 from daemon.nodes.web.answer import body_value, retry_after, text_of
-from daemon.nodes.web.arguments import SCHEMES, AnswerEncoding, connection_of, faults_in, transform_of
+from daemon.nodes.web.arguments import SCHEMES, AnswerEncoding, connection_of, faults_in, is_literal, transform_of
 from daemon.nodes.web.body import body_of
 from daemon.nodes.web.body import text_of as field_text
 from daemon.nodes.web.errors import CAUSE_CHARACTERS, HttpError, fail_transport, refuse, target
@@ -87,9 +87,9 @@ class HttpNode:
 
     def check(self, arguments: Argument, tenant: str | None) -> Iterator[ArgumentFault]:
         """As far as a definition has them."""
-        if tenant is None:
-            return faults_in(arguments)
-        return faults_in(arguments, lambda name: self._connections.fault(name, tenant))
+        fault = None if tenant is None else lambda name: self._connections.fault(name, tenant)
+        faults = list(faults_in(arguments, fault))
+        yield from faults or _body_faults(arguments)
 
     async def run(self, call: NodeCall) -> JSON:
         """One call, redirects followed. Raises NodeFailure as in the table above. Cancelled: the TCP connection is
@@ -252,6 +252,21 @@ def _request(
         headers.update(connection.headers)
     content = body_of(arguments, headers)
     return client.build_request(method, url, headers=headers, content=content)
+
+
+def _body_faults(arguments: Argument) -> Iterator[ArgumentFault]:
+    """What keeps the body of arguments without another fault from being encoded, where all that it depends on is
+    there."""
+    if not isinstance(arguments, dict):
+        return
+    fields = ("RequestBody", "Headers", "Transform")
+    needed: dict[str, Argument] = {name: arguments[name] for name in fields if name in arguments}
+    if is_literal(needed):
+        literal = cast("dict[str, JSON]", needed)
+        try:
+            body_of(literal, httpx2.Headers(_pairs(literal.get("Headers"))))
+        except NodeFailure as failure:
+            yield ArgumentFault("RequestBody", failure.cause.removeprefix("RequestBody "))
 
 
 def _url(arguments: dict[str, JSON], connection: Connection | None) -> httpx2.URL:

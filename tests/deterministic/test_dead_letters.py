@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import trio
 
+from daemon.journal import dead_letters as journal
+from daemon.journal.across import Across
 from daemon.settings import DeadLetterSettings, HistorySettings, Settings
+from daemon.stores.memory import MemoryStore
 from enginekit.messages import calls, dead_letters
 from enginekit.messages.json import decode, encode
 from enginekit.messages.status import ErrorStatus, ExecutionStatus, Refused
@@ -244,6 +247,34 @@ def test_nothing_expires_unless_a_setting_says_so(simulate):
 
     assert simulate(scenario) == 1
     assert simulate(scenario, settings=Settings(dead_letters=DeadLetterSettings(retention_days=30))) == 0
+
+
+def test_letters_that_are_anothers_to_discard_are_passed_over(simulate, monkeypatch):
+    """However many these are: those behind them go, and nobody looks at them again and again meanwhile."""
+    monkeypatch.setattr(journal, "SWEEP_LETTERS", 2)
+
+    async def scenario(daemon):
+        started = []
+        for number in range(7):
+            started.append(await daemon.start(SHIP, workflow_id=f"order-{number}"))
+            await fail(daemon)
+        own = started[0].run_id
+        monkeypatch.setattr(Across, "owns", lambda self, ref: ref.run_id == own)
+        looks = 0
+        look = MemoryStore.dead_letters
+
+        async def counted(self, wanted):
+            nonlocal looks
+            looks += wanted.before is not None
+            assert looks < 1000, "it goes round and round"
+            return await look(self, wanted)
+
+        monkeypatch.setattr(MemoryStore, "dead_letters", counted)
+        await trio.sleep(30 * 86400 + 2 * journal.SWEEP_SECONDS)
+        left = {each.run_id for each in (await letters(daemon)).dead_letters}
+        assert left == {each.run_id for each in started[1:]}
+
+    simulate(scenario, settings=Settings(dead_letters=DeadLetterSettings(retention_days=30)))
 
 
 def test_what_is_wrong_with_an_edited_input_is_told_and_nothing_is_written(simulate):

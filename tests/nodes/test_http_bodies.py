@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from typing import cast
 from urllib.parse import parse_qsl
 
 import httpx2
@@ -16,7 +17,7 @@ from daemon.nodes.http import HttpNode
 from daemon.nodes.web.answer import retry_after
 from daemon.settings import HttpSettings
 from enginekit.messages.json import JSON
-from enginekit.node import NodeCall
+from enginekit.node import COMPUTED, Argument, NodeCall
 
 FORM = {"RequestBodyEncoding": "URL_ENCODED"}
 
@@ -122,10 +123,28 @@ async def test_what_cannot_be_encoded_is_not_sent(arguments: dict[str, JSON], ca
         raise AssertionError(f"sent {sent.url}")
 
     node = HttpNode(HttpSettings(), transport=httpx2.MockTransport(answer))
+    posted: dict[str, JSON] = {"Method": "POST", "ApiEndpoint": "http://shop.test", **arguments}
+    (fault,) = node.check(cast(Argument, posted), None)
+    assert cause in f"{fault.path} {fault.message}", "a definition that has all of it literally is refused as well"
     failed = await failure(node, request(Method="POST", **arguments))
     assert failed.error == "Http.InvalidArguments"
     assert cause in failed.cause
     assert failed.unhealthy is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"RequestBody": ["€", COMPUTED], "Headers": {"Content-Type": "text/plain; charset=latin-1"}},
+        {"RequestBody": "€", "Headers": {"Content-Type": COMPUTED}},
+        {"RequestBody": "€", "Headers": COMPUTED},
+        {"RequestBody": {"a": [{}]}, "Transform": {**FORM, "RequestEncodingOptions": COMPUTED}},
+        {"Headers": {"Content-Type": "text/plain; charset=klingon"}},
+    ],
+)
+def test_what_is_not_known_yet_is_no_fault(arguments: dict[str, Argument]) -> None:
+    given: Argument = {"Method": "POST", "ApiEndpoint": "http://shop.test", **arguments}
+    assert list(HttpNode(HttpSettings()).check(given, None)) == []
 
 
 async def answered(content: bytes, content_type: str | None, **arguments: JSON) -> tuple[JSON, JSON]:

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, TypeVar
 import httpx2
 
 from enginekit.messages.json import JSON
-from enginekit.node import COMPUTED, Argument, ArgumentFault
+from enginekit.node import COMPUTED, Argument, ArgumentFault, Computed
 
 METHODS: Final = ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD")
 FIELDS: Final = (
@@ -128,6 +128,20 @@ def faults_in(arguments: Argument, connection_fault: ConnectionFault | None = No
     yield from _query(arguments.get("QueryParameters"))
     yield from _transform(arguments)
     yield from _connection(arguments, connection_fault)
+
+
+def is_literal(arguments: Mapping[str, Argument]) -> bool:
+    """Whether nothing in them is COMPUTED."""
+    pending: list[Argument] = list(arguments.values())
+    while pending:
+        match pending.pop():
+            case Computed():
+                return False
+            case dict() as fields:
+                pending.extend(fields.values())
+            case list() as items:
+                pending.extend(items)
+    return True
 
 
 def _choice(value: Argument, path: str, known: tuple[str, ...]) -> Iterator[ArgumentFault]:
