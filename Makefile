@@ -4,8 +4,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+TEST_WORKERS ?= 2
 
-.PHONY: install demo demo-split test lint check bench latency idle transitions distributed stalls timers chaos chaos-split console-load screenshots flood links scaling systemd-machine clean
+.PHONY: install demo demo-split test lint check properties bench latency idle transitions distributed stalls timers chaos chaos-split console-load screenshots flood links scaling systemd-machine clean
 
 install: $(READY)        ## the engine and all it needs, in .venv
 
@@ -15,8 +16,8 @@ demo: $(READY)           ## run 200 orders through a daemon on free ports, and s
 demo-split: $(READY)     ## the same orders through eleven processes over PostgreSQL and Redis, one of each kind killed
 	@$(BIN)/python -m examples.split.demo
 
-test: $(READY)           ## the whole test suite
-	@$(BIN)/python -m pytest
+test: $(READY)           ## the whole test suite, its files shared among TEST_WORKERS processes
+	@$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)           ## ruff, mypy (strict), import contracts
 	$(BIN)/ruff check .
@@ -28,6 +29,9 @@ check: lint test
 
 bench: $(READY)          ## tasks a second through the WebSocket, with and without a flood of reads
 	@$(BIN)/python -m benchmarks.throughput
+
+properties: $(READY)     ## what is said of all inputs, tried on twelve times as many as in the suite
+	@$(BIN)/python -m pytest -m hypothesis --hypothesis-profile thorough --numprocesses $(TEST_WORKERS) --dist loadfile
 
 chaos: $(READY)          ## orders, items and workers under at least 20 kills each
 	@$(BIN)/python -m pytest -q tests/chaos tests/workers/test_worker_chaos.py --kills 25

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import random
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +14,21 @@ import pytest
 import structlog
 
 from daemon.stores.sqlite.database import open_reader
+from tests import hypothesis_profiles  # noqa: F401 - loads the profile of the suite
 
 if TYPE_CHECKING:
     from tests.servers.postgres import PostgresServer
 
 pytest_plugins = ["redis_server"]
+
+HERE = Path(__file__).parent
+LONGEST = frozenset({"chaos", "console", "readme", "split", "systemd", "workers"})
+MANY_KILLS = 20
+ID_LENGTH = 80
+
+# A process compiles the whole engine where no bytecode is kept, and the suite starts hundreds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_configure() -> None:
@@ -27,11 +40,22 @@ def pytest_configure() -> None:
     structlog.configure(processors=[structlog.processors.add_log_level, plain])
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Workers that share the suite begin with what takes longest: then they end at about the same time."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.path.relative_to(HERE).parts[0] not in LONGEST)
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Of a value of size its beginning: nobody reads a megabyte in a report, and workers tell each other all names."""
+    return ascii(val[:ID_LENGTH])[1:-1] if isinstance(val, str | bytes) and len(val) > ID_LENGTH else None
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=4, help="how often the chaos tests kill the daemon or its store")
     parser.addoption("--chaos-minutes", type=float, default=0.0, help="how long a split engine's processes are killed")
     parser.addoption("--systemd-machine", action="store_true", help="boot a systemd and try docs/systemd.md on it")
-    parser.addoption("--chaos-seed", type=int, default=None, help="when and whom; printed by every run")
+    parser.addoption("--chaos-seed", type=int, default=None, help="decides when and whom; else another one each time")
 
 
 @pytest.fixture
@@ -50,6 +74,25 @@ def stored_events() -> Callable[[Path], bytes]:
         return b"\n".join(event for history in histories for event in history)
 
     return read
+
+
+@pytest.fixture
+def many_kills(request: pytest.FixtureRequest) -> bool:
+    """Whether to kill often and under much work, as `make chaos` does, or as seldom as shows that it can be done."""
+    kills: int = request.config.getoption("--kills")
+    return kills >= MANY_KILLS
+
+
+@pytest.fixture
+def chaos_seed(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> int:
+    """Decides when and whom a test kills. It is said at once, and once more in the report of a failure: workers that
+    share the suite show nothing before."""
+    asked: int | None = request.config.getoption("--chaos-seed")
+    seed = random.SystemRandom().randrange(2**32) if asked is None else asked
+    with capsys.disabled():
+        print(f"\n  chaos seed {seed} ", end="")
+    print(f"chaos seed {seed}")
+    return seed
 
 
 @pytest.fixture(scope="session")

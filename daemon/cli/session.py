@@ -38,8 +38,8 @@ class NotReached(click.ClickException):
     exit_code = 4
 
 
-def talk(conversation: Callable[[Client], Awaitable[T]], connect_seconds: float = CONNECT_SECONDS) -> T:
-    """Run `conversation` with a client that is connected.
+def talk(conversation: Callable[[Client], Awaitable[T]], connect_seconds: float | None = None) -> T:
+    """Run `conversation` with a client that is connected, after CONNECT_SECONDS at most, or as many as are given.
 
     Raises DaemonRefused, NotReached, click.UsageError for an ENGINE_URL that is none, click.Abort when interrupted.
     """
@@ -54,7 +54,10 @@ def talk(conversation: Callable[[Client], Awaitable[T]], connect_seconds: float 
         if not isinstance(found.url, str):
             found.url()  # a folder where no daemon has ever run needs no patience
         async with open_client(
-            found.url, found.token, timeout_seconds=CALL_SECONDS, connect_seconds=connect_seconds
+            found.url,
+            found.token,
+            timeout_seconds=CALL_SECONDS,
+            connect_seconds=CONNECT_SECONDS if connect_seconds is None else connect_seconds,
         ) as client:
             return await conversation(client)
 

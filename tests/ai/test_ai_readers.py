@@ -15,6 +15,7 @@ from daemon.redaction import Redactor
 from daemon.settings import AiSettings
 from enginekit.messages.json import JSON, encode
 from enginekit.node import NodeFailure, Usage
+from tests.hypothesis_profiles import examples
 
 ARGUMENTS = Arguments(model="m", messages=[{"role": "user"}], schema={"type": "object"})
 OPENAI = ["choices", "index", "delta", "content", "tool_calls", "function", "name", "arguments", "id", "finish_reason"]
@@ -91,13 +92,13 @@ def reads(reader: Reader, events: list[JSON]) -> None:
 
 
 @given(st.lists(openai_events(), max_size=5))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_whatever_comes_for_a_completion(events: list[JSON]) -> None:
     reads(OpenAIReader(AiSettings()), events)
 
 
 @given(st.lists(anthropic_events(), max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_whatever_comes_for_a_message(events: list[JSON]) -> None:
     reads(AnthropicReader(AiSettings()), [{"type": "message_start"}, *events])
 

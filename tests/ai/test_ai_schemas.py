@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from daemon.nodes.ai.schemas import BadSchema, Misfit, check_schema, check_value, is_strict
 from enginekit.messages.json import JSON
+from tests.hypothesis_profiles import examples
 
 # --- what fits ---------------------------------------------------------------------------------------------------
 
@@ -176,7 +177,7 @@ VALUES: st.SearchStrategy[JSON] = st.recursive(
 
 
 @given(st.dictionaries(KEYWORDS, VALUES, max_size=5), VALUES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_whatever_is_written_ends_in_one_of_three_ways(schema: JSON, value: JSON) -> None:
     """Refused; fits; does not fit. No other exception, whatever the schema."""
     json.dumps(schema)

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from collections.abc import AsyncIterator, Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,7 @@ async def test_a_good_token_is_a_principal(tmp_path: Path) -> None:
         (token(algorithm="HS512", key=SECRET * 2), "signed with HS512; the key is for HS256"),
         (token(key=RSA_KEY, algorithm="RS256"), "signed with RS256; the key is for HS256"),
     ],
+    ids=count(),  # The keys in them are others in every process.
 )
 @pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
 async def test_every_fault_of_a_token_has_a_message_of_its_own(tmp_path: Path, text: str, message: str) -> None:
@@ -282,6 +284,7 @@ def rsa_private() -> bytes:
         ({"jwks_url": "http://example.org/jwks"}, None, "must be https://"),
         ({"jwks_url": "file:///etc/passwd"}, None, "must be https://"),
     ],
+    ids=count(),
 )
 def test_a_key_that_cannot_be_used_stops_the_start_with_a_reason(
     tmp_path: Path, settings: dict[str, Any], content: bytes | None, message: str

@@ -16,10 +16,11 @@ from enginekit.messages.json import JSON, decode, encode
 from enginekit.messages.status import ErrorStatus, ExecutionStatus, Refused
 from examples.orders.stage import open_engine
 
-FAMILIES = 40
+FAMILIES, FEW_FAMILIES = 40, 15
+KILLS, FEW_KILLS = 5, 2
+"""The fewer: in `make test`."""
 ITEMS = 8
 SIGNALS = 3
-KILLS = 5
 
 CHILD: JSON = {
     "StartAt": "Rest",
@@ -73,11 +74,11 @@ class Ledger:
         self.redriven: set[tuple[str, str]] = set()
 
 
-async def one_life(client: Client, ledger: Ledger) -> None:
+async def one_life(client: Client, ledger: Ledger, families: int) -> None:
     """Ask for all of it, what was acknowledged before and what was not; until everything has succeeded."""
     await client.call(calls.RegisterWorkflow(name="child", definition=encode(CHILD)))
     async with trio.open_nursery() as nursery:
-        for number in range(FAMILIES):
+        for number in range(families):
             nursery.start_soon(one_family, client, ledger, f"family-{number}")
 
 
@@ -116,31 +117,28 @@ async def history(client: Client, name: str, run_id: str) -> list[ev.AnyEvent]:
             return found
 
 
-async def test_families_whose_daemon_is_killed(request, tmp_path, capsys):
-    seed = request.config.getoption("--chaos-seed")
-    seed = random.SystemRandom().randrange(2**32) if seed is None else seed
-    with capsys.disabled():
-        print(f"\n  chaos seed {seed}, {KILLS} kills ", end="")
-    chance, ledger, middle = random.Random(seed), Ledger(), 0
+async def test_families_whose_daemon_is_killed(tmp_path, chaos_seed, many_kills):
+    families, kills = (FAMILIES, KILLS) if many_kills else (FEW_FAMILIES, FEW_KILLS)
+    chance, ledger, middle = random.Random(chaos_seed), Ledger(), 0
     with trio.fail_after(240):
-        for kill in range(KILLS + 1):
+        for kill in range(kills + 1):
             async with open_engine(tmp_path) as (engine, local):
                 async with open_client(local.url, local.token) as client:
-                    if kill < KILLS:
+                    if kill < kills:
                         with trio.move_on_after(chance.uniform(0.1, 0.4)) as life:
-                            await one_life(client, ledger)
+                            await one_life(client, ledger, families)
                         middle += life.cancelled_caught
                         engine.process.kill()
                         await engine.process.wait()
                         continue
-                    await one_life(client, ledger)
+                    await one_life(client, ledger, families)
                     await trio.sleep(1)
-                    await check(client, ledger)
+                    await check(client, ledger, families)
                 await engine.stop()
     assert middle, "no kill came in the middle"
 
 
-async def check(client: Client, ledger: Ledger) -> None:
+async def check(client: Client, ledger: Ledger, families: int) -> None:
     failed: set[str] = set()
     for name, run_id in ledger.runs.items():
         closed = await client.wait(name, run_id)
@@ -162,4 +160,4 @@ async def check(client: Client, ledger: Ledger) -> None:
         failed |= {child.run_id for child in listed if child.status is ExecutionStatus.FAILED}
     letters = (await client.call(dead_letters.ListDeadLetters(page_size=1000))).dead_letters
     assert sorted(letter.run_id for letter in letters) == sorted(failed)
-    assert len(failed) >= FAMILIES
+    assert len(failed) >= families

@@ -25,8 +25,7 @@ from enginekit.messages.events import decode_event
 from examples.orders.stage import Program, open_engine, open_shop, shop_report
 from examples.orders.verdict import Ending, Order, faults_found, load_definition, load_orders, order_input
 
-MANY_KILLS = 20
-ORDERS, FEW_ORDERS = 200, 60
+ORDERS, FEW_ORDERS = 200, 30
 """How many orders there are under many kills, and under the few of `make test`."""
 AT_ONCE = 60
 SLOW = 4.0
@@ -35,18 +34,14 @@ SLOW = 4.0
 WHOLE_SECONDS = 540.0
 
 
-async def test_nothing_is_lost_or_done_twice(request, tmp_path, capsys):
+async def test_nothing_is_lost_or_done_twice(request, tmp_path, chaos_seed, many_kills):
     kills = request.config.getoption("--kills")
-    seed = request.config.getoption("--chaos-seed")
-    seed = random.SystemRandom().randrange(2**32) if seed is None else seed
-    with capsys.disabled():
-        print(f"\n  chaos seed {seed}, {kills} kills ", end="")
     endings: dict[str, str] = {}
     killed: list[str] = []
-    orders = load_orders(ORDERS if kills >= MANY_KILLS else FEW_ORDERS)
+    orders = load_orders(ORDERS if many_kills else FEW_ORDERS)
     with trio.fail_after(WHOLE_SECONDS):
-        async with open_shop(tmp_path, seed=seed % 1000, slow=SLOW) as (_, shop):
-            await _run(tmp_path, orders, shop, kills, random.Random(seed), endings, killed)
+        async with open_shop(tmp_path, seed=chaos_seed % 1000, slow=SLOW) as (_, shop):
+            await _run(tmp_path, orders, shop, kills, random.Random(chaos_seed), endings, killed)
             report = await shop_report(shop)
     assert len(killed) == kills
     assert {"daemon", "store"} <= set(killed)

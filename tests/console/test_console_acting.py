@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import Sitting, access, prepared, sit
+from sitting import Sitting, access, prepared, sit
 
 from enginekit.messages.calls import RegisterWorkflow
 from enginekit.messages.json import encode

@@ -9,7 +9,7 @@ import time
 from functools import partial
 
 import trio
-from conftest import Sitting, access, prepared, sit
+from sitting import Sitting, access, prepared, sit
 
 from console import connection
 from enginekit.local import Access, LocalDaemon

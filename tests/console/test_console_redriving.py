@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from conftest import Sitting, access, prepared, sit
+from sitting import Sitting, access, prepared, sit
 
 from enginekit.client import Client
 from enginekit.messages.calls import RegisterWorkflow
@@ -103,13 +103,17 @@ def test_a_redrive_with_another_input_ends_the_run_with_it(daemon, shop) -> None
         await sitting.sees("Redrive from-the-list?")
         await sitting.press("tab", *"{no", "ctrl+s")
         await sitting.sees("is not JSON", "Redrive from-the-list?")
-        await sitting.press("f7", "delete", *right, "ctrl+s")
+        await sitting.press("f7", "delete")
+        await sitting.paste(right)
+        await sitting.press("ctrl+s")
         await sitting.sees("from-the-list goes on", "SUCCEEDED")
         await sitting.press("4")
         await sitting.sees("1 ·", "from-the-letter")
         await sitting.press("e")
         await sitting.sees("with another input?", f"{shop.url}/once")
-        await sitting.press("f7", "delete", *right, "ctrl+s")
+        await sitting.press("f7", "delete")
+        await sitting.paste(right)
+        await sitting.press("ctrl+s")
         await sitting.sees("from-the-letter goes on", "0 ·")
         await sitting.press("3", "home", "enter")
         await sitting.sees("from-the-letter  SUCCEEDED", "WorkflowSucceeded")

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import trio
-from conftest import Sitting, access, sit
+from sitting import Sitting, access, sit
 from slow_link import SlowLink, slow_link
 
 from daemon.journal import watching

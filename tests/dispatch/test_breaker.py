@@ -12,6 +12,7 @@ from daemon.dispatch.breaker import BUCKETS, Breaker
 from daemon.settings import BreakerSettings
 from enginekit.messages.links import RunRef, TaskRef
 from enginekit.messages.status import BreakerState
+from tests.hypothesis_profiles import examples
 
 SETTINGS = BreakerSettings(window_seconds=10.0, minimum_calls=4, failure_rate=0.5, open_seconds=5.0, probes=2)
 RUN = RunRef("acme", "w", "r")
@@ -201,5 +202,5 @@ class Machine(RuleBasedStateMachine):
             assert at > self.now
 
 
-Machine.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+Machine.TestCase.settings = settings(max_examples=examples(200), stateful_step_count=60, deadline=None)
 TestBreakerMachine = Machine.TestCase

@@ -123,7 +123,10 @@ async def test_a_silent_daemon_is_unreachable() -> None:
             await client.call(calls.ListQueues(), timeout_seconds=0.1)
 
 
-@pytest.mark.parametrize("status", set(ErrorStatus) - {ErrorStatus.UNAVAILABLE, ErrorStatus.RESOURCE_EXHAUSTED})
+@pytest.mark.parametrize(
+    "status",
+    [each for each in ErrorStatus if each not in (ErrorStatus.UNAVAILABLE, ErrorStatus.RESOURCE_EXHAUSTED)],
+)
 async def test_other_refusals_are_raised_with_their_data(status: ErrorStatus) -> None:
     refusal = Refused(status, "because", {"reason": "x", "faults": [{"path": "A"}]})
     async with scripted_engine(ListQueues=answers(refusal)) as engine, open_client(engine.url, "tok") as client:

@@ -13,6 +13,7 @@ from daemon.execution.deadlines import next_wake
 from enginekit.messages import events as ev
 from enginekit.messages.json import encode
 from enginekit.messages.status import ExecutionStatus
+from tests.hypothesis_profiles import examples
 
 ERRORS = ["Boom", "Bang", "States.TaskFailed"]
 LIMITS = Limits(step_transitions=7, step_events=20)
@@ -72,7 +73,7 @@ def play(drive, definition, items, seed):
     raise AssertionError("the run does not end")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(machines(), st.integers(0, 4), st.integers(0, 2**32))
 def test_every_run_ends_and_repeats(drive, definition, items, seed):
     first = play(drive, definition, items, seed)
@@ -107,7 +108,7 @@ def redriven(run):
     assert len(set(replayed)) == len(replayed)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(machines(), st.integers(0, 4), st.integers(0, 40))
 def test_a_cancellation_ends_it_wherever_it_stands(drive, definition, items, steps):
     run = drive(definition, {"items": list(range(items))}, LIMITS)

@@ -35,6 +35,7 @@ from daemon.language.values import same
 from enginekit.messages.events import TimeoutKind
 from enginekit.messages.json import encode
 from enginekit.messages.status import ExecutionStatus, Refused
+from tests.hypothesis_profiles import examples
 
 ENDLESS = Limits(step_transitions=7, step_events=20, history_events=60, payload_bytes=20_000)
 """For definitions that may go round in circles: small, since every decision replays the whole history."""
@@ -108,7 +109,7 @@ def check_end(run: Any, *, endless: bool) -> None:
 # --- what is valid -----------------------------------------------------------------------------------------------
 
 
-@settings(SETTINGS, max_examples=80)
+@settings(SETTINGS, max_examples=examples(80))
 @given(definitions(), st.integers(0, 2**16))
 def test_a_valid_definition_runs_to_its_end_and_does_so_again(drive: Any, definition: Document, seed: int) -> None:
     run = play(drive, definition, seed, FINITE)
@@ -116,7 +117,7 @@ def test_a_valid_definition_runs_to_its_end_and_does_so_again(drive: Any, defini
     assert play(drive, definition, seed, FINITE).stored == run.stored
 
 
-@settings(SETTINGS, max_examples=50)
+@settings(SETTINGS, max_examples=examples(50))
 @given(definitions(cycles=True), st.integers(0, 2**16))
 def test_a_definition_with_cycles_ends_or_comes_to_its_limit(drive: Any, definition: Document, seed: int) -> None:
     check_end(play(drive, definition, seed, ENDLESS), endless=True)
@@ -132,7 +133,7 @@ def read(text: str) -> Definition | InvalidDefinition:
         return invalid
 
 
-@settings(SETTINGS, max_examples=150)
+@settings(SETTINGS, max_examples=examples(150))
 @given(mutations(), st.integers(0, 2**16))
 def test_a_broken_definition_is_refused_or_runs_to_a_defined_end(drive: Any, definition: Document, seed: int) -> None:
     found = read(json.dumps(definition))
@@ -231,7 +232,7 @@ def skeleton(value: Any) -> Any:
     return "compiled" if callable(value) else value
 
 
-@settings(SETTINGS, max_examples=50)
+@settings(SETTINGS, max_examples=examples(50))
 @given(definitions(cycles=True) | mutations(), st.booleans())
 def test_json_and_yaml_are_the_same_definition_and_the_canonical_text_is_a_fixed_point(
     document: Document, flow: bool

@@ -19,6 +19,7 @@ from daemon.execution.deadlines import next_wake
 from enginekit.messages.events import TaskKind
 from enginekit.messages.json import NULL, encode
 from enginekit.messages.status import ExecutionStatus, Refused
+from tests.hypothesis_profiles import examples
 
 REDRIVES = 6
 RESOURCES = ("workflow:child", "signal:go", "activity:work", "echo")
@@ -108,7 +109,9 @@ def check(run: Any) -> None:
         assert (state.tasks, state.mappings, state.again, next_wake(state, run.pulse)) == ({}, {}, [], None)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    deadline=None, max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(definitions(), st.integers(0, 2**16))
 def test_whatever_is_redriven_goes_on_to_an_end(drive: Any, definition: Document, seed: int) -> None:
     chance = random.Random(seed)

@@ -45,6 +45,7 @@ from daemon.language.jsonpath import compile_path
 from daemon.language.source import load
 from daemon.language.values import same
 from enginekit.messages.json import JSON
+from tests.hypothesis_profiles import examples
 
 NAMES = some.sampled_from(["a", "b", "c", "items", "x y", "$", "é"])
 VALUES: some.SearchStrategy[JSON] = some.recursive(
@@ -194,7 +195,7 @@ def test_the_order_itself_is_valid() -> None:
     assert parsed(ORDER).warnings == ()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(CHANGES, VALUES)
 def test_a_changed_definition_is_refused_with_faults_or_runs_to_errors_of_the_language(
     changes: list[tuple[tuple[Any, ...], Any, str]], raw: JSON
@@ -209,13 +210,13 @@ def test_a_changed_definition_is_refused_with_faults_or_runs_to_errors_of_the_la
     assert raw == before or raw != raw
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(some.text(max_size=200) | some.binary(max_size=200))
 def test_any_text_is_a_definition_or_refused(text: str | bytes) -> None:
     assert read(text) != ()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(some.integers(0, 10_000), some.integers(0, 10_000), some.text(max_size=3))
 def test_cut_and_spliced_text_is_a_definition_or_refused(start: int, end: int, patch: str) -> None:
     for text in (json.dumps(ORDER, indent=1), yaml.safe_dump(ORDER)):
@@ -233,7 +234,7 @@ def test_json_and_yaml_say_the_same(value: JSON) -> None:
 PATHS = some.text(alphabet="$@.*[]?()'\",:0129-abx=<>!&|\\ ", max_size=14).map(lambda tail: "$" + tail)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(PATHS, VALUES)
 def test_any_path_is_compiled_or_refused_and_finds_or_fails(path: str, value: JSON) -> None:
     try:

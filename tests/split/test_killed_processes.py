@@ -1,11 +1,12 @@
 """Every kind of process of a split engine, killed at random under load: nothing is lost, nothing is done twice.
 
-`make test` kills each kind once; `make chaos-split` goes on for five minutes.
+`make test` kills each kind once, in a cluster as small as has them all; `make chaos-split` goes on for five minutes.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 
 import msgspec
 import trio
@@ -21,32 +22,42 @@ SHARDS = 16
 AT_ONCE = 40
 SLOW = 3.0
 """The shop's delays are this much longer, so that the kills hit work."""
-FEW_ORDERS = 60
-BETWEEN_SECONDS = 2.0
 WHOLE_SECONDS = 540.0
-FEWER = {**EVERY_KIND, "worker": 2}
 
 
-async def test_nothing_is_lost_or_done_twice(request, tmp_path, database, own_redis, capsys):
+class Scale(msgspec.Struct, frozen=True, kw_only=True):
+    """How much there is of everything."""
+
+    plan: Mapping[str, int]
+    orders: int
+    """In one round."""
+    between_seconds: float
+    """From one kill to the next, on average."""
+
+
+SHORT = Scale(
+    plan={"history": 2, "matching": 1, "timer": 1, "worker": 1, "frontend": 1}, orders=30, between_seconds=1.0
+)
+LONG = Scale(plan={**EVERY_KIND, "worker": 2}, orders=60, between_seconds=2.0)
+
+
+async def test_nothing_is_lost_or_done_twice(request, tmp_path, database, own_redis, chaos_seed):
     minutes = request.config.getoption("--chaos-minutes")
-    seed = request.config.getoption("--chaos-seed")
-    seed = random.SystemRandom().randrange(2**32) if seed is None else seed
-    with capsys.disabled():
-        print(f"\n  chaos seed {seed} ", end="")
-    chance = random.Random(seed)
+    scale = LONG if minutes else SHORT
+    chance = random.Random(chaos_seed)
     rounds: list[tuple[list[Order], dict[str, str]]] = []
     with trio.fail_after(WHOLE_SECONDS + 60 * minutes):
         async with (
-            open_shop(tmp_path, seed=seed % 1000, slow=SLOW) as (_, shop),
-            open_cluster(tmp_path, database, own_redis.url, FEWER, shards=SHARDS) as cluster,
+            open_shop(tmp_path, seed=chaos_seed % 1000, slow=SLOW) as (_, shop),
+            open_cluster(tmp_path, database, own_redis.url, scale.plan, shards=SHARDS) as cluster,
             open_client(cluster.local.url, cluster.local.token, timeout_seconds=WHOLE_SECONDS) as client,
         ):
             await client.call(calls.RegisterWorkflow(name="order", definition=load_definition()))
             until = trio.current_time() + 60 * minutes
             while not rounds or trio.current_time() < until:
-                await _round(cluster, client, shop, chance, rounds)
+                await _round(scale, cluster, client, shop, chance, rounds)
             report = await shop_report(shop)
-            deaths = {role: sum(member.deaths for member in cluster.of(role)) for role in FEWER}
+            deaths = {role: sum(member.deaths for member in cluster.of(role)) for role in scale.plan}
     assert all(deaths.values()), deaths
     orders = [order for some, _ in rounds for order in some]
     endings = {name: ending for _, some in rounds for name, ending in some.items()}
@@ -58,6 +69,7 @@ async def test_nothing_is_lost_or_done_twice(request, tmp_path, database, own_re
 
 
 async def _round(
+    scale: Scale,
     cluster: Cluster,
     client: Client,
     shop: str,
@@ -65,7 +77,7 @@ async def _round(
     rounds: list[tuple[list[Order], dict[str, str]]],
 ) -> None:
     """Some orders, and one kill of each kind while they run, in an order that chance decides."""
-    orders = [_renamed(order, len(rounds)) for order in load_orders(FEW_ORDERS)]
+    orders = [_renamed(order, len(rounds)) for order in load_orders(scale.orders)]
     endings: dict[str, str] = {}
     limit = trio.CapacityLimiter(AT_ONCE)
 
@@ -78,10 +90,10 @@ async def _round(
     async with trio.open_nursery() as nursery:
         for order in orders:
             nursery.start_soon(one, order)
-        victims = list(FEWER)
+        victims = list(scale.plan)
         chance.shuffle(victims)
         for role in victims:
-            await trio.sleep(BETWEEN_SECONDS * (0.5 + chance.random()))
+            await trio.sleep(scale.between_seconds * (0.5 + chance.random()))
             chance.choice(cluster.of(role)).kill()
     rounds.append((orders, endings))
 

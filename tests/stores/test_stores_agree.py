@@ -36,6 +36,7 @@ from daemon.stores.sqlite.database import open_driver
 from enginekit.messages.events import TaskKind
 from enginekit.messages.links import QueuedTask, QueueKey, RunRef
 from enginekit.messages.status import ExecutionStatus
+from tests.hypothesis_profiles import examples
 
 OTHER_QUEUE = QueueKey("acme", TaskKind.ACTIVITY, "pack")
 UUIDS = [f"01a21ef3-0dbe-7{number:03d}-a46d-d6122265b1f5" for number in range(6)]
@@ -280,7 +281,7 @@ async def play(history: History, other: Driver) -> None:
     await compare(memory, other.reader)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(history=HISTORIES)
 def test_the_memory_store_and_the_sqlite_store_agree(history: History) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -292,7 +293,7 @@ def test_the_memory_store_and_the_sqlite_store_agree(history: History) -> None:
 
 
 @settings(
-    max_examples=40,
+    max_examples=examples(40),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

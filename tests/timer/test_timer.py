@@ -32,6 +32,7 @@ from enginekit.messages.links import (
     WakeSchedules,
 )
 from enginekit.messages.status import Refused
+from tests.hypothesis_profiles import examples
 
 
 class Clock:
@@ -472,7 +473,7 @@ async def test_requests_are_refused(autojump_clock: MockClock, nursery: trio.Nur
         await bench.links.timer.request(Caller("acme", "me"), Hello(), Acknowledged, timeout=1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     moves=st.lists(
         st.tuples(

@@ -21,8 +21,7 @@ from enginekit.messages.json import JSON
 from examples.orders.stage import Program, open_engine
 
 CONFIG = "\n[tasks]\nlease_seconds = 1.0\nreturns = 100\n"
-MANY_KILLS = 20
-EXECUTIONS, FEW_EXECUTIONS = 200, 30
+EXECUTIONS, FEW_EXECUTIONS = 200, 20
 WORKERS = 3
 ITEMS = 3
 EFFECTS = 2 + ITEMS
@@ -94,15 +93,15 @@ class Fate:
 
 
 async def test_every_outcome_is_recorded_once(
-    request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    chaos_seed: int,
+    many_kills: bool,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     kills = request.config.getoption("--kills")
-    seed = request.config.getoption("--chaos-seed")
-    seed = random.SystemRandom().randrange(2**32) if seed is None else seed
-    with capsys.disabled():
-        print(f"\n  chaos seed {seed}, {kills} strikes ", end="")
-    chance = random.Random(seed)
-    executions = EXECUTIONS if kills >= MANY_KILLS else FEW_EXECUTIONS
+    chance = random.Random(chaos_seed)
+    executions = EXECUTIONS if many_kills else FEW_EXECUTIONS
     outputs: dict[str, JSON] = {}
     inputs: dict[str, JSON] = {
         f"w{number}": {
