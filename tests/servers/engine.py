@@ -67,7 +67,7 @@ class RealDaemon:
         command = [sys.executable, "-m", "daemon.cli", "serve", "--config", str(config), "--data-dir", str(self.data)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        for _ in range(400):
+        for _ in range(2400):
             if (self.data / "daemon.json").exists():
                 break
             assert self.process.poll() is None, self.log.read_text()
@@ -76,7 +76,7 @@ class RealDaemon:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(120)
 
     def token(self, tenant: str = "acme", key: bytes | None = None, algorithm: str = "HS256", **claims: object) -> str:
         now = int(time.time())

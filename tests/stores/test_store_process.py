@@ -51,7 +51,7 @@ def gone(pid: int) -> bool:
 
 async def until(happened: Callable[[], object]) -> None:
     """Processes tell nobody when they come and go."""
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         while not happened():  # noqa: ASYNC110
             await trio.sleep(0.01)
 

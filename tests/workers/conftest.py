@@ -24,7 +24,7 @@ def engine_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     command = [ENGINE, "serve", "--config", str(folder / "engine.toml"), "--data-dir", str(folder / "data")]
     with (folder / "engine.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
-    for _ in range(400):
+    for _ in range(2400):
         if (folder / "data" / "daemon.json").exists():
             break
         assert process.poll() is None, (folder / "engine.log").read_text()

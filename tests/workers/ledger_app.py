@@ -61,6 +61,19 @@ async def step(value: JSON, task: TaskContext) -> JSON:
     return value
 
 
+@app.register
+async def gated(value: JSON, task: TaskContext) -> JSON:
+    """Takes until the file `go` is there."""
+    note("begun", node=task.node, workflow=task.workflow_id, attempt=task.attempt)
+    try:
+        while not (FOLDER / "go").exists():  # noqa: ASYNC110
+            await trio.sleep(0.02)
+    except trio.Cancelled:
+        note("cancelled", node=task.node, workflow=task.workflow_id)
+        raise
+    return value
+
+
 @app.register("step:sync")
 def step_sync(value: JSON, task: TaskContext) -> JSON:
     note("begun", node=task.node, workflow=task.workflow_id, attempt=task.attempt)

@@ -40,22 +40,24 @@ async def test_a_killed_worker_s_task_goes_to_another_as_the_same_attempt(site: 
 
 
 async def test_a_worker_that_wakes_up_late_is_told_and_stops(site: Site) -> None:
-    async with site.worker("--queue", "step") as sleeper:
-        await site.client.start(STEP, input={"seconds": 3}, workflow_id="w")
+    gated = {"StartAt": "Do", "States": {"Do": {**STEP["States"]["Do"], "Resource": "activity:gated"}}}
+    async with site.worker("--queue", "gated") as sleeper:
+        await site.client.start(gated, input=7, workflow_id="w")
         await site.noted("begun")
         sleeper.process.send_signal(signal.SIGSTOP)
-        async with site.worker("--queue", "step"):
+        async with site.worker("--queue", "gated"):
             # A poll of the sleeper's own may be given it once more.
             await until(lambda: {entry["pid"] for entry in site.ledger("begun")} != {sleeper.process.pid})
             sleeper.process.send_signal(signal.SIGCONT)
             told = await logged(sleeper, "task stopped")
             assert "another worker's now" in told["event"]
             assert (told["workflow_id"], told["level"]) == ("w", "warning")
-            assert await site.client.result("w") == {"seconds": 3}
+            (site.folder / "go").touch()
+            assert await site.client.result("w") == 7
         assert {entry["pid"] for entry in site.ledger("cancelled")} == {sleeper.process.pid}
         # It is as good as new.
-        await site.client.start(STEP, input={"seconds": 0}, workflow_id="again")
-        assert await site.client.result("again") == {"seconds": 0}
+        await site.client.start(gated, input=8, workflow_id="again")
+        assert await site.client.result("again") == 8
     ends = [event for event in await history(site, "w") if isinstance(event, ev.TaskCompleted | ev.TaskFailed)]
     assert len(ends) == 1
 

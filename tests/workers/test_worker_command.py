@@ -25,7 +25,7 @@ def one(resource: str, **more: object) -> dict:
 async def test_a_worker_serves_several_queues_and_drains_on_sigterm(site: Site) -> None:
     async with site.worker("--concurrency", "8", "--worker-id", "desk-1") as worker:
         first = await logged(worker, "working for engine")
-        assert first["queues"] == ["step", "step:sync", "pages", "ask", "fails"]
+        assert first["queues"] == ["step", "gated", "step:sync", "pages", "ask", "fails"]
         assert (first["worker"], first["tenant"], first["level"]) == ("desk-1", site.client.hello.tenant, "info")
         for queue in ("step", "step:sync"):
             await site.client.start(one(f"activity:{queue}"), input={"n": queue}, workflow_id=queue)
@@ -201,8 +201,8 @@ def test_what_cannot_be_served_is_said_before_a_daemon_is_asked(app, tmp_path, m
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["ledger_app:app", "--queue", "nobody"], "ledger_app:app has no 'nobody'; it has step, step:sync, pages"),
-        (["ledger_app:app", "--concurrency", "2"], "5 queues need as many slots"),
+        (["ledger_app:app", "--queue", "nobody"], "ledger_app:app has no 'nobody'; it has step, gated, step:sync"),
+        (["ledger_app:app", "--concurrency", "2"], "6 queues need as many slots"),
         (["ledger_app:make", "--concurrency", "2"], "--concurrency: ledger_app:make makes its own Worker"),
         (["ledger_app:app", "--concurrency", "0"], "--concurrency"),
     ],

@@ -91,7 +91,7 @@ class Site:
 
 async def until(true: Callable[[], bool]) -> None:
     """Return once it is. For what other processes do, in which there is no clock of ours."""
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         while True:
             if true():
                 return
@@ -105,7 +105,7 @@ def lines(program: Program) -> list[dict]:
 
 async def logged(program: Program, text: str) -> dict:
     """The first line of a worker's log that says so, once it is there."""
-    with trio.move_on_after(30):
+    with trio.move_on_after(120):
         while True:
             for line in lines(program):
                 if text in line["event"]:
