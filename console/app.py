@@ -6,6 +6,8 @@ changes there are, there are a few pictures a second, and a key is answered betw
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -158,8 +160,10 @@ class ConsoleApp(App[None]):
 
 
 async def run_console(access: Access) -> None:
-    """Show the console of this daemon in the terminal, until the user leaves."""
+    """Show the console of this daemon in the terminal, until the user leaves, or SIGTERM ends it: whoever dies of that
+    leaves a terminal behind that shows nothing one types."""
     connection = Connection(access)
     app = ConsoleApp(connection, after_beat=collecting())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, app.exit)
     async with connection.attached(app.exit):
         await app.run_async()
