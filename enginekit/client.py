@@ -222,7 +222,7 @@ class Client(Caller):
                     if refused.status not in _PASSING:
                         raise refused
                     last = refused
-                    wait = _retry_after(refused) or pause * random.uniform(0.5, 1.0)
+                    wait = jsonrpc.retry_after(refused) or pause * random.uniform(0.5, 1.0)
                     pause = min(pause * 2, _PAUSE_LIMIT_SECONDS)
                 repeated = True
                 if trio.current_time() + wait >= deadline:
@@ -369,9 +369,3 @@ def _recorded(result: Result, repeated: bool) -> Result:
     return calls.CompleteTasksResult(
         results=[calls.CompletionResult() if each.reason == already else each for each in result.results]
     )
-
-
-def _retry_after(refused: Refused) -> float:
-    """What the daemon asked for, in seconds; 0 when it asked for nothing."""
-    value = refused.data.get("retry_after_seconds")
-    return max(float(value), 0.0) if isinstance(value, int | float) else 0.0

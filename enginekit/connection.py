@@ -110,6 +110,8 @@ class Connection:
         self._changed = trio.Event()
         self._open = False
         self._rejection: Refused | ProtocolError | None = None
+        self._told_seconds = 0.0
+        """How long whoever turned the last connection away asks us to stay away."""
         self._closing = trio.Event()
         self._life = trio.CancelScope(shield=True)
         self._loss = trio.Event()
@@ -198,10 +200,11 @@ class Connection:
         with self._life:
             while not self._closing.is_set():
                 started = trio.current_time()
+                self._told_seconds = 0.0
                 await self._attempt()
                 if trio.current_time() - started > self._tuning.backoff_limit_seconds:
                     pause = self._tuning.backoff_seconds
-                with trio.move_on_after(pause * random.uniform(0.5, 1.0)):
+                with trio.move_on_after(max(pause * random.uniform(0.5, 1.0), self._told_seconds)):
                     await self._closing.wait()
                 pause = min(pause * 2, self._tuning.backoff_limit_seconds)
 
@@ -280,6 +283,7 @@ class Connection:
             refused = jsonrpc.refusal(reply.error)
             if refused.status in (ErrorStatus.UNAVAILABLE, ErrorStatus.RESOURCE_EXHAUSTED):
                 self.problem = str(refused)
+                self._told_seconds = jsonrpc.retry_after(refused)
             else:
                 self._reject(refused)
             return False
@@ -415,6 +419,7 @@ class Connection:
         refused = jsonrpc.handshake_refusal(rejected.status_code, rejected.body or b"")
         if refused.status in (ErrorStatus.UNAVAILABLE, ErrorStatus.RESOURCE_EXHAUSTED):
             self.problem = f"{url}: {refused}"
+            self._told_seconds = jsonrpc.retry_after(refused)
         elif refused.status in (ErrorStatus.UNAUTHENTICATED, ErrorStatus.PERMISSION_DENIED):
             self._reject(refused)
         else:

@@ -100,6 +100,12 @@ def refusal(error: ErrorObject) -> Refused:
     return Refused(status, error.message, data)
 
 
+def retry_after(refused: Refused) -> float:
+    """What the daemon asked for, in seconds; 0 when it asked for nothing."""
+    value = refused.data.get("retry_after_seconds")
+    return max(float(value), 0.0) if isinstance(value, int | float) else 0.0
+
+
 def handshake_refusal(http_status: int, body: bytes) -> Refused:
     """Why the WebSocket handshake was refused, in the words of whoever did."""
     fallback = _STATUS_OF_HTTP.get(http_status, ErrorStatus.INVALID_ARGUMENT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -392,15 +393,17 @@ async def test_what_else_turns_a_handshake_away_is_named() -> None:
                 pytest.fail("entered")
 
 
-FULL = b'{"error": {"status": "RESOURCE_EXHAUSTED", "message": "full", "retry_after_seconds": 1}}'
+FULL = b'{"error": {"status": "RESOURCE_EXHAUSTED", "message": "full", "retry_after_seconds": 0.4}}'
 
 
 @pytest.mark.parametrize("body", [FULL, b"", b"Bad Gateway"])
 async def test_a_handshake_that_is_put_off_is_tried_again(body: bytes) -> None:
     async with scripted_engine(ListQueues=answers(QUEUES)) as engine:
         engine.reject = (503, body)
+        tried: list[float] = []
 
         def token() -> str:
+            tried.append(trio.current_time())
             if len(engine.tokens) >= 2:
                 engine.reject = None
             return f"token-{len(engine.tokens)}"
@@ -408,6 +411,8 @@ async def test_a_handshake_that_is_put_off_is_tried_again(body: bytes) -> None:
         async with open_client(engine.url, token) as client:
             assert await client.call(calls.ListQueues()) == QUEUES
         assert engine.tokens == ["token-0", "token-1", "token-2"]
+        if body == FULL:
+            assert min(later - sooner for sooner, later in pairwise(tried)) >= 0.4, "not before it was told to"
 
 
 async def test_an_expired_token_is_renewed_in_place_once_for_all_calls() -> None:
