@@ -74,15 +74,15 @@ def _call(number: int) -> str:
 async def measure(calls: int, flight: int, profiler: cProfile.Profile | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         links = memory_links()
-        settings = Settings(frontend=FrontendSettings(rpc_listen="127.0.0.1:0", http_listen="127.0.0.1:0"))
-        frontend = Frontend(links, settings, Path(folder), describe, list)
+        settings = Settings(frontend=FrontendSettings(rpc_listen="127.0.0.1:0"))
+        frontend = Frontend(links, settings, Path(folder), describe)
         async with trio.open_nursery() as nursery:
             asked = trio.Event()
             nursery.start_soon(history, links, asked)
             await nursery.start(frontend.run)
             assert frontend.bound is not None
             token = sign_local_token(Path(folder), "bench", "bench", ["work"], 600)
-            arguments = (frontend.bound.rpc, token, calls, flight)
+            arguments = (frontend.bound, token, calls, flight)
             process = multiprocessing.get_context("spawn").Process(target=client, args=arguments)
             process.start()
             await asked.wait()

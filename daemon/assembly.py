@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import platform
 import random
 import socket
 from collections.abc import Callable
@@ -18,10 +17,13 @@ import structlog
 import trio
 from prometheus_client import CollectorRegistry
 
-from daemon.announcing import DaemonFile, reachable, write_private
+from daemon.announcing import DaemonFile, file_of, reachable, remove_own, write_private
 from daemon.api.gateway import Gateway, engine_version
+from daemon.api.http import HttpApp
 from daemon.api.keys import KeyUnusable
+from daemon.api.listening import ListenFailed
 from daemon.clock import Clock, moment
+from daemon.condition import Condition
 from daemon.configuration import parse_listen
 from daemon.connections import Connections
 from daemon.dispatch.membership import StoreMembership
@@ -31,7 +33,8 @@ from daemon.links.open import open_exchange
 from daemon.links.table import Links, memory_links, shared_links
 from daemon.metrics import Metrics
 from daemon.nodes.registry import NodeTypeError, NodeTypes
-from daemon.nurseries.frontend import Bound, Frontend, ListenFailed
+from daemon.nurseries.frontend import Frontend
+from daemon.nurseries.health import Health, HealthListen
 from daemon.nurseries.history import History
 from daemon.nurseries.matching import Matching
 from daemon.nurseries.partitions import PartitionedMatching
@@ -46,7 +49,7 @@ from daemon.stores.open import open_store
 from daemon.supervisor import Service, ServiceFailed, ServiceName, ServiceSpec, Supervisor, Unusable
 from daemon.systemd import Notifier
 from daemon.vigil import Vigil
-from enginekit.messages.calls import DescribeDaemonResult, ServiceView, ShardView, StoreView
+from enginekit.messages.calls import DescribeDaemonResult, ServiceView
 
 log = structlog.get_logger("daemon")
 
@@ -54,9 +57,17 @@ STORE_PAUSE_SECONDS = 0.1
 """Between two questions to a store that went away as it was asked."""
 
 
+class Bound(msgspec.Struct, frozen=True):
+    """Where a process listens, each `HOST:PORT` with the real port. `rpc` is None without a Frontend."""
+
+    rpc: str | None
+    http: str
+
+
 class Daemon:
-    """One daemon: the services of its `roles`. `store`, `nodes` and `seed` are for tests; without a seed, chance is the
-    machine's. `notifier`: the systemd that wants to know.
+    """One daemon: the services of its `roles`. `http_listen` counts before the settings'. `store`, `nodes` and `seed`
+    are for tests, and so is to `listen` nowhere; without a seed, chance is the machine's. `notifier`: the systemd that
+    wants to know.
 
     Raises Unusable when there is no starting with what it is given.
     """
@@ -68,6 +79,7 @@ class Daemon:
         clock: Clock,
         *,
         roles: frozenset[Role] = ALL_ROLES,
+        http_listen: str | None = None,
         store: Store | None = None,
         nodes: NodeTypes | None = None,
         seed: int | None = None,
@@ -108,13 +120,20 @@ class Daemon:
         self.metrics = Metrics(CollectorRegistry())
         self._incarnations = itertools.count(1)
         self._runs = itertools.count(1)
-        self._history: History | None = None
-        self._frontend = Frontend(
-            self.links, settings, data_dir, self.describe, self.unready, clock=clock, metrics=self.metrics
+        self._condition = Condition(
+            lambda: self.supervisor.views(),
+            settings.store.url.partition(":")[0],
+            self._store if self._has_store else None,
+            self._exchange,
+            moment(clock.now()),
         )
-        self._store_kind = settings.store.url.partition(":")[0]
-        self._schema_version = 0
-        self._started_at = moment(clock.now())
+        self._frontend = Frontend(
+            self.links, settings, data_dir, self._condition.describe, clock=clock, metrics=self.metrics
+        )
+        where = self._health_listen(http_listen) if listen else None
+        self._health: Health | None = None
+        if where is not None:
+            self._health = Health(where, HttpApp(self.metrics.registry, self._condition.unready))
         self.supervisor = Supervisor(
             self.services(),
             settings.supervisor,
@@ -131,17 +150,30 @@ class Daemon:
 
     @property
     def bound(self) -> Bound | None:
-        """Where the Frontend listens, once it does."""
-        return self._frontend.bound
+        """Where it listens, once it does all that it is to."""
+        if self._health is None or self._health.bound is None:
+            return None
+        if Role.FRONTEND in self._roles and self._frontend.bound is None:
+            return None
+        return Bound(self._frontend.bound, self._health.bound)
+
+    def _health_listen(self, given: str | None) -> HealthListen | None:
+        if given is not None:
+            return HealthListen("--http-listen", given)
+        if Role.FRONTEND in self._roles:
+            return HealthListen("frontend.http_listen", self._settings.frontend.http_listen)
+        address = self._settings.health.listen
+        return None if address is None else HealthListen("health.listen", address)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run every service until drained, stopped or cancelled; `daemon.json` says where meanwhile.
+        """Run every service until drained, stopped or cancelled; a file in the data folder says where meanwhile.
 
         Raises what the supervisor raises.
         """
         for problem in Connections(self._settings.connections).problems():
             log.warning("a connection cannot be used as things are", problem=problem)
-        file = self._data_dir / "daemon.json"
+        roles = [role.value for role in self._roles]
+        file = file_of(self._data_dir, roles, frontend=Role.FRONTEND in self._roles)
         announced = False
         try:
             async with trio.open_nursery() as nursery:
@@ -157,7 +189,7 @@ class Daemon:
         finally:
             if announced:
                 # Only then: a second daemon that found the store locked must not take away the first one's.
-                file.unlink(missing_ok=True)
+                remove_own(file)
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 5.0):
                 await self._nodes.aclose()
 
@@ -200,41 +232,22 @@ class Daemon:
 
     def store_awaited(self, seconds: float) -> bool:
         """Whether the store is lost, or one commit to it has taken as long. Not before it was first there."""
-        if self._history is None:
-            return self._has_store and self._store.restarts > 0 and not self._store.ready
-        return not self._store.ready or self._history.awaits_store(seconds)
+        return self._condition.store_awaited(seconds)
 
-    def http_address(self) -> tuple[str, int] | None:
-        if self.bound is None:
+    def listens(self, name: ServiceName) -> tuple[str, int] | None:
+        listening = self._health if name is ServiceName.HEALTH else self._frontend
+        if listening is None or listening.bound is None:
             return None
-        host, port = parse_listen(reachable(self.bound.http))
+        host, port = parse_listen(reachable(listening.bound))
         return host, port
 
     def describe(self) -> DescribeDaemonResult:
-        """What `DescribeDaemon` answers."""
-        shards: list[ShardView] = [] if self._history is None else self._history.shards()
-        return DescribeDaemonResult(
-            engine=engine_version(),
-            python=platform.python_version(),
-            trio=trio.__version__,
-            pid=os.getpid(),
-            started_at=self._started_at,
-            services=self.supervisor.views(),
-            shards=shards,
-            store=StoreView(
-                kind=self._store_kind,
-                state="READY" if self._store.ready else "LOST" if self._has_store else "ELSEWHERE",
-                schema_version=self._schema_version,
-                restarts=self._store.restarts,
-            ),
-        )
+        """What it says of itself."""
+        return self._condition.describe()
 
     def unready(self) -> list[str]:
         """What `/readyz` waits for."""
-        waiting = [view.name for view in self.supervisor.views() if view.state != "RUNNING"]
-        if self._has_store and not self._store.ready and ServiceName.STORE.value not in waiting:
-            waiting.append(ServiceName.STORE.value)
-        return waiting
+        return self._condition.unready()
 
     # --- the services -------------------------------------------------------------------------------------------
 
@@ -251,6 +264,10 @@ class Daemon:
         ]
         roles = {role.value for role in self._roles}
         below: list[tuple[ServiceName, Callable[[], Service], float]] = []
+        health = self._health
+        if health is not None:
+            # The same one again after a restart, as with the Frontend: they keep their ports.
+            below.append((ServiceName.HEALTH, lambda: health, drain))
         if self._has_store:
             below.append((ServiceName.STORE, lambda: self._store, drain))
         if self._exchange is not None:
@@ -267,7 +284,7 @@ class Daemon:
         return Post(self._exchange, self._store if self._has_store else None)
 
     def _make_history(self) -> Service:
-        self._history = History(
+        history = self._condition.history = History(
             self.links,
             self._store,
             self._settings,
@@ -278,11 +295,11 @@ class Daemon:
             self._nodes.check,
             self.metrics,
         )
-        return self._history
+        return history
 
     def _make_matching(self) -> Service:
         if self._exchange is not None:
-            return PartitionedMatching(
+            matching = self._condition.matching = PartitionedMatching(
                 self.links,
                 self._exchange,
                 self._store,
@@ -293,6 +310,7 @@ class Daemon:
                 f"{self._process}.{next(self._runs)}",
                 self.metrics,
             )
+            return matching
         return Matching(
             self.links, self._store, self._settings.matching, self._settings.breakers, self._clock, self.metrics
         )
@@ -319,15 +337,14 @@ class Daemon:
         )
 
     def _make_frontend(self) -> Service:
-        # The same one again after a restart: it keeps its ports.
         return self._frontend
 
     async def _announce(self, file: Path) -> None:
-        """Say where the Frontend listens, where it does."""
-        while self._has_store and not self._schema_version:
+        """Say where it listens, if it does."""
+        while self._has_store and not self._condition.schema_version:
             await self._store.wait_ready()
             try:
-                self._schema_version = (await self._store.info()).schema_version
+                self._condition.schema_version = (await self._store.info()).schema_version
             except StoreUnavailable:
                 await trio.sleep(STORE_PAUSE_SECONDS)
         bound = self.bound
@@ -339,8 +356,9 @@ class Daemon:
                 DaemonFile(
                     pid=os.getpid(),
                     engine=engine_version(),
-                    rpc=f"ws://{reachable(bound.rpc)}/rpc",
+                    rpc=None if bound.rpc is None else f"ws://{reachable(bound.rpc)}/rpc",
                     http=f"http://{reachable(bound.http)}",
+                    roles=[] if self._roles == ALL_ROLES else sorted(role.value for role in self._roles),
                 )
             ),
         )

@@ -282,10 +282,12 @@ def parse_listen(listen: str) -> tuple[str, int]:
     return host[1:-1] if bracketed else host, int(port)
 
 
-def _listen(read: Callable[[Settings], str]) -> Check:
+def _listen(read: Callable[[Settings], str | None]) -> Check:
     def check(settings: Settings) -> str | None:
+        listen = read(settings)
         try:
-            parse_listen(read(settings))
+            if listen is not None:
+                parse_listen(listen)
         except ValueError as error:
             return str(error)
         return None
@@ -375,6 +377,7 @@ _CHECKS: tuple[tuple[tuple[str, str], Check], ...] = (
     (("frontend", "rpc_listen"), _listen(lambda settings: settings.frontend.rpc_listen)),
     (("frontend", "http_listen"), _listen(lambda settings: settings.frontend.http_listen)),
     (("frontend", "http_listen"), _same_listen),
+    (("health", "listen"), _listen(lambda settings: settings.health.listen)),
     (("auth", "algorithms"), _algorithms),
     *((("auth", key), _one_key(key)) for key in _KEYS),
     (("auth", "key_credential"), _key_credential),

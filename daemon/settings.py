@@ -64,6 +64,13 @@ class FrontendSettings(Section, frozen=True, kw_only=True):
     call_timeout_seconds: Positive = 30.0
 
 
+class HealthSettings(Section, frozen=True, kw_only=True):
+    """For processes without the role frontend; with it, `http_listen` of FrontendSettings counts. `listen` is
+    `HOST:PORT`, port 0: any free one. None: they listen nowhere."""
+
+    listen: str | None = None
+
+
 class LimitSettings(Section, frozen=True, kw_only=True):
     """What each tenant may ask for. `…_per_second`: in the long run, 0: without a limit; `…_burst`: at once."""
 
@@ -282,6 +289,7 @@ class Settings(Section, frozen=True, kw_only=True):
     store: StoreSettings = StoreSettings()
     links: LinkSettings = LinkSettings()
     frontend: FrontendSettings = FrontendSettings()
+    health: HealthSettings = HealthSettings()
     limits: LimitSettings = LimitSettings()
     auth: AuthSettings = AuthSettings()
     history: HistorySettings = HistorySettings()

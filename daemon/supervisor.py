@@ -27,8 +27,9 @@ STOP_SECONDS = 5.0
 
 
 class ServiceName(str, Enum):
-    """In the order in which they start: each needs those before it."""
+    """In the order in which they start: each needs those before it, and all are watched over HEALTH."""
 
+    HEALTH = "health"
     STORE = "store"
     LINKS = "links"
     HISTORY = "history"
@@ -46,6 +47,7 @@ DRAIN_ORDER = (
     ServiceName.HISTORY,
     ServiceName.LINKS,
     ServiceName.STORE,
+    ServiceName.HEALTH,
 )
 """First nothing new comes in, then nothing new is handed out, what runs ends, and its outcomes are committed."""
 

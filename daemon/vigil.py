@@ -1,10 +1,11 @@
 """Keeps systemd told how the daemon is, and feeds its watchdog only while every service answers.
 
-To answer is to do something: History, Matching, Timer and the Worker take a question off their link and answer it, the
-Frontend serves its own /healthz, the store reads. A service that does not answer starves the watchdog, and systemd
-starts the daemon anew. While the store is lost that would help nobody: those who stand on it are excused, and the
-status says what is waited for. Where services are processes of their own, the links lead to any of them: there the
-Frontend and the store are asked, and that the loop goes on at all is what feeds the watchdog of the others.
+To answer is to do something: History, Matching, Timer and the Worker take a question off their link and answer it,
+/healthz is served, the Frontend refuses a handshake that asks for what is not there, the store reads. A service that
+does not answer starves the watchdog, and systemd starts the daemon anew. While the store is lost that would help
+nobody: those who stand on it are excused, and the status says what is waited for. Where services are processes of
+their own, the links lead to any of them: there /healthz, the Frontend and the store are asked, where the process has
+them, and that the loop goes on at all is what feeds the watchdog of the others.
 
 Nothing here runs where no systemd listens.
 """
@@ -37,6 +38,13 @@ ANSWER_BYTES: Final = 4096
 SLOW_SECONDS: Final = 5.0
 """A commit that takes longer counts as a store that is waited for, where no watchdog sets a measure."""
 
+HEALTHZ: Final = b"GET /healthz HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n"
+HANDSHAKE: Final = (
+    b"GET / HTTP/1.1\r\nHost: engine\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: d2F0Y2hkb2cgYXNrcy4uLg==\r\n\r\n"
+)
+"""The Frontend is at /rpc: it needs no token, and makes no connection, to be told so."""
+
 M = TypeVar("M")
 
 CALLER: Final = Caller(tenant="", subject="watchdog")
@@ -53,8 +61,8 @@ class Watched(Protocol):
     def store_awaited(self, seconds: float) -> bool:
         """Whether the store is lost, or one commit to it has taken as long."""
 
-    def http_address(self) -> tuple[str, int] | None:
-        """Where /healthz is served; None while it is nowhere."""
+    def listens(self, name: ServiceName) -> tuple[str, int] | None:
+        """Where this service listens; None while it is nowhere."""
 
 
 class Vigil:
@@ -67,7 +75,10 @@ class Vigil:
         self._patience = (notifier.watchdog_seconds or 0.0) / ROUNDS
         self._store_asked_at: float | None = None
         self._silent: list[str] = []
-        self._questions: dict[ServiceName, Callable[[], Awaitable[None]]] = {ServiceName.FRONTEND: self._get_healthz}
+        self._questions: dict[ServiceName, Callable[[], Awaitable[None]]] = {
+            ServiceName.HEALTH: partial(self._get, ServiceName.HEALTH, HEALTHZ, b"200"),
+            ServiceName.FRONTEND: partial(self._get, ServiceName.FRONTEND, HANDSHAKE, b"404"),
+        }
         if links.shared:
             # Whoever answers there may be in another process.
             return
@@ -151,15 +162,15 @@ class Vigil:
             else:
                 return
 
-    async def _get_healthz(self) -> None:
+    async def _get(self, name: ServiceName, request: bytes, status: bytes) -> None:
         """Raises OSError or BrokenResourceError when it does not answer as it should."""
-        address = self._watched.http_address()
+        address = self._watched.listens(name)
         if address is None:
             raise ConnectionError("it listens nowhere")
         async with await trio.open_tcp_stream(*address) as stream:
-            await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n")
-            if not (await stream.receive_some(ANSWER_BYTES)).startswith(b"HTTP/1.1 200 "):
-                raise ConnectionError("its answer is not 200")
+            await stream.send_all(request)
+            if not (await stream.receive_some(ANSWER_BYTES)).startswith(b"HTTP/1.1 %b " % status):
+                raise ConnectionError(f"its answer is not {status.decode()}")
 
     async def _ask_store(self) -> None:
         # Whether it is lost, and waited for, the store says itself.

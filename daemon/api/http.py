@@ -27,11 +27,11 @@ _encoder = msgspec.json.Encoder()
 
 
 class HttpApp:
-    """The application. `ready` names what is not ready yet, in words; nothing: the daemon is."""
+    """The application. `unready` names what is not ready yet, in words; nothing: the process is."""
 
-    def __init__(self, registry: CollectorRegistry, ready: Callable[[], list[str]]) -> None:
+    def __init__(self, registry: CollectorRegistry, unready: Callable[[], list[str]]) -> None:
         self._metrics = make_asgi_app(registry)
-        self._ready = ready
+        self._unready = unready
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -43,7 +43,7 @@ class HttpApp:
         elif scope["path"] == "/healthz":
             await _answer(send, 200, {"status": "alive"})
         elif scope["path"] == "/readyz":
-            waiting = self._ready()
+            waiting = self._unready()
             await _answer(send, 503 if waiting else 200, {"ready": not waiting, "waiting_for": waiting})
         elif scope["path"] == "/metrics":
             await self._metrics(scope, receive, send)

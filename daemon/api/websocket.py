@@ -168,7 +168,7 @@ class RpcServer:
                 headers.append((b"retry-after", str(refused.data["retry_after_seconds"]).encode()))
             error = {"status": refused.status.value, "message": refused.message, **refused.data}
             await request.reject(rejected.http_status, extra_headers=headers, body=_encoder.encode({"error": error}))
-            self._metrics.connection_ended("rejected")
+            self._metrics.connection_ended("rejected" if rejected.http_status != 404 else "not_found")
             return None
         offered = PROTOCOL if request.proposed_subprotocols else None
         try:

@@ -25,8 +25,15 @@ DISTRIBUTION: Final = "execution-plane"
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="engine.toml; all defaults without it.")
 @click.option("--data-dir", "folder", type=click.Path(file_okay=False, path_type=Path), help="Where the daemon lives.")
 @click.option("--roles", metavar="ROLE,…", help=f"The services to run, of {','.join(ROLES)}; all without it.")
+@click.option(
+    "--http-listen",
+    metavar="HOST:PORT",
+    help="Where to serve /healthz, /readyz and /metrics, before what --config says.",
+)
 @click.pass_context
-def serve(ctx: click.Context, config: Path | None, folder: Path | None, roles: str | None) -> None:
+def serve(
+    ctx: click.Context, config: Path | None, folder: Path | None, roles: str | None, http_listen: str | None
+) -> None:
     """Run the daemon until SIGTERM or Ctrl-C, which let running tasks finish; a second one ends it at once."""
     shadow = find_shadow()
     if shadow is not None:
@@ -35,7 +42,7 @@ def serve(ctx: click.Context, config: Path | None, folder: Path | None, roles: s
     # Only now: what another distribution's `daemon` does to these imports is what the check above explains.
     from daemon.assembly import Daemon
     from daemon.clock import WallClock
-    from daemon.configuration import BadSettings, load_settings
+    from daemon.configuration import BadSettings, load_settings, parse_listen
     from daemon.logs import configure_logs
     from daemon.roles import Role
     from daemon.supervisor import ExitCode, Unusable
@@ -46,10 +53,20 @@ def serve(ctx: click.Context, config: Path | None, folder: Path | None, roles: s
         settings = load_settings(config)
     except BadSettings as error:
         raise click.UsageError(str(error)) from error
+    if http_listen is not None:
+        try:
+            parse_listen(http_listen)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--http-listen") from error
     configure_logs(settings.log)
     try:
         built = Daemon(
-            settings, folder or data_dir(), WallClock(), roles=frozenset(map(Role, named)), notifier=find_notifier()
+            settings,
+            folder or data_dir(),
+            WallClock(),
+            roles=frozenset(map(Role, named)),
+            http_listen=http_listen,
+            notifier=find_notifier(),
         )
     except Unusable as error:
         click.echo(f"Error: {error}", err=True)

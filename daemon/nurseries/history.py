@@ -75,6 +75,19 @@ class History:
         self._lease = Lease()
         self._ownership: Ownership | None = None
         self._awaits_store = False
+        self._taking_up: set[int] = set()
+        """Shards that are claimed and whose sessions have not begun."""
+
+    def lacks(self) -> str | None:
+        """What it needs before it can answer for what is its. One that shares the store and has no shard lacks nothing:
+        others have them all, and it is there to take theirs."""
+        if self._ownership is None:
+            return "it waits for the store, or for its shards" if self._awaits_store else None
+        if not self._lease.holds:
+            return "its lease has lapsed, and the store has not renewed it"
+        if self._taking_up:
+            return f"it takes up the shards {', '.join(map(str, sorted(self._taking_up)))}"
+        return None
 
     def awaits_store(self, seconds: float) -> bool:
         """Whether it waits for the store to come back (or for its shards), or for one commit for as long."""
@@ -155,7 +168,7 @@ class History:
 
             def hold(owned: ShardEpochs) -> _Holding:
                 inbox = self._links.history if alone else self._links.shard(next(iter(owned.epochs)))
-                holding = _Holding(owned.epochs)
+                holding = _Holding(owned.epochs, self._taking_up)
 
                 async def serve_it() -> None:
                     await self._run_session(owned, self._store if alone else merged, inbox, holding.begun)
@@ -211,10 +224,12 @@ class History:
 
 
 class _Holding:
-    """A session over shards that were claimed, as Ownership sees it."""
+    """A session over shards that were claimed, as Ownership sees it. They are among `taking_up` until it has begun."""
 
-    def __init__(self, epochs: dict[int, int]) -> None:
+    def __init__(self, epochs: dict[int, int], taking_up: set[int]) -> None:
         self.epochs = epochs
+        self._taking_up = taking_up
+        taking_up.update(epochs)
         self.ended = False
         self._session: Session | None = None
         self._scope = trio.CancelScope()
@@ -222,6 +237,7 @@ class _Holding:
 
     def begun(self, session: Session) -> None:
         self._session = session
+        self._taking_up.difference_update(self.epochs)
 
     async def run(self, serve_it: Callable[[], Awaitable[None]], look: Callable[[], None]) -> None:
         """From its beginning to its end, whatever that is."""
@@ -234,6 +250,7 @@ class _Holding:
             log.warning("another owner has taken the shard", why=str(fenced.exceptions[0]), **self._about())
         finally:
             self.ended = True
+            self._taking_up.difference_update(self.epochs)
             self._done.set()
             look()
 

@@ -11,6 +11,7 @@ counted, for the exchange may lose what it carried.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import structlog
 import trio
@@ -75,6 +76,14 @@ class PartitionedMatching:
         self._pause = min(ATTEND_SECONDS, settings.lease_seconds / ATTENDS_A_LEASE)
         self._leaving = False
         self._left = trio.Event()
+        self._attended_until = -math.inf
+
+    def lacks(self) -> str | None:
+        """What it needs before it can answer for what is its. One without a partition lacks nothing: others have them
+        all, and it is there to take theirs."""
+        if trio.current_time() >= self._attended_until:
+            return "its lease has lapsed, and the store has not renewed it"
+        return None
 
     @property
     def partitions(self) -> list[int]:
@@ -89,11 +98,13 @@ class PartitionedMatching:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._scan)
                 while not self._leaving:
+                    asked_at = trio.current_time()
                     try:
                         members = await self._membership.attend(self._member, self._settings.lease_seconds)
                     except MembershipUnavailable as unavailable:
                         log.warning("who shares the task queues cannot be told", why=str(unavailable))
                     else:
+                        self._attended_until = asked_at + self._settings.lease_seconds
                         await self._arrange(members, nursery)
                         if not started:
                             started = True

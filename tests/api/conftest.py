@@ -15,11 +15,13 @@ from prometheus_client import CollectorRegistry
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from daemon.api.auth import sign_local_token
+from daemon.api.http import HttpApp
 from daemon.links.interface import Request
 from daemon.links.memory import MemoryLink
 from daemon.links.table import Links, memory_links
 from daemon.metrics import Metrics
 from daemon.nurseries.frontend import Frontend
+from daemon.nurseries.health import Health, HealthListen
 from daemon.settings import FrontendSettings, Settings
 from enginekit.messages.calls import Acknowledged, Call, DescribeDaemonResult, Result, StoreView
 from enginekit.messages.links import MatchTasks, MatchTasksResult, RunRef, TaskRef
@@ -85,13 +87,12 @@ class Peers:
 class Served:
     """A running Frontend and its peers."""
 
-    def __init__(self, frontend: Frontend, peers: Peers, data_dir: Path, metrics: Metrics) -> None:
+    def __init__(self, frontend: Frontend, health: Health, peers: Peers, data_dir: Path, metrics: Metrics) -> None:
         self.frontend = frontend
         self.peers = peers
         self.data_dir = data_dir
         self.metrics = metrics
-        assert frontend.bound is not None
-        self.http = f"http://{frontend.bound.http}"
+        self.http = f"http://{health.bound}"
 
     def token(self, tenant: str = "acme", scopes: list[str] | None = None, ttl: float = 600) -> str:
         return sign_local_token(self.data_dir, tenant, "ada", ALL_SCOPES if scopes is None else scopes, ttl)
@@ -103,7 +104,7 @@ class Served:
     async def client(self, token: str | None = None, **options: Any) -> AsyncIterator[Client]:
         headers = [(b"Authorization", f"Bearer {token if token is not None else self.token()}".encode())]
         assert self.frontend.bound is not None
-        host, port = self.frontend.bound.rpc.split(":")
+        host, port = self.frontend.bound.split(":")
         arguments: dict[str, Any] = {"subprotocols": ["engine.v1"], "extra_headers": headers, **options}
         # The library's own way in leaves the socket open where the server closes first.
         async with await trio.open_tcp_stream(host, int(port)) as stream, trio.open_nursery() as nursery:
@@ -180,19 +181,21 @@ async def peers() -> AsyncIterator[Peers]:
 
 @pytest.fixture
 def serve(peers: Peers, tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Served]]:
-    """Runs a Frontend on free ports: `async with serve(frame_bytes=…) as served`."""
+    """Runs a Frontend and a Health on free ports: `async with serve(frame_bytes=…) as served`."""
 
     @asynccontextmanager
     async def running(
         settings: Settings | None = None, ready: Callable[[], list[str]] = list, clock: Any = None, **options: Any
     ) -> AsyncIterator[Served]:
-        ports = FrontendSettings(rpc_listen="127.0.0.1:0", http_listen="127.0.0.1:0", **options)
+        ports = FrontendSettings(rpc_listen="127.0.0.1:0", **options)
         chosen = msgspec.structs.replace(settings if settings is not None else Settings(), frontend=ports)
         metrics = Metrics(CollectorRegistry())
-        frontend = Frontend(peers.links, chosen, tmp_path, describe, ready, clock=clock, metrics=metrics)
+        frontend = Frontend(peers.links, chosen, tmp_path, describe, clock=clock, metrics=metrics)
+        health = Health(HealthListen("frontend.http_listen", "127.0.0.1:0"), HttpApp(metrics.registry, ready))
         async with trio.open_nursery() as nursery:
+            await nursery.start(health.run)
             await nursery.start(frontend.run)
-            yield Served(frontend, peers, tmp_path, metrics)
+            yield Served(frontend, health, peers, tmp_path, metrics)
             nursery.cancel_scope.cancel()
 
     return running

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 import trio
+from prometheus_client import CollectorRegistry
 
-from daemon.nurseries.frontend import Frontend, ListenFailed
+from daemon.api.http import HttpApp
+from daemon.api.listening import ListenFailed
+from daemon.nurseries.frontend import Frontend
+from daemon.nurseries.health import Health, HealthListen
 from daemon.settings import FrontendSettings, Settings
 
 
@@ -44,42 +49,51 @@ async def test_there_is_nothing_else(serve: Any) -> None:
         assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
 
 
-def frontend(serving: Any, settings: FrontendSettings) -> Frontend:
-    return Frontend(serving.links, Settings(frontend=settings), serving.folder, lambda: pytest.fail("not asked"), list)
+def frontend(links: Any, folder: Path, address: str) -> Frontend:
+    settings = Settings(frontend=FrontendSettings(rpc_listen=address))
+    return Frontend(links, settings, folder, lambda: pytest.fail("not asked"))
 
 
-class Serving:
-    def __init__(self, links: Any, folder: Any) -> None:
-        self.links = links
-        self.folder = folder
+def health(address: str) -> Health:
+    return Health(HealthListen("health.listen", address), HttpApp(CollectorRegistry(), list))
 
 
-@pytest.mark.parametrize("setting", ["rpc_listen", "http_listen"])
-async def test_a_port_that_is_taken_is_named(peers: Any, tmp_path: Any, setting: str) -> None:
+def service(name: str, links: Any, folder: Path, address: str) -> Frontend | Health:
+    return health(address) if name == "health" else frontend(links, folder, address)
+
+
+SERVICES = pytest.mark.parametrize(
+    ("name", "setting"), [("frontend", "frontend.rpc_listen"), ("health", "health.listen")]
+)
+
+
+@SERVICES
+async def test_a_port_that_is_taken_is_named(peers: Any, tmp_path: Path, name: str, setting: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        listens = {"rpc_listen": "127.0.0.1:0", "http_listen": "127.0.0.1:0", setting: address}
-        service = frontend(Serving(peers.links, tmp_path), FrontendSettings(**listens))
-        with pytest.raises(ListenFailed, match=f"frontend.{setting} = '{address}': cannot listen there: .*in use"):
-            await service.run()
+        with pytest.raises(ListenFailed, match=f"{setting} = '{address}': cannot listen there: .*in use; is another"):
+            await service(name, peers.links, tmp_path, address).run()
 
 
+@SERVICES
 @pytest.mark.parametrize("address", ["7460", "127.0.0.1:", "127.0.0.1:99999", "127.0.0.1:http", ":7460"])
-async def test_an_address_that_is_none_is_refused(peers: Any, tmp_path: Any, address: str) -> None:
-    service = frontend(Serving(peers.links, tmp_path), FrontendSettings(rpc_listen=address))
-    with pytest.raises(ListenFailed, match="must be HOST:PORT"):
-        await service.run()
+async def test_an_address_that_is_none_is_refused(
+    peers: Any, tmp_path: Path, name: str, setting: str, address: str
+) -> None:
+    with pytest.raises(ListenFailed, match=f"{setting} = .*must be HOST:PORT"):
+        await service(name, peers.links, tmp_path, address).run()
 
 
-async def test_a_frontend_that_runs_again_takes_the_ports_it_had(peers: Any, tmp_path: Any) -> None:
-    settings = FrontendSettings(rpc_listen="127.0.0.1:0", http_listen="127.0.0.1:0")
-    service = frontend(Serving(peers.links, tmp_path), settings)
+@pytest.mark.parametrize("name", ["frontend", "health"])
+async def test_what_runs_again_takes_the_port_it_had(peers: Any, tmp_path: Path, name: str) -> None:
+    again = service(name, peers.links, tmp_path, "127.0.0.1:0")
     bound = []
     for _ in range(2):
         async with trio.open_nursery() as nursery:
-            await nursery.start(service.run)
-            bound.append(service.bound)
+            await nursery.start(again.run)
+            bound.append(again.bound)
             nursery.cancel_scope.cancel()
+    assert bound[0] is not None
     assert bound[0] == bound[1]

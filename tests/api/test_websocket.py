@@ -84,7 +84,7 @@ async def shake_hands(
 
 async def rejected(served: Any, authorization: str | None, **options: str) -> tuple[int, dict[str, Any]]:
     """The status and the error of a handshake that is refused; the connection is closed after it."""
-    host, port = served.frontend.bound.rpc.split(":")
+    host, port = served.frontend.bound.split(":")
     answer = b""
     with trio.fail_after(20):
         async with await trio.open_tcp_stream(host, int(port)) as stream:
@@ -151,7 +151,7 @@ async def test_nobody_gets_in_without_a_good_token(serve: Any) -> None:
 )
 async def test_garbage_in_the_handshake_ends_that_connection_only(serve: Any, garbage: bytes) -> None:
     async with serve() as served:
-        host, port = served.frontend.bound.rpc.split(":")
+        host, port = served.frontend.bound.split(":")
         stream = await trio.open_tcp_stream(host, int(port))
         async with stream:
             await stream.send_all(garbage)
@@ -324,7 +324,7 @@ async def test_a_handler_that_fails_costs_one_answer(serve: Any) -> None:
 @asynccontextmanager
 async def raw_client(served: Any) -> AsyncIterator[trio.SocketStream]:
     """A client that has shaken hands and then reads nothing at all."""
-    host, port = served.frontend.bound.rpc.split(":")
+    host, port = served.frontend.bound.split(":")
     async with await trio.open_tcp_stream(host, int(port)) as stream:
         await shake_hands(stream, f"Bearer {served.token()}")
         head = b""
@@ -466,7 +466,7 @@ async def test_a_stopped_frontend_says_goodbye_and_gives_back_what_it_was_handin
 
 async def release_soon(served: Any, go_on: trio.Event) -> None:
     """Let the start be recorded only once the Frontend is stopping: no connection is accepted any more."""
-    host, port = served.frontend.bound.rpc.split(":")
+    host, port = served.frontend.bound.split(":")
     while True:
         try:
             await (await trio.open_tcp_stream(host, int(port))).aclose()

@@ -102,7 +102,7 @@ def test_a_token_without_the_scope_admin_sees_the_rest(daemon) -> None:
 
 def test_a_terminal_that_is_too_small(daemon) -> None:
     async def look(sitting: Sitting) -> None:
-        await sitting.sees("engine: live", "services  6 of 6 run", "store     sqlite, READY", "60×15", "need 80×24")
+        await sitting.sees("engine: live", "services  7 of 7 run", "store     sqlite, READY", "60×15", "need 80×24")
         await sitting.pilot.resize_terminal(80, 24)
         await sitting.sees("1 Services", "RUNNING", without="60×15")
 

@@ -144,7 +144,7 @@ async def test_it_says_where_it_is_while_it_runs(
     assert here.bound is not None
     assert found["rpc"] == f"ws://{here.bound.rpc}/rpc"
     assert found["http"] == f"http://{here.bound.http}"
-    assert [view.state for view in here.supervisor.views()] == ["RUNNING"] * 6
+    assert [view.state for view in here.supervisor.views()] == ["RUNNING"] * 7
     assert here.unready() == []
     described = here.describe()
     assert (described.store.kind, described.store.state, described.store.schema_version) == ("memory", "READY", 2)

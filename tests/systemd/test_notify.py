@@ -23,7 +23,7 @@ def test_ready_after_it_serves_fed_while_it_does_and_stopping_when_asked(unit: S
     systemd = engine.systemd
     systemd.until("READY=1")
     assert (engine.folder / "data" / "daemon.json").exists(), "ready: whoever looks for it finds it"
-    systemd.until("STATUS=running: 6 services")
+    systemd.until("STATUS=running: 7 services")
     systemd.until("WATCHDOG=1")
     systemd.until("WATCHDOG=1")
     engine.process.send_signal(signal.SIGTERM)
@@ -92,7 +92,7 @@ def test_a_service_that_hangs_starves_the_watchdog_whichever_it_is(unit: Start, 
     engine = unit([sys.executable, HANGS, str(tmp_path)])
     systemd = engine.systemd
     systemd.until("READY=1")
-    for name in ("matching", "timer", "worker", "history", "frontend"):
+    for name in ("matching", "timer", "worker", "history", "frontend", "health"):
         systemd.until("WATCHDOG=1")
         engine.say(f"hang {name}")
         systemd.until(f"STATUS=no answer from {name}: the watchdog is not fed")

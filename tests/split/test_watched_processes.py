@@ -1,0 +1,94 @@
+"""Every process of a split engine says how it is: /healthz, /readyz and /metrics, also of those without a Frontend."""
+
+from __future__ import annotations
+
+import json
+
+import httpx2
+import trio
+
+from examples.orders.stage import running
+from examples.split.cluster import engine_command, open_cluster
+from tests.split.test_bad_starts import log
+
+PLAN = {"history": 1, "matching": 1, "timer": 1, "worker": 1, "frontend": 1}
+SHARDS = 4
+LEASE_SECONDS = 2.0
+LISTEN = '[health]\nlisten = "127.0.0.1:0"\n[supervisor]\nrestarts = 1\n'
+ON_THE_STORE = {"history", "matching", "timer"}
+WHOLE_SECONDS = 240.0
+PAUSE_SECONDS = 0.1
+
+
+def where(folder, role) -> str:
+    name = "daemon.json" if role == "frontend" else f"daemon.{role}.json"
+    return json.loads((folder / name).read_bytes())["http"]
+
+
+async def get(url: str) -> httpx2.Response:
+    async with httpx2.AsyncClient(timeout=30) as http:
+        return await http.get(url)
+
+
+async def ready(url: str) -> list[str]:
+    """What it waits for."""
+    answer = await get(f"{url}/readyz")
+    waiting = answer.json()["waiting_for"]
+    assert answer.status_code == (503 if waiting else 200)
+    return waiting
+
+
+async def says(url: str, wanted) -> list[str]:
+    """Once it waits for what is wanted."""
+    while not wanted(waiting := await ready(url)):  # noqa: ASYNC110
+        await trio.sleep(PAUSE_SECONDS)
+    return waiting
+
+
+async def test_each_tells_the_truth_about_itself(tmp_path, durable_postgres, own_redis):
+    database = durable_postgres.url(durable_postgres.new_database())
+    with trio.fail_after(WHOLE_SECONDS):
+        async with open_cluster(
+            tmp_path, database, own_redis.url, PLAN, shards=SHARDS, lease_seconds=LEASE_SECONDS, more=LISTEN
+        ) as cluster:
+            urls = {role: where(tmp_path / "data", role) for role in PLAN}
+            assert len(set(urls.values())) == len(PLAN)
+            for role, url in urls.items():
+                assert (await get(f"{url}/healthz")).status_code == 200
+                assert await says(url, lambda waiting: not waiting) == [], role
+                metrics = (await get(f"{url}/metrics")).text
+                assert ("engine_commits_total 0.0" in metrics) is (role != "history")
+
+            # The links are gone: nobody can do his work.
+            own_redis.kill()
+            for role, url in urls.items():
+                assert "links" in await says(url, bool), role
+            own_redis.start()
+            for url in urls.values():
+                await says(url, lambda waiting: not waiting)
+
+            # The store is gone: those who need none are ready.
+            await trio.to_thread.run_sync(durable_postgres.down, "immediate")
+            for role, url in urls.items():
+                if role in ON_THE_STORE:
+                    assert "store" in await says(url, bool), role
+                else:
+                    assert await ready(url) == [], role
+            lapsed = "its lease has lapsed, and the store has not renewed it"
+            for role in ("history", "matching"):
+                await says(urls[role], lambda waiting, role=role: f"{role}: {lapsed}" in waiting)
+            await trio.to_thread.run_sync(durable_postgres.up)
+            for url in urls.values():
+                await says(url, lambda waiting: not waiting)
+            await cluster.executes()
+
+            # An address that another process has.
+            taken = urls["worker"].removeprefix("http://")
+            command = [*engine_command(tmp_path / "engine.toml", tmp_path / "other", "worker"), "--http-listen", taken]
+            async with running("another", command, tmp_path / "another.log") as another:
+                assert await another.process.wait() == 1
+                said = log(another)
+            assert f"--http-listen = '{taken}': cannot listen there: Address already in use" in said
+            assert "Each process of a machine needs an address of its own" in said
+            await cluster.stop()
+    assert not list((tmp_path / "data").glob("daemon*.json")), "whoever has ended listens nowhere"
