@@ -27,6 +27,7 @@ from daemon.condition import Condition
 from daemon.configuration import parse_listen
 from daemon.connections import Connections
 from daemon.dispatch.membership import StoreMembership
+from daemon.links.counting import LinkCollector
 from daemon.links.exchange import Exchange
 from daemon.links.faults import ExchangeUnusable
 from daemon.links.open import open_exchange
@@ -118,6 +119,8 @@ class Daemon:
                 raise Unusable(str(error)) from error
         self.links: Links = memory_links() if self._exchange is None else self._linked(self._exchange)
         self.metrics = Metrics(CollectorRegistry())
+        if self._exchange is not None:
+            LinkCollector(self._exchange.counts, self.metrics.registry)
         self._incarnations = itertools.count(1)
         self._runs = itertools.count(1)
         self._condition = Condition(

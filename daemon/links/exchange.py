@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 
 import trio
 
+from daemon.links.counting import LinkCounts
 from daemon.links.interface import Link
 from daemon.links.memory import MemoryLink
 from enginekit.messages.links import ToHistory, ToMatching, ToTimer, ToWorker
@@ -45,6 +46,10 @@ class Exchange(ABC):
     @abstractmethod
     def ready(self) -> bool:
         """Whether messages get through right now, as far as is known."""
+
+    @abstractmethod
+    def counts(self) -> LinkCounts:
+        """What it has carried."""
 
     @abstractmethod
     def history(self, shard: int) -> Link[ToHistory]: ...
@@ -79,6 +84,10 @@ class MemoryExchange(Exchange):
     @property
     def ready(self) -> bool:
         return True
+
+    def counts(self) -> LinkCounts:
+        """Nothing leaves the process."""
+        return LinkCounts(connected=True)
 
     def history(self, shard: int) -> Link[ToHistory]:
         return self._history.setdefault(shard, MemoryLink("History", HISTORY_CAPACITY))

@@ -208,7 +208,7 @@ async def test_what_was_sent_when_the_connection_was_cut_is_taken_once(
                 assert here.history(0).offer(wake(number * 20 + place))
             await until(lambda number=number: len(got) == number * 20 + 20)  # type: ignore[misc]
             wire.cut()
-            await until(lambda number=number: there.repeated >= number * 20 + 20)  # type: ignore[misc]
+            await until(lambda number=number: there.counts().repeated >= number * 20 + 20)  # type: ignore[misc]
         assert got == [wake(place) for place in range(60)]
         await until(lambda: here.ready and here.reconnects == 3)
         nursery.start_soon(answer_all, there.history(1), executed)

@@ -77,6 +77,7 @@ class Carrier:
     def begin(self) -> None:
         """There is a new connection: what the last one was given comes first."""
         self._replies_fresh = True
+        self._post.backlogs.clear()
         for inbox in self._post.inboxes.values():
             inbox.fresh = True
 
@@ -151,10 +152,13 @@ class Carrier:
             self._short = False
             _log.info("Redis has room again")
         post.sent += len(self._in_flight)
+        post.batches += bool(by_stream)
         self._in_flight = []
         streams = [*(stream for stream, _ in by_stream.values() if stream.capacity), *measured]
         for stream, length in zip(streams, reply.lengths, strict=True):
             post.measured(stream, length)
+            if length >= stream.bound and stream.key in by_stream:
+                post.trimmed += len(by_stream[stream.key][1])
         post.admit()
 
     async def _pause_for_memory(self) -> None:
@@ -196,6 +200,8 @@ class Carrier:
                 if inbox.subscription == subscription:
                     inbox.fresh = False
             self._distribute(reply)
+            post.claimed += reply.claimed
+            post.backlogs.update({backlog.key: backlog for backlog in reply.backlogs})
 
     def _distribute(self, reply: frames.Received) -> None:
         size = 0

@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from daemon.drivers.process import NotStarted, end, spawn
+from daemon.links.counting import InboxCount, LinkCounts
 from daemon.links.exchange import (
     HISTORY_CAPACITY,
     MATCHING_CAPACITY,
@@ -143,33 +144,36 @@ class RedisExchange(Exchange):
         return None if self._driver is None else self._driver.pid
 
     @property
-    def sent(self) -> int:
-        """Messages, requests and answers that Redis has taken."""
-        return self._post.sent
-
-    @property
-    def received(self) -> int:
-        """Messages and requests that were handed to receivers here."""
-        return self._post.received
-
-    @property
-    def waiting(self) -> int:
-        """Messages, requests and answers that wait to leave."""
-        return self._carrier.waiting
-
-    @property
-    def repeated(self) -> int:
-        """What came again and was passed over."""
-        return self._post.repeated
-
-    @property
-    def dropped(self) -> int:
-        """Answers for which there was no room."""
-        return self._post.dropped
-
-    @property
     def reconnects(self) -> int:
         return max(self._opened - 1, 0)
+
+    def counts(self) -> LinkCounts:
+        post = self._post
+        inboxes: dict[str, tuple[int, int]] = {}
+        for key in (*post.inboxes, post.replies.key):
+            if (seen := post.backlogs.get(key)) is not None:
+                # A Worker that starts again has two for a moment.
+                lag, pending = inboxes.get(self._inbox(key), (0, 0))
+                inboxes[self._inbox(key)] = lag + max(seen.length - seen.pending, 0), pending + seen.pending
+        return LinkCounts(
+            connected=self.ready,
+            sent=post.sent,
+            batches=post.batches,
+            received=post.received,
+            claimed=post.claimed,
+            repeated=post.repeated,
+            trimmed=post.trimmed,
+            dropped=post.dropped,
+            reconnects=self.reconnects,
+            waiting=self._carrier.waiting,
+            inboxes=[InboxCount(name, lag, pending) for name, (lag, pending) in inboxes.items()],
+        )
+
+    def _inbox(self, key: str) -> str:
+        """Its name, without that of a process or a Worker: there is one of those here."""
+        name = key.removeprefix(f"{self._prefix}:")
+        kind = name.partition(":")[0]
+        return kind if kind in ("worker", "replies") else name
 
     async def layout(self) -> tuple[int, int]:
         """How many shards and partitions the cluster has: waits until a process that knows has been there.

@@ -123,11 +123,22 @@ class Arrivals(msgspec.Struct, frozen=True, array_like=True, gc=False):
     entries: list[Entry]
 
 
+class Backlog(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What is in an inbox: all entries, and those of them that were given to somebody."""
+
+    key: str
+    length: int
+    pending: int
+
+
 class Received(Frame, frozen=True):
-    """`now_ms` by Redis's clock, whose milliseconds the ids of entries begin with."""
+    """`now_ms` by Redis's clock, whose milliseconds the ids of entries begin with. `claimed`: so many of the arrivals
+    were taken over. `backlogs`: of inboxes that were looked at meanwhile."""
 
     now_ms: int
     arrivals: list[Arrivals]
+    claimed: int = 0
+    backlogs: list[Backlog] = []
 
 
 class Unavailable(Frame, frozen=True):

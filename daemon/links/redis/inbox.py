@@ -213,6 +213,7 @@ class RedisLink(Link[M]):
             return
         self.subscription += 1
         del self._post.inboxes[self.stream.key]
+        self._post.backlogs.pop(self.stream.key, None)
         self._local.clear()
         self._local_bytes = 0
         self._handed.clear()

@@ -14,7 +14,7 @@ from outcome import Value
 from trio.lowlevel import Abort, RaiseCancelT, Task
 
 from daemon.links.redis.envelope import VERSION, Envelope
-from daemon.links.redis.frames import Entry
+from daemon.links.redis.frames import Backlog, Entry
 from daemon.links.redis.seen import Seen
 from enginekit.messages.calls import Result
 from enginekit.messages.status import Refused
@@ -139,9 +139,14 @@ class Post:
         self.idle = False
         """Whether whoever sends waits for anything at all to do."""
         self.sent = 0
+        self.batches = 0
         self.received = 0
+        self.claimed = 0
         self.repeated = 0
+        self.trimmed = 0
         self.dropped = 0
+        self.backlogs: dict[str, Backlog] = {}
+        """Of streams that are received from here, as they were last seen."""
         self._settled: dict[str, list[str]] = {}
         self._numbers = 0
         self._letters: dict[int, Letter] = {}

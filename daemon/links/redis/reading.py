@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from daemon.links.faults import ExchangeAway
 from daemon.links.redis.connection import Answer, CommandError, Connection, packed, raise_for
-from daemon.links.redis.frames import BLOCK_SECONDS, Arrivals, Entry, Inbox, Receive, Received
+from daemon.links.redis.frames import BLOCK_SECONDS, Arrivals, Backlog, Entry, Inbox, Receive, Received
 from daemon.links.redis.keys import FIELD, GROUP
 
 _LOOK_SECONDS = 0.5
@@ -36,6 +36,8 @@ class Reading:
         """Inboxes whose pending entries are being taken over, and from which id on."""
         self._look_after = _LOOK_SECONDS
         self._look_at = time.monotonic() + _LOOK_SECONDS
+        self._backlogs: list[Backlog] = []
+        """Seen, and not told yet."""
 
     def receive(self, request: Receive) -> Received:
         """What has arrived; nothing, after a while. Raises ExchangeAway and ExchangeUnusable."""
@@ -48,7 +50,8 @@ class Reading:
                 self._look(inboxes)
             claimed = self._claim(inboxes, request.count)
             if claimed:
-                return Received(self._now_ms(), claimed)
+                taken = sum(len(arrivals.entries) for arrivals in claimed)
+                return Received(self._now_ms(), claimed, taken, self._take_backlogs())
             return self._read(inboxes, request.count)
         except CommandError as error:
             if not error.groupless:
@@ -72,7 +75,11 @@ class Reading:
         )
         streams, now = self._connection.run_all([read, packed(b"TIME")])
         arrivals = [Arrivals(key.decode(), _entries(entries)) for key, entries in streams or ()]
-        return Received(_milliseconds(now), arrivals)
+        return Received(_milliseconds(now), arrivals, 0, self._take_backlogs())
+
+    def _take_backlogs(self) -> list[Backlog]:
+        told, self._backlogs = self._backlogs, []
+        return told
 
     # --- groups ------------------------------------------------------------------------------------------------------
 
@@ -115,11 +122,17 @@ class Reading:
     # --- pending entries ---------------------------------------------------------------------------------------------
 
     def _look(self, inboxes: list[Inbox]) -> None:
-        """For what others have been given and not dealt with."""
+        """For what others have been given and not dealt with, and how much there is."""
         looked = [inbox for inbox in inboxes if inbox.key not in self._claiming]
-        asked = self._connection.run_all([packed(b"XPENDING", each.key.encode(), GROUP) for each in looked])
+        keys = [inbox.key.encode() for inbox in looked]
+        answers = self._connection.run_all(
+            [packed(b"XPENDING", key, GROUP) for key in keys] + [packed(b"XLEN", key) for key in keys]
+        )
+        asked, lengths = answers[: len(looked)], answers[len(looked) :]
         found = False
-        for inbox, (_, _, _, consumers) in zip(looked, asked, strict=True):
+        self._backlogs = []
+        for inbox, (pending, _, _, consumers), length in zip(looked, asked, lengths, strict=True):
+            self._backlogs.append(Backlog(inbox.key, length, pending))
             if any(name != self._consumer for name, _ in consumers or ()):
                 self._claiming[inbox.key] = _START
                 found = found or not inbox.shared
