@@ -26,7 +26,7 @@ from enginekit.node import Node
 
 R = TypeVar("R", bound=calls.Result)
 
-SERVICES = [name for name in ServiceName if name not in (ServiceName.FRONTEND, ServiceName.LINKS)]
+SERVICES = [name for name in ServiceName if name not in (ServiceName.HEALTH, ServiceName.FRONTEND, ServiceName.LINKS)]
 """Those of a simulated daemon."""
 
 OWNER = Principal(
