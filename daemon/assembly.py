@@ -31,6 +31,7 @@ from daemon.links.counting import LinkCollector
 from daemon.links.exchange import Exchange
 from daemon.links.faults import ExchangeUnusable
 from daemon.links.open import open_exchange
+from daemon.links.roster import Roster
 from daemon.links.table import Links, memory_links, shared_links
 from daemon.metrics import Metrics
 from daemon.nodes.registry import NodeTypeError, NodeTypes
@@ -124,14 +125,32 @@ class Daemon:
         self._incarnations = itertools.count(1)
         self._runs = itertools.count(1)
         self._condition = Condition(
+            self._process,
+            sorted(role.value for role in self._roles),
             lambda: self.supervisor.views(),
+            self._http,
             settings.store.url.partition(":")[0],
             self._store if self._has_store else None,
             self._exchange,
+            self.metrics,
             moment(clock.now()),
         )
+        if self._exchange is not None:
+            self._condition.roster = Roster(
+                self._exchange,
+                self._process,
+                self._condition.announce,
+                lambda seconds: moment(clock.now() - round(seconds * 1000)),
+                listens=Role.FRONTEND in self._roles,
+            )
         self._frontend = Frontend(
-            self.links, settings, data_dir, self._condition.describe, clock=clock, metrics=self.metrics
+            self.links,
+            settings,
+            data_dir,
+            self._condition.describe,
+            roster=self._condition.roster,
+            clock=clock,
+            metrics=self.metrics,
         )
         where = self._health_listen(http_listen) if listen else None
         self._health: Health | None = None
@@ -159,6 +178,9 @@ class Daemon:
         if Role.FRONTEND in self._roles and self._frontend.bound is None:
             return None
         return Bound(self._frontend.bound, self._health.bound)
+
+    def _http(self) -> str | None:
+        return None if self._health is None or self._health.bound is None else f"http://{self._health.bound}"
 
     def _health_listen(self, given: str | None) -> HealthListen | None:
         if given is not None:
@@ -284,7 +306,8 @@ class Daemon:
 
     def _make_links(self) -> Service:
         assert self._exchange is not None
-        return Post(self._exchange, self._store if self._has_store else None)
+        assert self._condition.roster is not None
+        return Post(self._exchange, self._store if self._has_store else None, self._condition.roster)
 
     def _make_history(self) -> Service:
         history = self._condition.history = History(

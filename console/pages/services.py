@@ -12,7 +12,7 @@ from console.pages.page import Page
 from console.state import ConsoleState
 from console.widgets.table import Column, VirtualTable
 from console.words import rate, since, span, sparkline, until
-from enginekit.messages.calls import BreakerView, ServiceView
+from enginekit.messages.calls import BreakerView, ProcessView, ServiceView
 
 SPARK = 12
 
@@ -21,7 +21,8 @@ class ServicesPage(Page):
     NAME = "Services"
     HELP = (
         "What the daemon is made of: each service with its state, how often it was started again, how long it runs, "
-        "and what it did in each of the last seconds. Below, the circuit breakers that are open or whose calls failed."
+        "and what it did in each of the last seconds. Where several processes share the work: each of them, what it "
+        "waits for, and since when one is silent. Below, the circuit breakers that are open or whose calls failed."
     )
 
     def compose_body(self) -> ComposeResult:
@@ -38,6 +39,19 @@ class ServicesPage(Page):
             ],
             empty="nothing is known yet",
             id="services",
+        )
+        yield Static("Processes", classes="heading", id="processes-heading")
+        yield VirtualTable(
+            [
+                Column("process", 0),
+                Column("roles", 24),
+                Column("is", 24),
+                Column("up", 8, True),
+                Column("restarts", 8, True),
+                Column("shards", 6, True),
+                Column("parts", 5, True),
+            ],
+            id="processes",
         )
         yield Static("Circuit breakers", classes="heading")
         yield VirtualTable(
@@ -61,6 +75,10 @@ class ServicesPage(Page):
         self.query_one("#services", VirtualTable).show(
             [each.name for each in services], lambda row: _service(state, services[row]), unknown
         )
+        processes = seen.processes if seen is not None and len(seen.processes) > 1 else []
+        table = self.query_one("#processes", VirtualTable)
+        self.query_one("#processes-heading").display = table.display = bool(processes)
+        table.show([each.process for each in processes], lambda row: _process(processes[row], now))
         none = "Matching did not answer" if seen is not None and seen.breakers is None else "all are closed"
         self.query_one("#breakers", VirtualTable).show(
             [each.destination for each in breakers], lambda row: _breaker(breakers[row], now), none
@@ -91,6 +109,25 @@ def _service(state: ConsoleState, each: ServiceView) -> list[Cell]:
         (rate(busiest[-1]) if busiest else "", ""),
         (sparkline(busiest, SPARK), colours.BUSY),
         (each.last_error or "", colours.BAD),
+    ]
+
+
+def _process(each: ProcessView, now: float) -> list[Cell]:
+    if each.silent_since is not None:
+        condition, colour = f"silent for {span(now - each.silent_since.timestamp())}", colours.BAD
+    elif each.waiting_for:
+        condition, colour = f"waits for {', '.join(each.waiting_for)}", colours.WAITING
+    else:
+        condition, colour = "ready", colours.GOOD
+    restarts = sum(service.restarts for service in each.services)
+    return [
+        (f"{each.host} {each.pid}", "bold"),
+        (",".join(each.roles), ""),
+        (condition, colour),
+        (span(now - each.started_at.timestamp()), ""),
+        (f"{restarts:,}", colours.WAITING if restarts else ""),
+        (f"{len(each.shards):,}", ""),
+        (f"{len(each.partitions):,}", ""),
     ]
 
 

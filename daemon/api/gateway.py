@@ -27,6 +27,7 @@ from daemon.api.turnstile import Turnstile
 from daemon.clock import Clock
 from daemon.execution.tokens import named_in
 from daemon.links.interface import Caller
+from daemon.links.roster import Roster, added_up
 from daemon.links.table import Links
 from daemon.logs import about
 from daemon.metrics import Meter, Metrics
@@ -42,7 +43,7 @@ from enginekit.messages.links import (
     StartTasks,
 )
 from enginekit.messages.status import ErrorStatus, Refused
-from enginekit.messages.subscriptions import WatchExecutions, WatchExecutionsResult
+from enginekit.messages.subscriptions import ServiceRate, WatchExecutions, WatchExecutionsResult
 
 PROTOCOL = "engine.v1"
 DRAIN_RETRY_SECONDS = 2.0
@@ -81,8 +82,10 @@ class Gateway:
         describe: Callable[[], calls.DescribeDaemonResult],
         clock: Clock,
         metrics: Metrics,
+        roster: Roster | None = None,
     ) -> None:
         self._links = links
+        self._roster = roster
         self._settings = settings
         self._describe = describe
         self._clock = clock
@@ -191,9 +194,10 @@ class Gateway:
         """Raises Refused where the principal may not call the method (any more)."""
         self._check(principal, METHODS[method])
 
-    def meter(self) -> Meter:
-        """How busy the services are, from now on."""
-        return Meter(self._metrics, trio.current_time)
+    def meter(self) -> Callable[[], list[ServiceRate]]:
+        """How busy the services are, here and in other processes, from now on."""
+        meter, roster = Meter(self._metrics, trio.current_time), self._roster
+        return meter.rates if roster is None else lambda: added_up([*meter.rates(), *roster.rates()])
 
     async def watch(self, principal: Principal, call: WatchExecutions) -> WatchExecutionsResult:
         """What has changed among the executions. Raises Refused."""

@@ -240,13 +240,13 @@ class Subscriptions:
             await trio.sleep(QUEUE_SECONDS)
 
     async def _services(self, topic: _Topic) -> None:
-        meter = self._gateway.meter()
+        rates = self._gateway.meter()
         snapshot = True
         while True:
             await topic.room()
             described = await self._ask(calls.DescribeDaemon(), calls.DescribeDaemonResult)
             await topic.room()
-            topic.tell(ServicesSeen(daemon=described, rates=meter.rates()), snapshot=snapshot)
+            topic.tell(ServicesSeen(daemon=described, rates=rates()), snapshot=snapshot)
             snapshot = False
             await trio.sleep(SERVICE_SECONDS)
 

@@ -6,7 +6,7 @@ import click
 
 from daemon.cli.output import document, json_option, line, moment, table
 from daemon.cli.session import talk
-from enginekit.messages.calls import DescribeDaemon, ListQueues
+from enginekit.messages.calls import DescribeDaemon, ListQueues, ProcessView
 
 
 @click.command()
@@ -32,10 +32,30 @@ def queues(as_json: bool) -> None:
     table(("queue", "kind", "depth", "oldest", "pollers", "dispatched", "rate"), rows)
 
 
+def _process(each: ProcessView) -> tuple[str, ...]:
+    if each.silent_since is not None:
+        condition = f"silent since {moment(each.silent_since)}"
+    elif each.waiting_for:
+        condition = f"waiting for {', '.join(each.waiting_for)}"
+    else:
+        condition = "ready"
+    return (
+        f"{each.host}, pid {each.pid}",
+        ",".join(each.roles),
+        each.engine,
+        moment(each.started_at),
+        condition,
+        str(sum(service.restarts for service in each.services)),
+        str(len(each.shards)),
+        str(len(each.partitions)),
+    )
+
+
 @click.command()
 @json_option
 def status(as_json: bool) -> None:
-    """Show the daemon's services, shards and store, and the circuit breakers of what your tasks call."""
+    """Show the daemon's services, shards and store, all processes where there are several, and the circuit breakers
+    of what your tasks call."""
     seen = talk(lambda client: client.call(DescribeDaemon()))
     if as_json:
         document(seen)
@@ -49,6 +69,11 @@ def status(as_json: bool) -> None:
         for each in seen.services
     ]
     table(("service", "state", "restarts", "uptime", "last error"), rows)
+    if len(seen.processes) > 1:
+        table(
+            ("process", "roles", "engine", "up since", "is", "restarts", "shards", "partitions"),
+            [_process(each) for each in seen.processes],
+        )
     if seen.breakers is None:
         line("circuit breakers: not known, matching does not answer")
     elif not seen.breakers:

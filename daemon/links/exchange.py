@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import msgspec
 import trio
 
 from daemon.links.counting import LinkCounts
@@ -23,6 +24,14 @@ HISTORY_CAPACITY = 4096
 MATCHING_CAPACITY = 2048
 WORKER_CAPACITY = 1024
 TIMER_CAPACITY = 4096
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """What a process last said of itself."""
+
+    process: str
+    seconds_ago: float
+    said: bytes
 
 
 class Exchange(ABC):
@@ -47,9 +56,14 @@ class Exchange(ABC):
     def ready(self) -> bool:
         """Whether messages get through right now, as far as is known."""
 
-    @abstractmethod
     def counts(self) -> LinkCounts:
-        """What it has carried."""
+        """What has left this process and come to it: here, nothing does."""
+        return LinkCounts(connected=self.ready)
+
+    @abstractmethod
+    async def call_out(self, process: str, said: bytes, forget: list[str], *, listen: bool) -> list[Heard]:
+        """Say something of this process (nothing: say nothing), forget these, and, to `listen`, hear what everybody
+        said last. Raises ExchangeAway. Cancelled: it may have been said."""
 
     @abstractmethod
     def history(self, shard: int) -> Link[ToHistory]: ...
@@ -73,6 +87,7 @@ class MemoryExchange(Exchange):
         self._matching: dict[int, MemoryLink[ToMatching]] = {}
         self._workers: dict[str, MemoryLink[ToWorker]] = {}
         self._timer: MemoryLink[ToTimer] = MemoryLink("Timer", TIMER_CAPACITY)
+        self._said: dict[str, tuple[float, bytes]] = {}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
@@ -85,9 +100,14 @@ class MemoryExchange(Exchange):
     def ready(self) -> bool:
         return True
 
-    def counts(self) -> LinkCounts:
-        """Nothing leaves the process."""
-        return LinkCounts(connected=True)
+    async def call_out(self, process: str, said: bytes, forget: list[str], *, listen: bool) -> list[Heard]:
+        await trio.lowlevel.checkpoint()
+        now = trio.current_time()
+        if said:
+            self._said[process] = now, said
+        for each in forget:
+            self._said.pop(each, None)
+        return [Heard(each, now - at, text) for each, (at, text) in self._said.items()] if listen else []
 
     def history(self, shard: int) -> Link[ToHistory]:
         return self._history.setdefault(shard, MemoryLink("History", HISTORY_CAPACITY))

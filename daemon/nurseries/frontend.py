@@ -18,6 +18,7 @@ from daemon.api.gateway import Gateway
 from daemon.api.listening import address_of, listen
 from daemon.api.websocket import RpcServer
 from daemon.clock import Clock, WallClock
+from daemon.links.roster import Roster
 from daemon.links.table import Links
 from daemon.metrics import Metrics
 from daemon.settings import Settings
@@ -27,7 +28,7 @@ ADVICE: Final = "is another daemon running?"
 
 
 class Frontend:
-    """The service. `describe` answers DescribeDaemon.
+    """The service. `describe` answers DescribeDaemon; `roster` knows how busy other processes are, where there are any.
 
     `bound` (`HOST:PORT` with the real port) is None until `run` has started. An instance that runs again takes the port
     it had.
@@ -40,6 +41,7 @@ class Frontend:
         data_dir: Path,
         describe: Callable[[], DescribeDaemonResult],
         *,
+        roster: Roster | None = None,
         clock: Clock | None = None,
         metrics: Metrics | None = None,
     ) -> None:
@@ -47,7 +49,7 @@ class Frontend:
         self._data_dir = data_dir
         self._clock = clock if clock is not None else WallClock()
         self._metrics = metrics if metrics is not None else Metrics(CollectorRegistry())
-        self.gateway = Gateway(links, settings, describe, self._clock, self._metrics)
+        self.gateway = Gateway(links, settings, describe, self._clock, self._metrics, roster)
         self.bound: str | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -461,7 +461,31 @@ class BreakerView(Result, frozen=True, kw_only=True):
     next_probe_at: datetime | None = None
 
 
+class ProcessView(Result, frozen=True, kw_only=True):
+    """A process of the engine, as it last said itself. `waiting_for`: what keeps it from its work, as `/readyz` says.
+    `shards` and `partitions`: those that it has. `http`: where `/readyz` and `/metrics` are; None: nowhere.
+    `silent_since`: when it was last heard of, of one that has not been heard of for some seconds: it is gone, stands
+    still, or cannot reach Redis. What it said then may not be so any more."""
+
+    process: str
+    roles: list[str]
+    engine: str
+    host: str
+    pid: int
+    started_at: datetime
+    services: list[ServiceView]
+    store: StoreView
+    waiting_for: list[str] = []
+    shards: list[ShardView] = []
+    partitions: list[int] = []
+    http: str | None = None
+    silent_since: datetime | None = None
+
+
 class DescribeDaemonResult(Result, frozen=True, kw_only=True):
+    """`engine` to `services` are of the process that answers. Where several share the work, `shards` are those of all,
+    and `store` is as those see it that have it open."""
+
     engine: str
     python: str
     trio: str
@@ -473,3 +497,5 @@ class DescribeDaemonResult(Result, frozen=True, kw_only=True):
     breakers: list[BreakerView] | None = None
     """Of the caller's destinations those that are not closed, then those whose calls failed lately. None: Matching,
     which has them, did not answer."""
+    processes: list[ProcessView] = []
+    """All that are there, the one that answers among them, and those that were lately: at most 256."""

@@ -21,7 +21,7 @@ from trio.testing import MockClock
 from daemon import assembly
 from daemon.dispatch.membership import MemoryMembership
 from daemon.dispatch.remote import RemoteSlots
-from daemon.links.exchange import HISTORY_CAPACITY, Exchange, MemoryExchange
+from daemon.links.exchange import HISTORY_CAPACITY, Exchange, Heard, MemoryExchange
 from daemon.links.interface import Caller, Link, Request
 from daemon.links.memory import MemoryLink
 from daemon.links.routing import HistoryRouter, MatchingRouter, WorkerRouter
@@ -70,6 +70,9 @@ class Wire(Exchange):
     @property
     def ready(self) -> bool:
         return not self.cut
+
+    async def call_out(self, process: str, said: bytes, forget: list[str], *, listen: bool) -> list[Heard]:
+        return await self._exchange.call_out(process, said, forget, listen=listen)
 
     def history(self, shard: int) -> Link[ToHistory]:
         return _WireLink(self, self._exchange.history(shard))

@@ -7,6 +7,8 @@ import json
 import httpx2
 import trio
 
+from enginekit.client import open_client
+from enginekit.messages import calls
 from examples.orders.stage import running
 from examples.split.cluster import engine_command, open_cluster
 from tests.split.test_bad_starts import log
@@ -45,6 +47,47 @@ async def says(url: str, wanted) -> list[str]:
     return waiting
 
 
+async def described(cluster) -> None:
+    """One call at the Frontend tells of all of them, also of one that stands still, and of one that was killed."""
+    async with open_client(cluster.local.url, cluster.local.token, timeout_seconds=WHOLE_SECONDS) as client:
+
+        async def seen(wanted) -> list[calls.ProcessView]:
+            while not wanted(processes := (await client.call(calls.DescribeDaemon())).processes):  # noqa: ASYNC110
+                await trio.sleep(PAUSE_SECONDS)
+            return processes
+
+        def complete(processes) -> bool:
+            return len(processes) == len(PLAN) and not any(each.waiting_for for each in processes)
+
+        processes = {each.roles[0]: each for each in await seen(complete)}
+        assert set(processes) == set(PLAN)
+        for role, each in processes.items():
+            assert each.roles == [role]
+            assert each.http == where(cluster.folder / "data", role)
+            assert {service.state for service in each.services} == {"RUNNING"}
+            assert each.store.state == ("READY" if role in ON_THE_STORE else "ELSEWHERE")
+            assert each.silent_since is None
+        assert [each.shard for each in processes["history"].shards] == list(range(SHARDS))
+        assert processes["matching"].partitions == [0, 1]
+        whole = await client.call(calls.DescribeDaemon())
+        assert whole.shards == processes["history"].shards
+        assert whole.store.state == "READY"
+
+        (worker,) = cluster.of("worker")
+        worker.pause()
+        try:
+            (silent,) = [
+                each for each in await seen(lambda all_: any(each.silent_since for each in all_)) if each.silent_since
+            ]
+            assert silent.process == processes["worker"].process
+        finally:
+            worker.resume()
+        await seen(complete)
+        worker.kill()
+        after = await seen(lambda all_: len(all_) == len(PLAN) + 1 and any(each.silent_since for each in all_))
+        assert [each.process for each in after if each.silent_since] == [processes["worker"].process]
+
+
 async def test_each_tells_the_truth_about_itself(tmp_path, durable_postgres, own_redis):
     database = durable_postgres.url(durable_postgres.new_database())
     with trio.fail_after(WHOLE_SECONDS):
@@ -58,6 +101,12 @@ async def test_each_tells_the_truth_about_itself(tmp_path, durable_postgres, own
                 assert await says(url, lambda waiting: not waiting) == [], role
                 metrics = (await get(f"{url}/metrics")).text
                 assert ("engine_commits_total 0.0" in metrics) is (role != "history")
+
+            await described(cluster)
+            with trio.move_on_after(WHOLE_SECONDS):
+                while where(tmp_path / "data", "worker") == urls["worker"]:  # noqa: ASYNC110
+                    await trio.sleep(PAUSE_SECONDS)  # it was killed, and listens elsewhere
+            urls["worker"] = where(tmp_path / "data", "worker")
 
             # The links are gone: nobody can do his work.
             own_redis.kill()

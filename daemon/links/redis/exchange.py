@@ -19,6 +19,7 @@ from daemon.links.exchange import (
     TIMER_CAPACITY,
     WORKER_CAPACITY,
     Exchange,
+    Heard,
 )
 from daemon.links.faults import ExchangeAway, ExchangeUnusable
 from daemon.links.interface import Link
@@ -94,6 +95,7 @@ class RedisExchange(Exchange):
         self._timer: RedisLink[ToTimer] = RedisLink(
             "Timer", _stream(timer_key(self._prefix), TIMER_CAPACITY), self._post, shared=True
         )
+        self._mute = False
         self._tries = 0
         self._opened = 0
         self._lane: DriverLane | None = None
@@ -174,6 +176,21 @@ class RedisExchange(Exchange):
         name = key.removeprefix(f"{self._prefix}:")
         kind = name.partition(":")[0]
         return kind if kind in ("worker", "replies") else name
+
+    async def call_out(self, process: str, said: bytes, forget: list[str], *, listen: bool) -> list[Heard]:
+        if self._lane is None:
+            await trio.lowlevel.checkpoint()
+            raise ExchangeAway("not connected")
+        reply = await ask(self._lane, frames.CallOut(process, said, forget, listen), self._call_timeout)
+        if not isinstance(reply, frames.Answered):
+            raise ExchangeAway(reply.message if isinstance(reply, frames.Unavailable) else "an answer out of turn")
+        if reply.refused is not None and not self._mute:
+            self._mute = True
+            _log.warning(
+                "processes cannot tell of one another: give this user of Redis the commands of docs/links.md",
+                reason=reply.refused,
+            )
+        return [Heard(each.process, each.milliseconds_ago / 1000, each.said) for each in reply.said]
 
     async def layout(self) -> tuple[int, int]:
         """How many shards and partitions the cluster has: waits until a process that knows has been there.

@@ -43,6 +43,15 @@ class LookUp(Frame, frozen=True):
     """Ask for the layout as it is recorded now."""
 
 
+class CallOut(Frame, frozen=True):
+    """What this process says of itself (empty: nothing), whom to forget, and whether to tell what all have said."""
+
+    process: str
+    said: bytes
+    forget: list[str]
+    listen: bool
+
+
 class Parcel(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Envelopes for one stream, which is cut to about `bound` entries and, with `expire_ms`, goes away when nobody
     writes to it for so long."""
@@ -71,7 +80,7 @@ class Deliver(Frame, frozen=True):
     nudge: bool
 
 
-WriteRequest: TypeAlias = Open | LookUp | Deliver
+WriteRequest: TypeAlias = Open | LookUp | CallOut | Deliver
 
 
 class Inbox(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -141,6 +150,19 @@ class Received(Frame, frozen=True):
     backlogs: list[Backlog] = []
 
 
+class Said(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    process: str
+    milliseconds_ago: int
+    said: bytes
+
+
+class Answered(Frame, frozen=True):
+    """To `CallOut`. `refused`: this user may not say anything, and why."""
+
+    said: list[Said]
+    refused: str | None = None
+
+
 class Unavailable(Frame, frozen=True):
     """ExchangeAway: open again."""
 
@@ -153,4 +175,4 @@ class Unusable(Frame, frozen=True):
     message: str
 
 
-Reply: TypeAlias = Opened | Delivered | Full | Received | Unavailable | Unusable
+Reply: TypeAlias = Opened | Answered | Delivered | Full | Received | Unavailable | Unusable

@@ -17,6 +17,7 @@ from daemon.drivers.framing import Frame
 from daemon.drivers.hosting import begin, serve, shut
 from daemon.links.faults import ExchangeAway, ExchangeUnusable
 from daemon.links.redis import frames
+from daemon.links.redis.calling import call_out
 from daemon.links.redis.checks import agree, check_server
 from daemon.links.redis.connection import CommandError, Connection, raise_for
 from daemon.links.redis.frames import BLOCK_SECONDS
@@ -61,6 +62,8 @@ class _Host:
                 return frames.Unavailable("not connected")
             if isinstance(request, frames.LookUp):
                 return frames.Opened(agree(self._writing, self._request.prefix, self._request.layout))
+            if isinstance(request, frames.CallOut):
+                return call_out(self._writing, request, self._request.prefix)
             return deliver(self._writing, request, self._request.replies)
         except ExchangeAway as away:
             self._close()
