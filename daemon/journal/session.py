@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Coroutine
 from functools import partial
 
-import msgspec
 import structlog
 import trio
 
@@ -21,57 +20,42 @@ from daemon.execution import tokens
 from daemon.execution.commands import Command, Environment, Limits, Proceed, Pulse, Start, TaskDefaults, Wake
 from daemon.execution.decide import decide, start
 from daemon.execution.state import Run
-from daemon.execution.step import Child, Decision
-from daemon.execution.tasks import seconds_since
+from daemon.execution.step import Decision
 from daemon.journal.across import Across
-from daemon.journal.batch import PROCEED, Answer, Gathering, PendingWrite
+from daemon.journal.batch import PROCEED
 from daemon.journal.children import CHILD_EFFECT, NOTICE_EFFECT, Children
 from daemon.journal.clock_steps import ClockSteps
 from daemon.journal.committer import Commits, Committer
 from daemon.journal.dead_letters import sweep
 from daemon.journal.definitions import Definitions
 from daemon.journal.finding import Action, Finder, Lost
-from daemon.journal.handout import offer_of, task_of
-from daemon.journal.identity import RunIds, child_id
+from daemon.journal.gathering import Gathers
+from daemon.journal.identity import RunIds
 from daemon.journal.lease import Lease, lapsed
-from daemon.journal.letters import log_letter
 from daemon.journal.live import LiveRun, LiveRuns
 from daemon.journal.mapping import STOP, Mappings
 from daemon.journal.outbox import Outbox
+from daemon.journal.releasing import Releases
 from daemon.journal.schedules import Schedules
 from daemon.journal.starting import Starts
 from daemon.journal.stepping import Stepper
 from daemon.journal.waiting import Waiters
 from daemon.journal.watching import Watch
-from daemon.language import ClosePolicy, Machine, processor_of
+from daemon.language import ClosePolicy, Machine
 from daemon.links.interface import Request
 from daemon.links.sharding import shard_of_ref
 from daemon.links.table import Links
 from daemon.logs import about
 from daemon.metrics import Metrics
 from daemon.settings import Settings
-from daemon.stores.interface import Store, StoreUnavailable
-from daemon.stores.rows import Effect, NewExecution, ShardEpochs, StoredEffect
+from daemon.stores.interface import Store
+from daemon.stores.rows import NewExecution, ShardEpochs, StoredEffect
 from enginekit.messages.calls import Result
-from enginekit.messages.events import Parent
-from enginekit.messages.json import NotJSON
 from enginekit.messages.links import (
-    ArmSchedule,
-    ArmTimer,
-    CancelTasks,
-    EndNodePolls,
-    EndPolls,
-    ExpireTask,
-    Millis,
-    OutcomesRecorded,
-    QueueKey,
     RefillQueues,
     ReportAgain,
     RescanTimers,
-    RetireTasks,
     RunRef,
-    TaskKind,
-    TaskRef,
     ToMatching,
     ToTimer,
     ToWorker,
@@ -117,8 +101,15 @@ class Session:
         self.waiters = Waiters(settings.history.waiters)
         self.pulses: dict[str, Pulse] = {}
         self.quiet = Pulse(since=moment(clock.now()))
+        self._gathers, self._releases = Gathers(self), Releases(self)
         self.committer = Committer(
-            commits, self.pulses, self.quiet, settings.history.batch_bytes, self._release, self.set_aside, metrics
+            commits,
+            self.pulses,
+            self.quiet,
+            settings.history.batch_bytes,
+            self._releases.release,
+            self.set_aside,
+            metrics,
         )
         self.decided = 0
         self.mappings = Mappings(self, settings.files.path, threads=clock.real)
@@ -259,7 +250,7 @@ class Session:
             raise Refused(ErrorStatus.INTERNAL, "the execution could not be started; nothing was written") from error
         live = LiveRun(run, definition, self.shard(ref), parent)
         self.runs.add(live)
-        self._gather(
+        self._gathers.gather(
             live,
             decision,
             NewExecution(
@@ -274,34 +265,6 @@ class Session:
         )
         return live
 
-    def _start_child(self, parent: LiveRun, child: Child) -> None:
-        """A run for items of a distributed Map, in the same commit as the event that counts it."""
-        run, ref = parent.run, parent.run.ref
-        machine = processor_of(parent.definition, child.machine)
-        assert machine is not None
-        self.start(
-            Start(
-                run=RunRef(ref.tenant, child_id(parent.shard, ref.run_id, child.mapping, child.number), child.run_id),
-                workflow=run.workflow,
-                version=run.version,
-                definition_hash=run.definition_hash,
-                input=child.input,
-                labels={},
-                request_id=None,
-                timeout_seconds=None,
-                parent=Parent(
-                    workflow_id=ref.workflow_id,
-                    run_id=ref.run_id,
-                    event=child.mapping,
-                    index=child.number,
-                    state=child.machine,
-                ),
-            ),
-            machine,
-            None,
-            parent,
-        )
-
     def act(self, live: LiveRun, command: Command, by: str | None = None) -> Decision:
         """Decide, and gather what was decided. Raises Refused."""
         ref = live.run.ref
@@ -315,7 +278,7 @@ class Session:
         try:
             decision = decide(live.run, command, self.environment(ref, live.definition, by))
             if decision.events or decision.probes:
-                self._gather(live, decision)
+                self._gathers.gather(live, decision)
                 self._forget_results(live, maps)
                 if decision.redriven:
                     self.discard_letter(live, letter)
@@ -342,7 +305,7 @@ class Session:
         decision = self.act_quietly(live, Wake(pulse=self.pulses.get(live.run.ref.run_id, self.quiet)))
         if decision is not None and not decision.events and not live.run.status.closed:
             # Nothing was due after all (a lease was renewed): the row's wake_at moves on.
-            self._pending(live, live.run.last_event_id + 1)
+            self._gathers.pending(live, live.run.last_event_id + 1)
 
     def proceed(self, live: LiveRun) -> None:
         """Go on where a step was cut short."""
@@ -360,17 +323,17 @@ class Session:
 
     def remove_effect(self, live: LiveRun, event_id: int) -> None:
         """It has been done."""
-        self._pending(live, live.run.last_event_id + 1).effects_removed.append(event_id)
+        self._gathers.pending(live, live.run.last_event_id + 1).effects_removed.append(event_id)
 
     def _forget_results(self, live: LiveRun, maps: list[int]) -> None:
         """Of Maps that are over: their results are in files, or not wanted."""
         over = [mapping for mapping in maps if mapping not in live.run.mappings]
         if over:
-            self._pending(live, live.run.last_event_id + 1).results_removed += over
+            self._gathers.pending(live, live.run.last_event_id + 1).results_removed += over
 
     def discard_letter(self, live: LiveRun, event_id: int) -> None:
         """It is not wanted any more."""
-        self._pending(live, live.run.last_event_id + 1).letters_removed.append(event_id)
+        self._gathers.pending(live, live.run.last_event_id + 1).letters_removed.append(event_id)
 
     async def live(self, ref: RunRef) -> LiveRun:
         """The run, as it is now: after another await it may have been forgotten. Raises Refused."""
@@ -400,160 +363,15 @@ class Session:
         """The run's own."""
         return self.pulses.setdefault(live.run.ref.run_id, Pulse(since=self.quiet.since))
 
-    def _pending(self, live: LiveRun, first_event_id: int) -> PendingWrite:
-        pending = self.committer.gathering.write_of(live, self.epochs[live.shard], first_event_id)
-        self.committer.touch()
-        return pending
-
-    def _gather(self, live: LiveRun, decision: Decision, created: NewExecution | None = None) -> None:
-        run = live.run
-        pending = self._pending(live, decision.first_event_id)
-        batch = self.committer.gathering
-        if created is not None:
-            pending.created = created
-        for task_id in decision.scheduled:
-            if task_id in run.tasks:
-                offer = offer_of(live, task_id)
-                pending.tasks_added[task_id] = offer.task
-                batch.offers.append((live, task_id, offer))
-        pending.add(decision)
-        batch.bytes += sum(map(len, decision.events))
-        if run.ref.run_id in self.pulses:
-            self.pulses[run.ref.run_id].forget(decision.removed + decision.returned)
-        batch.offers += [(live, task_id, offer_of(live, task_id)) for task_id in decision.returned]
-        batch.retired += [TaskRef(run.ref, task_id) for task_id in decision.retired]
-        for task_id in decision.started:
-            if task_id in run.tasks:
-                _, task = task_of(live, task_id)
-                queue = QueueKey(run.ref.tenant, task.kind, task.queue)
-                batch.taken.setdefault(queue, []).append(TaskRef(run.ref, task_id))
-            else:
-                batch.retired.append(TaskRef(run.ref, task_id))
-        batch.canceled += [TaskRef(run.ref, task_id) for task_id in decision.canceled]
-        for worker, task_ids in decision.called_off.items():
-            batch.called_off.setdefault(worker, []).extend(TaskRef(run.ref, task_id) for task_id in task_ids)
-        for kind, name, worker, task_id in decision.silent:
-            log.warning("a worker is lost; its task waits again", worker=worker, **about(TaskRef(run.ref, task_id)))
-            if kind is TaskKind.NODE:
-                self.matching.put(EndNodePolls(worker))
-            else:
-                self.matching.put(EndPolls(QueueKey(run.ref.tenant, kind, name), worker))
-        if decision.probes:
-            pulse = self.pulse(live)
-            for task_id in decision.probes:
-                pulse.probed.add(task_id)
-                _, task = task_of(live, task_id)
-                waited = seconds_since(task.queued_at, moment(self.clock.now()))
-                queue = QueueKey(run.ref.tenant, task.kind, task.queue)
-                self.matching.put(ExpireTask(TaskRef(run.ref, task_id), waited, queue))
-        if decision.unfinished and run.ref.run_id not in self.effects:
-            self.effects[run.ref.run_id] = run.last_event_id
-            pending.effects_added.append(Effect(event_id=run.last_event_id, kind=PROCEED, data=b""))
-            batch.unfinished.append(live)
-        self.runs.changed(live)
-        for mapping in {each[0] for each in decision.stopped}:
-            data = msgspec.json.encode([each[1:] for each in decision.stopped if each[0] == mapping])
-            pending.effects_added.append(Effect(event_id=-mapping, kind=STOP, data=data))
-            batch.stopped.append((live, mapping, data))
-        for child in decision.children:
-            self._start_child(live, child)
-        for task_id, policy in decision.children_due.items():
-            self._oblige(live, pending, -task_id, CHILD_EFFECT, ClosePolicy(policy))
-        if run.status.closed and decision.events:
-            if live.parent is not None:
-                self.mappings.closed(live)
-            if run.parent_task is not None:
-                self._oblige(live, pending, run.last_event_id, NOTICE_EFFECT, None)
-
-    def _oblige(self, live: LiveRun, pending: PendingWrite, number: int, kind: str, policy: ClosePolicy | None) -> None:
-        """The commit obliges us to see to a child, or a parent. What was to be looked at before is looked at again."""
-        ref = live.run.ref
-        if not self.children.outstanding(ref, number):
-            self.children.add(ref, number, policy)
-            if number in pending.effects_removed:
-                pending.effects_removed.remove(number)
-            else:
-                data = b"" if policy is None else policy.value.encode()
-                pending.effects_added.append(Effect(event_id=number, kind=kind, data=data))
-        self.committer.gathering.obliged.append((ref, number))
-
-    # --- releasing ----------------------------------------------------------------------------------------------
+    # --- what leaves ----------------------------------------------------------------------------------------------
 
     def answer(self, request: Request, outcome: Result | Refused, *about: LiveRun) -> None:
         """Answer, or refuse, as soon as everything that the answer may know of these runs is on disk."""
-        batch: Gathering | None = None
-        for live in about:
-            if live.batch is not None and batch is not self.committer.gathering:
-                batch = live.batch
-        if batch is None and not self.lease.holds:
-            # It would be read off memory, and somebody else may have written since.
-            outcome = lapsed()
-        answer = Answer(request, outcome, tuple(live.run.ref for live in about))
-        if batch is None:
-            answer.give()
-        else:
-            batch.answers.append(answer)
+        self._releases.answer(request, outcome, *about)
 
     def finish(self, request: Request, rest: Coroutine[None, None, None]) -> None:
         """Do the part of an answer that waits for the store. Whatever becomes of it, the request is ended."""
-        self.nursery.start_soon(_finish, request, rest)
-
-    def _release(self, batch: Gathering, wakes: list[tuple[LiveRun, Millis]]) -> None:
-        """The batch is on disk."""
-        for pending in batch.writes.values():
-            live = pending.live
-            live.committed_id = pending.first_event_id + len(pending.events) - 1
-            if live.batch is batch:
-                live.batch = None
-        for written in batch.definitions:
-            self.definitions.written(written)
-        for name in batch.held:
-            self.held.pop(name).set()
-        for answer in batch.answers:
-            answer.give()
-        if batch.canceled:
-            self.matching.put(RetireTasks(batch.canceled, cancel=True))
-        if batch.retired:
-            self.matching.put(RetireTasks(batch.retired))
-        for queue, tasks in batch.taken.items():
-            self.matching.put(RetireTasks(tasks, queue=queue))
-        # After the retirements: a task may have been started and given back within one batch.
-        for live, task_id, offer in batch.offers:
-            if task_id in live.run.tasks:
-                self.matching.put(offer)
-        for worker, tasks in batch.called_off.items():
-            self.worker.put(CancelTasks(worker, tasks))
-        for worker, tasks in batch.recorded.items():
-            self.worker.put(OutcomesRecorded(worker, tasks))
-        for live, wake_at in wakes:
-            self.timer.put(ArmTimer(live.run.ref, wake_at))
-        for schedule in batch.all_schedules():
-            if schedule.next_at is not None:
-                self.timer.put(ArmSchedule(schedule.schedule, schedule.next_at))
-        for pending in batch.writes.values():
-            live = pending.live
-            for letter in pending.letters_added:
-                log_letter(live.run, letter)
-            if live.waiters:
-                self.waiters.committed(live)
-            if pending.created is not None:
-                self.metrics.execution_started()
-            for _ in pending.letters_added:
-                self.metrics.dead_lettered()
-            if pending.created is not None or pending.reopened or (live.closed and pending.events):
-                self.watch.changed(live)
-            if live.closed and pending.events:
-                self.pulses.pop(live.run.ref.run_id, None)
-                self.metrics.execution_closed(live.run.status)
-                self.schedules.closed(live.run)
-        for live in batch.unfinished:
-            self.stepper.add(live)
-        for ref, number in batch.obliged:
-            self.children.due(ref, number)
-        for live, mapping, data in batch.stopped:
-            self.mappings.stop(live.run.ref, live.shard, mapping, data)
-        batch.committed.set()
-        self.runs.shrink()
+        self._releases.finish(request, rest)
 
     def set_aside(self, ref: RunRef, why: str) -> Refused:
         """This run cannot go on here: nothing more is decided about it, and whoever asked is told."""
@@ -574,22 +392,6 @@ def _started_by(run: Run) -> str | None:
     if run.parent is not None:
         return run.parent.run_id
     return None if run.parent_task is None else run.parent_task.run_id
-
-
-async def _finish(request: Request, rest: Coroutine[None, None, None]) -> None:
-    try:
-        await rest
-    except Refused as refused:
-        request.refuse(refused)
-    except NotJSON as error:
-        request.refuse(Refused(ErrorStatus.INVALID_ARGUMENT, f"params: {error}"))
-    except LookupError as error:
-        request.refuse(Refused(ErrorStatus.INTERNAL, str(error)))
-    except (StoreUnavailable, trio.Cancelled):
-        request.refuse(
-            Refused(ErrorStatus.UNAVAILABLE, "History is starting again; ask again", {"retry_after_seconds": 0.5})
-        )
-        raise
 
 
 def _log_lost(ref: RunRef, refused: Refused) -> None:
