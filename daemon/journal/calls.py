@@ -114,10 +114,12 @@ class ExecutionCalls:
             self._session.settings.history.page_bytes,
         )
         next_after = call.after_id + len(page)
-        request.answer(
+        # Not about the run, whose next commit need not be waited for: but whether more comes is known from memory.
+        self._session.answer(
+            request,
             calls.GetHistoryResult(
                 run_id=ref.run_id, events=page, next_after_id=next_after, closed=ended and next_after >= last
-            )
+            ),
         )
 
     async def list(self, request: Request, call: calls.ListWorkflows) -> None:

@@ -83,7 +83,7 @@ class Watch:
             watched = self._watched[request.caller.tenant] = _Watched(name)
         watched.asked_at = trio.current_time()
         if call.watch != watched.name:
-            request.answer(WatchExecutionsResult(watch=watched.name, seq=[watched.seq]))
+            self._session.answer(request, WatchExecutionsResult(watch=watched.name, seq=[watched.seq]))
             return
         (after,) = call.after
         until = min(trio.current_time() + call.wait_seconds, request.deadline - MARGIN_SECONDS)
@@ -98,7 +98,9 @@ class Watch:
         missed = sum(number > after for number in watched.forgotten)
         seq = found[-1][0] if found else max(after, watched.floor)
         executions = [summary for _, summary in found]
-        request.answer(WatchExecutionsResult(watch=watched.name, seq=[seq], executions=executions, missed=missed))
+        self._session.answer(
+            request, WatchExecutionsResult(watch=watched.name, seq=[seq], executions=executions, missed=missed)
+        )
 
 
 def summary_of(run: Run) -> ExecutionSummary:

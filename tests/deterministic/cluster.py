@@ -48,17 +48,19 @@ _ASYNC = {name for name in dir(MemoryStore) if not name.startswith("_")} - {"rea
 
 class Wire:
     """A store as one process sees it. While it is cut, what is asked waits; when it is mended, it goes through after
-    all, or was given up before that."""
+    all, or was given up before that. It may be cut for all but a look at events, which another connection is for."""
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
         self._mended = trio.Event()
         self._mended.set()
+        self._passes: tuple[str, ...] = ()
         self.fenced = 0
         """Commits that the store has refused because another owns a shard."""
 
-    def cut(self) -> None:
+    def cut(self, *, events: bool = True) -> None:
         self._mended = trio.Event()
+        self._passes = () if events else ("events",)
 
     def mend(self) -> None:
         self._mended.set()
@@ -69,7 +71,7 @@ class Wire:
             return real
 
         async def call(*arguments: object) -> object:
-            if not self._mended.is_set():
+            if not self._mended.is_set() and name not in self._passes:
                 with trio.move_on_after(CALL_SECONDS):
                     await self._mended.wait()
                 if not self._mended.is_set():

@@ -152,6 +152,29 @@ def test_one_that_was_cut_off_serves_no_stale_read_and_writes_nothing(seed):
     simulate_cluster(scenario, seed)
 
 
+def test_one_that_cannot_renew_its_lease_says_nothing_of_events_that_it_can_read():
+    """Whether there are more to come it would say from memory."""
+
+    async def scenario(cluster):
+        (one,) = await cluster.everything(histories=1)
+        started = await cluster.start(LONG, "mine")
+        history = calls.GetHistory(workflow_id="mine", run_id=started.run_id)
+        inbox = cluster.exchange.history(shard_of(OWNER.tenant, "mine", SHARDS))
+        questions = ((history, calls.GetHistoryResult), (WatchExecutions(), WatchExecutionsResult))
+        for call, result in questions:
+            await inbox.request(ME, call, result, 0.5)
+        one.wire.cut(events=False)
+        await trio.sleep(cluster.settings.history.lease_seconds + 0.5)
+        for call, result in questions:
+            with pytest.raises(Refused, match="may have gone to another History"):
+                await inbox.request(ME, call, result, 0.5)
+        one.wire.mend()
+        assert not (await cluster.call(history, calls.GetHistoryResult)).closed
+        await cluster.call(calls.TerminateWorkflow(workflow_id="mine"), calls.Acknowledged)
+
+    simulate_cluster(scenario)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_former_owners_commit_fails_and_it_steps_down(seed):
     async def scenario(cluster):
