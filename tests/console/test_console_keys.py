@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import Sitting, access, prepared, sit
+from sitting import Sitting, access, prepared, sit
 
 from console.pages.execution import ExecutionPage
 from enginekit.client import Client

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from conftest import Sitting, access, prepared, sit
+from sitting import Sitting, access, prepared, sit
 
 from console.words import safe
 from enginekit.client import Client
