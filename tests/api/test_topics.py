@@ -65,6 +65,20 @@ async def test_a_subscriber_that_does_not_read_is_asked_for_no_more_and_told_wha
         assert asked > before
 
 
+async def test_a_topic_tells_at_most_ten_times_a_second_whatever_happens(serve, peers):
+    async def watch(request):
+        return WatchExecutionsResult(watch="w", seq=[sum(request.call.after) + 1], executions=[execution(1)])
+
+    peers.on(WatchExecutions, watch)
+    peers.on(ListWorkflows, ListWorkflowsResult(executions=[]))
+    async with serve() as served, served.client() as client:
+        begun = trio.current_time()
+        await client.call("Subscribe", topics=["executions"])
+        told = [(await client.receive())["params"]["seq"] for _ in range(12)]
+        assert told == list(range(1, 13))
+        assert trio.current_time() - begun >= (len(told) - 2) / 10, "the snapshot, the first change, and a pause each"
+
+
 async def test_a_service_that_is_away_begins_its_topic_anew(serve, peers):
     answers = iter(
         [
