@@ -8,7 +8,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.api.limits import TENANTS, Group, Limited, TenantLimits, TokenBucket
+from daemon.api.limits import REFUSAL_SECONDS, TENANTS, Group, Limited, TenantLimits, TokenBucket
 from daemon.settings import LimitSettings, Settings
 from enginekit.messages.calls import ListWorkflows, ListWorkflowsResult, StartWorkflow, StartWorkflowResult
 
@@ -106,14 +106,15 @@ async def test_a_flood_of_one_tenant_leaves_the_others_calls_as_they_were(serve,
         async def flood(client):
             nonlocal admitted
             while not done.is_set():
+                asked = trio.current_time()
                 answer = await client.call("StartWorkflow", workflow="order")
                 if "run_id" in answer:
                     admitted += 1
                 else:
-                    refusals.append(answer["data"])
+                    refusals.append((answer["data"], trio.current_time() - asked))
 
         async with trio.open_nursery() as nursery:
-            clients = [await nursery.start(_held, served.client(served.token())) for _ in range(5)]
+            clients = [await nursery.start(_held, served.client(served.token())) for _ in range(12)]
             async with served.client(served.token(tenant="quiet")) as quiet:
                 begun = trio.current_time()
                 for client in clients:
@@ -126,8 +127,10 @@ async def test_a_flood_of_one_tenant_leaves_the_others_calls_as_they_were(serve,
             await trio.sleep(0.5)
             nursery.cancel_scope.cancel()
         assert refusals
-        assert {each["status"] for each in refusals} == {"RESOURCE_EXHAUSTED"}
-        assert all(each["retry_after_seconds"] > 0 for each in refusals)
+        assert {each["status"] for each, _ in refusals} == {"RESOURCE_EXHAUSTED"}
+        assert all(each["retry_after_seconds"] > 0 for each, _ in refusals)
+        # A refusal is held back, so that a client that does not wait as told costs no more than one that does.
+        assert all(held >= min(each["retry_after_seconds"], REFUSAL_SECONDS) for each, held in refusals)
         assert admitted <= 50 + 50 * (seconds + 1)
 
 
