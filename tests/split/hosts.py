@@ -36,12 +36,19 @@ class Relay:
         self._dial = dial
         self._passes = trio.Event()
         self._passes.set()
+        self._connections: set[trio.CancelScope] = set()
 
     def hold(self) -> None:
         self._passes = trio.Event()
 
     def go_on(self) -> None:
         self._passes.set()
+
+    def drop(self) -> None:
+        """What is held is lost, and the connections with it; new ones pass."""
+        for connection in self._connections:
+            connection.cancel()
+        self.go_on()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         listeners = await trio.open_tcp_listeners(0, host=self._address)
@@ -57,6 +64,7 @@ class Relay:
             await near.aclose()
             return
         async with near, far, trio.open_nursery() as nursery:
+            self._connections.add(nursery.cancel_scope)
 
             async def pump(source: trio.SocketStream, sink: trio.SocketStream) -> None:
                 try:
@@ -70,6 +78,7 @@ class Relay:
 
             nursery.start_soon(pump, near, far)
             nursery.start_soon(pump, far, near)
+        self._connections.discard(nursery.cancel_scope)
 
 
 class ProxyHost:
@@ -79,7 +88,7 @@ class ProxyHost:
     prefix: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, postgres: str, redis: str) -> None:
-        self._servers = [_relay_to(self.address, url) for url in (postgres, redis)]
+        self._servers = [relay_to(self.address, url) for url in (postgres, redis)]
         self._urls = postgres, redis
         self._inwards = Relay("127.0.0.1", self._dial_frontend)
         self._data = folder / "elsewhere"
@@ -196,7 +205,7 @@ def namespaces_work() -> bool:
     return True
 
 
-def _relay_to(address: str, url: str) -> Relay:
+def relay_to(address: str, url: str) -> Relay:
     server = urlsplit(url)
     host, port = server.hostname, server.port
     assert host is not None
