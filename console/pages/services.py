@@ -44,9 +44,9 @@ class ServicesPage(Page):
         yield VirtualTable(
             [
                 Column("process", 0),
-                Column("roles", 24),
-                Column("is", 24),
-                Column("up", 8, True),
+                Column("roles", 13),
+                Column("is", 17),
+                Column("up", 10, True),
                 Column("restarts", 8, True),
                 Column("shards", 6, True),
                 Column("parts", 5, True),

@@ -198,6 +198,28 @@ def state() -> ConsoleState:
     )
 
 
+def split() -> ConsoleState:
+    """Of an engine of many processes: one waits for its store, one is silent."""
+    seen = _daemon()
+    store = calls.StoreView(kind="postgresql", state="READY", schema_version=1)
+
+    def process(role: str, number: int, **more: object) -> calls.ProcessView:
+        return calls.ProcessView(
+            process=f"host.{number}", roles=[role], engine="0.1.0", host="node-7", pid=number, started_at=ago(7500),
+            services=[calls.ServiceView(name=role, state="RUNNING", restarts=number % 2, uptime_seconds=7500)],
+            store=store, **more,
+        )  # fmt: skip
+
+    processes = [
+        process("frontend", 4711),
+        process("history", 4712, shards=seen.shards),
+        process("matching", 4714, partitions=[0, 1, 2, 3], waiting_for=["store"]),
+        process("worker", 4716, silent_since=ago(42)),
+    ]
+    services = replace(state().services, daemon=replace(seen, processes=processes, store=store))
+    return replace(state(), services=services)
+
+
 def lost() -> ConsoleState:
     seen = state()
     link = replace(seen.link, standing=Standing.LOST, as_of=NOW.timestamp() - 12, problem="the connection was lost")

@@ -37,6 +37,11 @@ def test_page(snap_compare, page: str, size: str) -> None:
     assert snap_compare(still.still(still.state()), press=PAGES[page], terminal_size=SIZES[size])
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_a_split_engine(snap_compare, size: str) -> None:
+    assert snap_compare(still.still(still.split()), terminal_size=SIZES[size])
+
+
 def test_events_in_80_columns(snap_compare) -> None:
     assert snap_compare(still.still(still.state()), press=["3", "enter", "v", "down", "down"], terminal_size=(80, 24))
 
