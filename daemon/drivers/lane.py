@@ -68,7 +68,7 @@ class Lane(Generic[R]):
         return self._replies.decode(pending.reply)
 
     async def serve(self) -> None:
-        """Move bytes until the other end goes away, then close the lane."""
+        """Move bytes until the other end goes away, or the lane is closed; then it is."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._send)
@@ -111,18 +111,21 @@ class Lane(Generic[R]):
             await self._unsent.wait()
             self._unsent = trio.Event()
             while not self._flush():
-                await trio.lowlevel.wait_writable(self._socket)
+                try:
+                    await trio.lowlevel.wait_writable(self._socket)
+                except trio.ClosedResourceError:
+                    return
 
     async def _receive(self) -> None:
         received = bytearray()
         header = HEADER.size
         while True:
-            await trio.lowlevel.wait_readable(self._socket)
             try:
+                await trio.lowlevel.wait_readable(self._socket)
                 some = self._socket.recv(_RECEIVE_BYTES)
             except BlockingIOError:
                 continue
-            except ConnectionError:
+            except (ConnectionError, trio.ClosedResourceError):
                 return
             if not some:
                 return
