@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 TEST_WORKERS ?= 2
 
-.PHONY: install demo demo-split test lint check properties bench latency idle transitions distributed stalls timers chaos chaos-split console-load screenshots flood links scaling systemd-machine clean
+.PHONY: install demo demo-split test lint check properties bench latency idle transitions distributed stalls timers chaos chaos-split console-load screenshots flood links queues scaling systemd-machine clean
 
 install: $(READY)        ## the engine and all it needs, in .venv
 
@@ -68,6 +68,9 @@ flood: $(READY)          ## what one tenant's flood does to another
 
 links: $(READY)          ## what a message costs through Redis, against a link inside the process
 	@$(BIN)/python -m benchmarks.links
+
+queues: $(READY)         ## tasks a second of a split engine with its queues in memory and in Redis, in turns
+	@$(BIN)/python -m benchmarks.queues
 
 scaling: $(READY)        ## tasks a second for more Workers and more Histories, as processes of their own
 	@$(BIN)/python -m benchmarks.scaling

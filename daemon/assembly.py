@@ -41,9 +41,13 @@ from daemon.nurseries.history import History
 from daemon.nurseries.matching import Matching
 from daemon.nurseries.partitions import PartitionedMatching
 from daemon.nurseries.post import Post
+from daemon.nurseries.queues import Queues
 from daemon.nurseries.remote_worker import RemoteWorker
+from daemon.nurseries.shared_partitions import SharedPartitions
 from daemon.nurseries.timer import Timer
 from daemon.nurseries.worker import Worker
+from daemon.queues.interface import TaskQueues
+from daemon.queues.open import open_queues
 from daemon.roles import ALL_ROLES, ON_THE_STORE, Role, check_roles
 from daemon.settings import Settings
 from daemon.stores.interface import Store, StoreUnavailable, StoreUnusable
@@ -108,6 +112,7 @@ class Daemon:
         self._process = f"{socket.gethostname()}.{os.getpid()}.{self._entropy.getrandbits(32):08x}"
         """Its name among the processes that share the work."""
         self._exchange: Exchange | None = None
+        self._queues: TaskQueues | None = None
         if settings.links.url != "memory:":
             try:
                 self._exchange = open_exchange(
@@ -115,7 +120,10 @@ class Daemon:
                     process=self._process,
                     shards=settings.store.store_shards,
                     partitions=settings.matching.partitions,
+                    queues="memory" if settings.queues.url == "memory:" else "redis",
                 )
+                if Role.MATCHING in self._roles:
+                    self._queues = open_queues(settings, self._process)
             except ExchangeUnusable as error:
                 raise Unusable(str(error)) from error
         self.links: Links = memory_links() if self._exchange is None else self._linked(self._exchange)
@@ -297,6 +305,8 @@ class Daemon:
             below.append((ServiceName.STORE, lambda: self._store, drain))
         if self._exchange is not None:
             below.append((ServiceName.LINKS, self._make_links, drain))
+        if self._queues is not None:
+            below.append((ServiceName.QUEUES, self._make_queues, drain))
         wanted = below + [maker for maker in makers if maker[0].value in roles]
         return [ServiceSpec(name, make, seconds) for name, make, seconds in wanted]
 
@@ -308,6 +318,10 @@ class Daemon:
         assert self._exchange is not None
         assert self._condition.roster is not None
         return Post(self._exchange, self._store if self._has_store else None, self._condition.roster)
+
+    def _make_queues(self) -> Service:
+        assert self._queues is not None
+        return Queues(self._queues, self._store)
 
     def _make_history(self) -> Service:
         history = self._condition.history = History(
@@ -324,6 +338,17 @@ class Daemon:
         return history
 
     def _make_matching(self) -> Service:
+        if self._exchange is not None and self._queues is not None:
+            return SharedPartitions(
+                self.links,
+                self._exchange,
+                self._store,
+                self._queues,
+                self._settings,
+                self._clock,
+                f"{self._process}.{next(self._runs)}",
+                self.metrics,
+            )
         if self._exchange is not None:
             matching = self._condition.matching = PartitionedMatching(
                 self.links,

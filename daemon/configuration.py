@@ -221,27 +221,32 @@ def _store_url(settings: Settings) -> str | None:
     return f"must be memory:, sqlite:///PATH or postgresql://…, not {_shown(without_password(url))}"
 
 
+_ON_REDIS = ("links", "queues")
+_TLS_FILES = ("ca_file", "cert_file", "key_file")
 _LINK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
-_LINK_URLS = "memory:, redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE], rediss://… (TLS) or unix://PATH"
+_REDIS_URLS = "memory:, redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE], rediss://… (TLS) or unix://PATH"
 
 
-def _links_url(settings: Settings) -> str | None:
-    url = settings.links.url
-    if url == "memory:":
-        return None
-    wrong = f"must be {_LINK_URLS}, not {_shown(without_password(url))}"
-    try:
-        parts = urlsplit(url)
-        port_or_none = parts.port
-    except ValueError:
-        return wrong
-    if parts.scheme == "unix":
-        database = parse_qs(parts.query, keep_blank_values=True)
-        named = all(key == "db" and values[0].isdecimal() for key, values in database.items())
-        return None if parts.path and named and not parts.hostname else wrong
-    if parts.scheme not in ("redis", "rediss") or not parts.hostname or parts.query or port_or_none == 0:
-        return wrong
-    return None if re.fullmatch(r"(/\d*)?", parts.path) else wrong
+def _redis_url(section: str) -> Check:
+    def check(settings: Settings) -> str | None:
+        url: str = getattr(settings, section).url
+        if url == "memory:":
+            return None
+        wrong = f"must be {_REDIS_URLS}, not {_shown(without_password(url))}"
+        try:
+            parts = urlsplit(url)
+            port_or_none = parts.port
+        except ValueError:
+            return wrong
+        if parts.scheme == "unix":
+            database = parse_qs(parts.query, keep_blank_values=True)
+            named = all(key == "db" and values[0].isdecimal() for key, values in database.items())
+            return None if parts.path and named and not parts.hostname else wrong
+        if parts.scheme not in ("redis", "rediss") or not parts.hostname or parts.query or port_or_none == 0:
+            return wrong
+        return None if re.fullmatch(r"(/\d*)?", parts.path) else wrong
+
+    return check
 
 
 def _links_name(settings: Settings) -> str | None:
@@ -249,20 +254,24 @@ def _links_name(settings: Settings) -> str | None:
     return None if _LINK_NAME.match(name) else f"may have A-Z a-z 0-9 . _ - and begins with none of . _ -, not {name!r}"
 
 
-def _links_password(settings: Settings) -> str | None:
-    if settings.links.password_file is None or urlsplit(settings.links.url).password is None:
-        return None
-    return "the password comes from one place, and the url has one"
-
-
-def _links_tls(name: str) -> Check:
+def _redis_password(section: str) -> Check:
     def check(settings: Settings) -> str | None:
-        links = settings.links
-        if getattr(links, name) is None:
+        redis = getattr(settings, section)
+        if redis.password_file is None or urlsplit(redis.url).password is None:
             return None
-        if not links.url.startswith("rediss:"):
+        return "the password comes from one place, and the url has one"
+
+    return check
+
+
+def _redis_tls(section: str, name: str) -> Check:
+    def check(settings: Settings) -> str | None:
+        redis = getattr(settings, section)
+        if getattr(redis, name) is None:
+            return None
+        if not redis.url.startswith("rediss:"):
             return "is for a url of rediss://"
-        if name != "ca_file" and None in (links.cert_file, links.key_file):
+        if name != "ca_file" and None in (redis.cert_file, redis.key_file):
             return "cert_file and key_file go together"
         return None
 
@@ -370,10 +379,10 @@ _CODE_LIMITS = {
 
 _CHECKS: tuple[tuple[tuple[str, str], Check], ...] = (
     (("store", "url"), _store_url),
-    (("links", "url"), _links_url),
     (("links", "name"), _links_name),
-    (("links", "password_file"), _links_password),
-    *((("links", name), _links_tls(name)) for name in ("ca_file", "cert_file", "key_file")),
+    *(((section, "url"), _redis_url(section)) for section in _ON_REDIS),
+    *(((section, "password_file"), _redis_password(section)) for section in _ON_REDIS),
+    *(((section, name), _redis_tls(section, name)) for section in _ON_REDIS for name in _TLS_FILES),
     (("frontend", "rpc_listen"), _listen(lambda settings: settings.frontend.rpc_listen)),
     (("frontend", "http_listen"), _listen(lambda settings: settings.frontend.http_listen)),
     (("frontend", "http_listen"), _same_listen),
@@ -390,7 +399,7 @@ _CHECKS: tuple[tuple[tuple[str, str], Check], ...] = (
 
 _COMPARED_WITH: dict[KeyPath, KeyPath] = {
     ("frontend", "http_listen"): ("frontend", "rpc_listen"),
-    **{("links", name): ("links", "url") for name in ("password_file", "ca_file", "cert_file", "key_file")},
+    **{(section, name): (section, "url") for section in _ON_REDIS for name in ("password_file", *_TLS_FILES)},
     ("history", "payload_bytes"): ("frontend", "frame_bytes"),
     ("history", "page_bytes"): ("frontend", "frame_bytes"),
     ("supervisor", "backoff_limit_seconds"): ("supervisor", "backoff_seconds"),

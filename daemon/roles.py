@@ -40,3 +40,9 @@ def check_roles(roles: frozenset[Role], settings: Settings) -> None:
             f"[links] url = {shown!r} lets processes share the work, but [store] url = {url!r} belongs "
             'to one daemon: use [store] url = "postgresql://...", or [links] url = "memory:"'
         )
+    if settings.queues.url != "memory:" and settings.links.url == "memory:":
+        raise Unusable(
+            '[queues] url = "redis://..." is for Matchings that share their queues, and with [links] url = "memory:" '
+            "there is one: its queues are in its memory. Leave [queues] out, or let processes reach one another with "
+            '[links] url = "redis://..."'
+        )

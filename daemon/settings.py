@@ -49,6 +49,19 @@ class LinkSettings(Section, frozen=True, kw_only=True):
     call_timeout_seconds: Positive = 5.0
 
 
+class QueueSettings(Section, frozen=True, kw_only=True):
+    """`url`: `memory:` (of each partition's owner) or Redis, as of `LinkSettings`, whose `name` is the cluster's here,
+    too. `queue_tasks` of one queue are in Redis; the rest waits in the store."""
+
+    url: str = "memory:"
+    password_file: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    call_timeout_seconds: Positive = 5.0
+    queue_tasks: Annotated[int, Meta(ge=10)] = 10_000
+
+
 class FrontendSettings(Section, frozen=True, kw_only=True):
     """`…_listen` is `HOST:PORT`, port 0: any free one."""
 
@@ -288,6 +301,7 @@ class Settings(Section, frozen=True, kw_only=True):
 
     store: StoreSettings = StoreSettings()
     links: LinkSettings = LinkSettings()
+    queues: QueueSettings = QueueSettings()
     frontend: FrontendSettings = FrontendSettings()
     health: HealthSettings = HealthSettings()
     limits: LimitSettings = LimitSettings()

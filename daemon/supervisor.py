@@ -32,6 +32,7 @@ class ServiceName(str, Enum):
     HEALTH = "health"
     STORE = "store"
     LINKS = "links"
+    QUEUES = "queues"
     HISTORY = "history"
     MATCHING = "matching"
     TIMER = "timer"
@@ -45,6 +46,7 @@ DRAIN_ORDER = (
     ServiceName.WORKER,
     ServiceName.TIMER,
     ServiceName.HISTORY,
+    ServiceName.QUEUES,
     ServiceName.LINKS,
     ServiceName.STORE,
     ServiceName.HEALTH,

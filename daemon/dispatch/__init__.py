@@ -15,6 +15,11 @@ destinations.py  the destinations of all tenants, each with its breaker
 looks.py         what queues and breakers look like from outside
 breakers.py      which tasks wait for a breaker, and when they go
 
+And what there is besides where Matchings share their queues (`daemon/queues/`):
+
+filling.py       filling them from the store
+company.py       what those who share them tell one another, and what queues look like then
+
 And what stands in the place of Matching where a Worker is a process of its own:
 
 remote.py        polls the partitions, has starts recorded, renews leases

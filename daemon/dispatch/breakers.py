@@ -86,6 +86,11 @@ class Breakers:
             queue.leave(held.name)
         return True
 
+    def is_candidate(self, entry: Entry) -> bool:
+        """Whether a task that is queued is to be a probe."""
+        held = self._destinations.held_by(entry.task)
+        return held is not None and entry.ref in held.candidates
+
     def over(self, entry: Entry) -> None:
         """A task that waited is over: if it was to be a probe, another is."""
         held = self._destinations.held_by(entry.task)

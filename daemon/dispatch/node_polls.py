@@ -45,7 +45,7 @@ class NodePoller:
 
 class NodePolls:
     """Of one Matching. `given` watches what was handed out, `count` is told of it by queue, number and time; `emptied`
-    of queues in which memory has nothing more."""
+    of queues in which memory has nothing more; `more_elsewhere` says whether others have tasks of these resources."""
 
     def __init__(
         self,
@@ -54,12 +54,14 @@ class NodePolls:
         given: Overdue,
         count: Callable[[TaskQueue, int, float], None],
         emptied: Callable[[TaskQueue], None],
+        more_elsewhere: Callable[[frozenset[str]], bool] = lambda _: False,
     ) -> None:
         self._tasks = tasks
         self._breakers = breakers
         self._given = given
         self._count = count
         self._emptied = emptied
+        self._more_elsewhere = more_elsewhere
         self._deadlines: Deadlines[NodePoller] = Deadlines()
         self._pollers: deque[NodePoller] = deque()
         self._ready: OrderedDict[str, OrderedDict[QueueKey, None]] = OrderedDict()
@@ -85,6 +87,14 @@ class NodePolls:
         """How many polls wait for tasks of this queue."""
         return sum(key.name in poller.resources for poller in self._pollers if _waits(poller))
 
+    def wanted(self) -> dict[frozenset[str], int]:
+        """How many tasks those who wait could be given, by the resources that they name."""
+        wanted: dict[frozenset[str], int] = {}
+        for poller in self._pollers:
+            if _waits(poller):
+                wanted[poller.resources] = wanted.get(poller.resources, 0) + poller.max_tasks
+        return wanted
+
     # --- handing out -------------------------------------------------------------------------------------------------
 
     def match(self, now: float) -> None:
@@ -99,7 +109,8 @@ class NodePolls:
                 continue
             refs = self._take(poller, now)
             if refs:
-                poller.answer(refs, more=self._next(poller.resources) is not None)
+                more = self._next(poller.resources) is not None or self._more_elsewhere(poller.resources)
+                poller.answer(refs, more=more)
             else:
                 waiting.append(poller)
         self._pollers = waiting

@@ -156,6 +156,11 @@ class TaskQueue:
                     return poller
         return None
 
+    @property
+    def wanted(self) -> int:
+        """How many tasks those who wait could be given."""
+        return sum(poller.max_tasks for poller in self.pollers if not poller.ended and poller.request.awaited)
+
     def trim_pollers(self) -> None:
         """Let go of those at the front who wait no more."""
         while self.pollers and self.pollers[0].ended:

@@ -16,6 +16,7 @@ def open_exchange(
     cluster: str | None = None,
     shards: int | None = None,
     partitions: int | None = None,
+    queues: str | None = None,
 ) -> Exchange:
     """The exchange that `[links] url` names; nothing is connected before its `run`. See `RedisExchange` for the rest.
 
@@ -33,7 +34,8 @@ def open_exchange(
         cluster=cluster,
         shards=shards,
         partitions=partitions,
-        password=None if settings.password_file is None else _password(Path(settings.password_file)),
+        queues=queues,
+        password=password_in("links", settings.password_file),
         ca_file=settings.ca_file,
         cert_file=settings.cert_file,
         key_file=settings.key_file,
@@ -41,11 +43,14 @@ def open_exchange(
     )
 
 
-def _password(path: Path) -> str:
+def password_in(section: str, file: str | None) -> str | None:
+    """What the `password_file` of a section of engine.toml has. Raises ExchangeUnusable."""
+    if file is None:
+        return None
     try:
-        password = path.read_text().strip("\r\n")
+        password = Path(file).read_text().strip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ExchangeUnusable(f"[links] password_file = {str(path)!r} cannot be read: {error}") from error
+        raise ExchangeUnusable(f"[{section}] password_file = {file!r} cannot be read: {error}") from error
     if not password:
-        raise ExchangeUnusable(f"[links] password_file = {str(path)!r} is empty")
+        raise ExchangeUnusable(f"[{section}] password_file = {file!r} is empty")
     return password

@@ -348,9 +348,9 @@ class Matching:
     def _asked(self, request: Request) -> None:
         match request.call:
             case MatchTasks() as call:
-                self._polls.poll(request, call, _poll_ends(request, call))
+                self._polls.poll(request, call, poll_ends(request, call))
             case MatchNodes() as call:
-                self._node_polls.poll(request, call, _poll_ends(request, call))
+                self._node_polls.poll(request, call, poll_ends(request, call))
             case ListQueues():
                 self._asked_to_look.append((self._looks.queues, request))
             case Ping():
@@ -390,5 +390,6 @@ class Matching:
             self._pulling.soon(entry.task.queue)
 
 
-def _poll_ends(request: Request, call: MatchTasks | MatchNodes) -> float:
+def poll_ends(request: Request, call: MatchTasks | MatchNodes) -> float:
+    """When a poll that finds nothing is to be answered, in `trio.current_time()`."""
     return min(trio.current_time() + call.wait_seconds, request.deadline - ANSWER_AHEAD_SECONDS)

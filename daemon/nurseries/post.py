@@ -26,7 +26,7 @@ class Post:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry messages until cancelled. Raises (also in a group) ExchangeUnusable."""
         if self._store is not None:
-            self._exchange.belongs_to(await self._cluster(self._store))
+            self._exchange.belongs_to(await cluster_of(self._store))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._roster.run)
             await self._exchange.run(task_status=task_status)
@@ -35,10 +35,12 @@ class Post:
         """Nobody is to look for this process any more. What waits to leave does so when `run` is cancelled."""
         await self._roster.depart()
 
-    async def _cluster(self, store: Store) -> str | None:
-        while True:
-            await store.wait_ready()
-            try:
-                return (await store.info()).cluster
-            except StoreUnavailable:
-                await trio.sleep(PAUSE_SECONDS)
+
+async def cluster_of(store: Store) -> str | None:
+    """Its id, once it can be read."""
+    while True:
+        await store.wait_ready()
+        try:
+            return (await store.info()).cluster
+        except StoreUnavailable:
+            await trio.sleep(PAUSE_SECONDS)

@@ -38,6 +38,11 @@ def test_roles_that_cannot_run_are_refused(run: Run, roles: str, message: str) -
             "worker",
             "'memory:' belongs to one daemon",
         ),
+        (
+            '[queues]\nurl = "redis://127.0.0.1:1"\n',
+            "frontend,history,matching,timer,worker",
+            '[queues] url = "redis://..." is for Matchings that share their queues',
+        ),
     ],
 )
 def test_roles_that_cannot_run_with_these_settings_are_refused(

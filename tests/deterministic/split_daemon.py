@@ -28,7 +28,10 @@ from daemon.links.routing import HistoryRouter, MatchingRouter, WorkerRouter
 from daemon.links.table import Links
 from daemon.nodes.registry import NodeTypes
 from daemon.nurseries.partitions import PartitionedMatching
+from daemon.nurseries.shared_partitions import SharedPartitions
 from daemon.nurseries.worker import Worker
+from daemon.queues.memory import MemoryTaskQueues
+from daemon.queues.open import terms_of
 from daemon.settings import Settings
 from daemon.supervisor import ServiceName, ServiceSpec
 from enginekit.messages.calls import Call, Result
@@ -145,13 +148,16 @@ class WorkerProcess(Process):
 
 
 class MatchingProcess(Process):
-    def __init__(self, service: PartitionedMatching) -> None:
+    def __init__(self, service: PartitionedMatching | SharedPartitions) -> None:
         super().__init__()
         self.service = service
 
 
 class Split(Simulation):
     """The daemon without Matching and Worker; those are added as processes."""
+
+    shared_queues = False
+    """Whether Matchings share their queues, or each partition's owner has them."""
 
     def __init__(
         self, settings: Settings, folder: Path, seed: int, made: Mapping[str, Node], nursery: trio.Nursery
@@ -168,6 +174,7 @@ class Split(Simulation):
             patched.setattr(assembly, "memory_links", lambda: links)
             super().__init__(settings, folder, seed, made=made)
         self.membership = MemoryMembership()
+        self.queues = MemoryTaskQueues(terms_of(settings))
         self.made = made
         self.processes = nursery
         self.serial = itertools.count(1)
@@ -193,8 +200,11 @@ class Split(Simulation):
 
     async def matching(self) -> MatchingProcess:
         """One more process with the role matching, once it has what is its own."""
-        process = MatchingProcess(
-            PartitionedMatching(
+        name = f"m{next(self.serial)}"
+        service: PartitionedMatching | SharedPartitions = (
+            SharedPartitions(self.links, self.exchange, self.memory, self.queues, self._settings, self.clock, name)
+            if self.shared_queues
+            else PartitionedMatching(
                 self.links,
                 self.exchange,
                 self.memory,
@@ -202,9 +212,10 @@ class Split(Simulation):
                 self._settings.breakers,
                 self.clock,
                 self.membership,
-                f"m{next(self.serial)}",
+                name,
             )
         )
+        process = MatchingProcess(service)
         await self.processes.start(_live, process, process.service.run)
         return process
 

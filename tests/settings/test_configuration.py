@@ -123,6 +123,23 @@ def test_values_are_taken_and_the_rest_keeps_its_defaults(write: Write) -> None:
             "[links]\nurl = 'redis://:x@h'\npassword_file = '/f'\n",
             ":3: [links] password_file: the password comes from one place, and the url has one",
         ),
+        ("[queues]\nurl = 'kafka://x'\n", f":2: [queues] url: {LINK_URLS} 'kafka://x'"),
+        ("[queues]\nurl = 'redis://me:secret@'\n", f":2: [queues] url: {LINK_URLS} 'redis://me:[redacted]@'"),
+        (
+            "[queues]\nurl = 'redis://:x@h'\npassword_file = '/f'\n",
+            ":3: [queues] password_file: the password comes from one place, and the url has one",
+        ),
+        ("[queues]\nca_file = '/f'\n", ":2: [queues] ca_file: is for a url of rediss://"),
+        (
+            "[queues]\nurl = 'rediss://h'\ncert_file = '/f'\n",
+            ":3: [queues] cert_file: cert_file and key_file go together",
+        ),
+        ("[queues]\nqueue_tasks = 9\n", ":2: [queues] queue_tasks: must be a whole number >= 10, not 9"),
+        (
+            "[queues]\nname = 'x'\n",
+            ":2: [queues] name: unknown setting; there are url, password_file, ca_file, cert_file, key_file, "
+            "call_timeout_seconds, queue_tasks",
+        ),
         ("[links]\nca_file = '/f'\n", ":2: [links] ca_file: is for a url of rediss://"),
         (
             "[links]\nurl = 'rediss://h'\nkey_file = '/f'\n",

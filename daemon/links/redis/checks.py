@@ -11,7 +11,7 @@ from daemon.links.redis.connection import CommandError, Connection, packed, rais
 from daemon.links.redis.frames import Layout
 from daemon.links.redis.keys import GROUP, record_key
 
-_FIELDS = ("cluster", "shards", "partitions")
+_FIELDS = ("cluster", "shards", "partitions", "queues")
 
 
 def check_server(connection: Connection, prefix: str) -> str | None:
@@ -26,16 +26,21 @@ def check_server(connection: Connection, prefix: str) -> str | None:
             ) from error
         if not error.groupless:
             raise_for(error)
+    return check_eviction(connection)
+
+
+def check_eviction(connection: Connection) -> str | None:
+    """As `check_server`: only whether it evicts."""
     policy = _eviction_policy(connection)
     if policy is None:
         return (
-            "Redis does not tell its maxmemory-policy to this user: it must be noeviction, or messages may be dropped "
-            "unseen"
+            "Redis does not tell its maxmemory-policy to this user: it must be noeviction, or what waits there may be "
+            "dropped unseen"
         )
     if policy != "noeviction":
         raise ExchangeUnusable(
-            f"Redis evicts what it has when its memory is full (maxmemory-policy {policy}), which would drop messages "
-            "unseen: set maxmemory-policy noeviction"
+            f"Redis evicts what it has when its memory is full (maxmemory-policy {policy}), which would drop what "
+            "waits there unseen: set maxmemory-policy noeviction"
         )
     return None
 
@@ -55,7 +60,12 @@ def agree(connection: Connection, prefix: str, known: Layout) -> Layout:
     for name, value in mine.items():
         if recorded.get(name) != value:
             raise ExchangeUnusable(_difference(prefix, name, recorded.get(name, "nothing"), value))
-    return Layout(recorded.get("cluster"), _number(recorded.get("shards")), _number(recorded.get("partitions")))
+    return Layout(
+        recorded.get("cluster"),
+        _number(recorded.get("shards")),
+        _number(recorded.get("partitions")),
+        recorded.get("queues"),
+    )
 
 
 def _recorded(connection: Connection, key: bytes) -> dict[str, str]:
@@ -93,8 +103,13 @@ def _eviction_policy(connection: Connection) -> str | None:
     return _told(connection, b"memory", "maxmemory_policy")
 
 
+def version_of(connection: Connection) -> str | None:
+    """As Redis says it; None where this user may not know."""
+    return _told(connection, b"server", "redis_version")
+
+
 def _version(connection: Connection) -> str:
-    version = _told(connection, b"server", "redis_version")
+    version = version_of(connection)
     return f" ({version})" if version else ""
 
 

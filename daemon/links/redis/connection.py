@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 from redis import exceptions
 from redis.backoff import NoBackoff
@@ -17,12 +17,34 @@ from redis.connection import Connection as PlainConnection
 from redis.retry import Retry
 
 from daemon.links.faults import ExchangeAway, ExchangeUnusable
-from daemon.links.redis.frames import Open
 
 Answer: TypeAlias = Any
 """As Redis answers: bytes, int, None, or lists of these; or the error of one command."""
 
 _READ_BYTES = 256 * 1024
+
+
+class Server(Protocol):
+    """Where Redis is, and how this process shows who it is. `section`: of engine.toml, that says so."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def password(self) -> str | None: ...
+
+    @property
+    def ca_file(self) -> str | None: ...
+
+    @property
+    def cert_file(self) -> str | None: ...
+
+    @property
+    def key_file(self) -> str | None: ...
+
+    @property
+    def section(self) -> str: ...
+
 
 _FOR_GOOD = ("WRONGTYPE", "MOVED", "CROSSSLOT")
 
@@ -61,13 +83,13 @@ def raise_for(error: CommandError) -> NoReturn:
     """What an error that nobody expects means for the exchange. Raises ExchangeUnusable or ExchangeAway."""
     if error.forbidden:
         raise ExchangeUnusable(
-            f"Redis does not let this user do what links need ({error}): give it the commands and the key pattern of "
-            "docs/links.md"
+            f"Redis does not let this user do what the engine needs ({error}): give it the commands and the key "
+            "pattern of docs/links.md, and of docs/queues.md where it has the queues"
         )
     if error.code in _FOR_GOOD:
         raise ExchangeUnusable(
-            f"Redis refuses what links need ({error}): nothing else may use the keys of this [links] name, and a node "
-            "of a Redis Cluster must be the one that has them"
+            f"Redis refuses what the engine needs ({error}): nothing else may use the keys of this [links] name, and a "
+            "node of a Redis Cluster must be the one that has them"
         )
     raise ExchangeAway(f"Redis refuses: {error}")
 
@@ -76,20 +98,21 @@ class Connection:
     """Connected when it has been made. Raises ExchangeAway (it is closed then) and, where waiting does not help,
     ExchangeUnusable."""
 
-    def __init__(self, request: Open, timeout_seconds: float) -> None:
-        self._connection = _connection(request, timeout_seconds)
+    def __init__(self, server: Server, timeout_seconds: float) -> None:
+        self._section = server.section
+        self._connection = _connection(server, timeout_seconds)
         try:
             self._connection.connect()  # type: ignore[no-untyped-call]
         except exceptions.AuthenticationError as error:
-            raise _not_let_in(error) from error
+            raise self._not_let_in(error) from error
         except exceptions.ResponseError as error:
             raise_for(_command_error(error))
         except (exceptions.RedisError, OSError) as error:
             reason = str(error)
             if "certificate verify failed" in reason.lower().replace("_", " "):
                 raise ExchangeUnusable(
-                    f"Redis's certificate is not trusted ({reason}): [links] ca_file must name the authority that "
-                    "signed it, and the url the host that it is for"
+                    f"Redis's certificate is not trusted ({reason}): [{self._section}] ca_file must name the authority "
+                    "that signed it, and the url the host that it is for"
                 ) from error
             raise ExchangeAway(reason) from error
         self._socket: socket.socket | None = self._connection._get_socket()
@@ -120,7 +143,7 @@ class Connection:
         except exceptions.ResponseError as error:
             return _command_error(error)
         except exceptions.AuthenticationError as error:
-            raise _not_let_in(error) from error
+            raise self._not_let_in(error) from error
         except (exceptions.RedisError, OSError, AttributeError, ValueError) as error:
             # The last two: redis-py's own, when another thread has closed the connection meanwhile.
             self.close()
@@ -137,12 +160,11 @@ class Connection:
     def close(self) -> None:
         self._connection.disconnect()  # type: ignore[no-untyped-call]
 
-
-def _not_let_in(error: exceptions.AuthenticationError) -> ExchangeUnusable:
-    return ExchangeUnusable(
-        f"Redis does not let this process in ({error}): check the user and the password, in [links] url or its "
-        "password_file"
-    )
+    def _not_let_in(self, error: exceptions.AuthenticationError) -> ExchangeUnusable:
+        return ExchangeUnusable(
+            f"Redis does not let this process in ({error}): check the user and the password, in [{self._section}] url "
+            "or its password_file"
+        )
 
 
 def _command_error(error: exceptions.ResponseError) -> CommandError:
@@ -154,19 +176,19 @@ def _command_error(error: exceptions.ResponseError) -> CommandError:
     return CommandError(first, rest) if first.isupper() else CommandError("ERR", text)
 
 
-def _connection(request: Open, timeout_seconds: float) -> AbstractConnection:
+def _connection(server: Server, timeout_seconds: float) -> AbstractConnection:
     try:
-        options = parse_url(request.url)  # type: ignore[no-untyped-call]
+        options = parse_url(server.url)  # type: ignore[no-untyped-call]
     except ValueError as error:
-        raise ExchangeUnusable(f"[links] url is none that Redis is reached by: {error}") from error
+        raise ExchangeUnusable(f"[{server.section}] url is none that Redis is reached by: {error}") from error
     kind = options.pop("connection_class", PlainConnection)
-    if request.password is not None:
-        options["password"] = request.password
+    if server.password is not None:
+        options["password"] = server.password
     if issubclass(kind, SSLConnection):
         options.update(
-            ssl_ca_certs=request.ca_file,
-            ssl_certfile=request.cert_file,
-            ssl_keyfile=request.key_file,
+            ssl_ca_certs=server.ca_file,
+            ssl_certfile=server.cert_file,
+            ssl_keyfile=server.key_file,
             ssl_check_hostname=True,
         )
     made: AbstractConnection = kind(

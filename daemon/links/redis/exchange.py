@@ -49,9 +49,10 @@ class RedisExchange(Exchange):
     """`process` names this process among its cluster's, whose name is `name`.
 
     `cluster` is the id of the store, `shards` and `partitions` how many there are: None where this process does not
-    know (it has no store); `layout` tells then. A Redis that another cluster uses under the same name, or with other
-    numbers, makes `run` raise ExchangeUnusable, as does one that is too old, evicts, or does not let this user in. One
-    that cannot be reached is waited for.
+    know (it has no store); `layout` tells then. `queues` says where task queues are; unless that is "memory", all
+    Matchings receive from every partition's inbox. A Redis that another cluster uses under the same name, or with
+    others of these, makes `run` raise ExchangeUnusable, as does one that is too old, evicts, or does not let this user
+    in. One that cannot be reached is waited for.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class RedisExchange(Exchange):
         cluster: str | None = None,
         shards: int | None = None,
         partitions: int | None = None,
+        queues: str | None = None,
         password: str | None = None,
         ca_file: str | None = None,
         cert_file: str | None = None,
@@ -70,7 +72,8 @@ class RedisExchange(Exchange):
         call_timeout_seconds: float = 5.0,
     ) -> None:
         self._prefix = prefix_of(name)
-        self._layout = Layout(cluster, shards, partitions)
+        self._layout = Layout(cluster, shards, partitions, queues)
+        self._shared_queues = queues not in (None, "memory")
         # A process that comes back under its old name must get nothing that was meant for the one before it.
         incarnation = secrets.token_bytes(8)
         self._process = f"{process}.{incarnation.hex()}"
@@ -115,7 +118,7 @@ class RedisExchange(Exchange):
     def matching(self, partition: int) -> Link[ToMatching]:
         if partition not in self._matching:
             stream = _stream(matching_key(self._prefix, partition), MATCHING_CAPACITY)
-            self._matching[partition] = RedisLink("Matching", stream, self._post, shared=False)
+            self._matching[partition] = RedisLink("Matching", stream, self._post, shared=self._shared_queues)
         return self._matching[partition]
 
     def worker(self, worker_id: str) -> Link[ToWorker]:

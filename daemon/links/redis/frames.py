@@ -16,11 +16,12 @@ BLOCK_SECONDS = 2.0
 
 
 class Layout(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What all processes of a cluster must agree on, as far as it is known."""
+    """What all processes of a cluster must agree on, as far as it is known. `queues`: where task queues are."""
 
     cluster: str | None
     shards: int | None
     partitions: int | None
+    queues: str | None = None
 
 
 class Open(Frame, frozen=True):
@@ -37,6 +38,11 @@ class Open(Frame, frozen=True):
     replies: str
     layout: Layout
     timeout_seconds: float
+
+    @property
+    def section(self) -> str:
+        """Of engine.toml, that says where Redis is."""
+        return "links"
 
 
 class LookUp(Frame, frozen=True):
