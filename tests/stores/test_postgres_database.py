@@ -11,15 +11,14 @@ from contextlib import suppress
 import msgspec
 import psycopg
 import pytest
-from store_builders import NOW, append, batch, closed, effect, event, new, numbered, queued, ref, schedule, start
+from store_builders import NOW, append, batch, closed, event, new, numbered, queued, ref, schedule, start
 
 from daemon.journal.identity import uuid_of
 from daemon.stores.faults import BatchRefused, Fenced, StoreUnavailable, StoreUnusable
 from daemon.stores.postgres import connection as connections
 from daemon.stores.postgres.database import PostgresDriver, open_driver
-from daemon.stores.postgres.partitions import drop_partitions
 from daemon.stores.postgres.schema import SCHEMA_VERSION
-from daemon.stores.rows import Batch, ExecutionFilter, LetterFilter, LetterRow, MapResult, Snapshot
+from daemon.stores.rows import Batch, ExecutionFilter, LetterFilter, LetterRow
 from enginekit.messages.links import RunRef
 from tests.servers.postgres import LOCKED_USER, PostgresServer
 
@@ -269,38 +268,6 @@ def test_two_daemons_may_make_a_month_at_once(postgres_url: str) -> None:
     assert len(drivers[0].reader.list_executions(ExecutionFilter(tenant="acme", limit=100))) == 18
     for driver in drivers:
         driver.close()
-
-
-def test_a_month_is_dropped_when_nothing_in_it_is_kept(postgres_url: str, postgres: PostgresServer) -> None:
-    january, march, may = (1_704_067_200_000 + days * DAY for days in (10, 70, 130))
-    driver = opened(postgres_url)
-    driver.writer.take_shards()
-    kept, gone, going_on = at(january), at(march), at(may)
-    with_all = msgspec.structs.replace(
-        start(gone, created=new(labels={"a": "b"}, request_id="r"), effects=[effect(1)], closing=closed()),
-        results_added=[MapResult(map_id=1, number=1, status="SUCCEEDED", data=b"{}")],
-        snapshot=Snapshot(event_id=1, fingerprint="f", data=b"state"),
-        letters_added=[LetterRow(event_id=1, workflow="order", node="Ship", error="Boom", at=NOW, data=b"{}")],
-        tasks_added=[queued(gone, 1)],
-    )
-    driver.writer.commit(batch(start(kept, closing=closed()), with_all, start(going_on)))
-    with postgres.connect(driver.writer._connection.info.dbname) as somebody:
-        # Those that were made ahead are empty, and go.
-        assert drop_partitions(somebody, NOW) == [f"engine.events_2024_{month}" for month in ("02", "04", "06")]
-        assert drop_partitions(somebody, NOW) == []
-        somebody.execute("UPDATE engine.executions SET purging = true WHERE run_id = %s", (gone.run_id,))
-        assert drop_partitions(somebody, march - 40 * DAY) == [], "the month is not over"
-        assert drop_partitions(somebody, NOW) == ["engine.events_2024_03"]
-        for table in ("executions", "labels", "effects", "map_results", "snapshots", "dead_letters", "tasks"):
-            found = somebody.execute(
-                f"SELECT count(*) FROM engine.{table} WHERE run_id = %s", (gone.run_id,)
-            ).fetchone()
-            assert found == (0,), table
-    assert driver.reader.execution("acme", gone.run_id) is None
-    for run in (kept, going_on):
-        assert driver.reader.events("acme", run.run_id, 0, 10, 1000) == numbered(run, 1, 1)
-    driver.writer.commit(batch(append(going_on, 2)))
-    driver.close()
 
 
 # --- opening ----------------------------------------------------------------------------------------------------------

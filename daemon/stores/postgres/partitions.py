@@ -1,8 +1,7 @@
-"""The partitions of `events`: a month each, by the time in a run's id; made before they are needed, dropped when
-nothing is kept in them.
+"""The partitions of `events`: a month each, by the time in a run's id; made before they are needed.
 
 There is no default partition: what had strayed into it would have to be moved out, under a lock that stops all writing,
-before the month that it belongs to could be made, and could never be dropped in one stroke. The writer knows the month
+before the month that it belongs to could be made. The writer knows the month
 of every run that it creates, and makes what is missing first.
 """
 
@@ -57,45 +56,6 @@ class Partitions:
                 f"CREATE TRIGGER events_are_never_truncated BEFORE TRUNCATE ON {name} "
                 "FOR EACH STATEMENT EXECUTE FUNCTION engine.keep_events()"
             )
-
-
-def drop_partitions(connection: psycopg.Connection, now: Millis) -> list[str]:
-    """Drop the partitions of past months in which every run has been marked for purging, with all else that is left of
-    those runs; whose names are in the answer. One in which a run is open or kept stays as it is.
-
-    Writers wait while one is dropped. Raises psycopg.errors.LockNotAvailable when the table is not to be had within
-    the connection's lock_timeout.
-    """
-    dropped: list[str] = []
-    current = _month_of(now)
-    for month in _there(connection):
-        if current is None or month >= current:
-            continue
-        bounds = (_first_id(month), _first_id(_after(month)))
-        with connection.transaction():
-            connection.execute("LOCK TABLE engine.events IN ACCESS EXCLUSIVE MODE")
-            kept = connection.execute(
-                "SELECT FROM engine.executions WHERE run_id >= %s::uuid AND run_id < %s::uuid AND NOT purging LIMIT 1",
-                bounds,
-            ).fetchone()
-            if kept is not None:
-                continue
-            for table in (*_OF_A_RUN, "executions"):
-                connection.execute(f"DELETE FROM engine.{table} WHERE run_id >= %s::uuid AND run_id < %s::uuid", bounds)
-            connection.execute(f"DROP TABLE {_name(month)}")
-            dropped.append(_name(month))
-    return dropped
-
-
-_OF_A_RUN = ("open_runs", "labels", "snapshots", "tasks", "effects", "map_results", "dead_letters")
-
-
-def _there(connection: psycopg.Connection) -> list[tuple[int, int]]:
-    rows = connection.execute(
-        "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
-        "WHERE i.inhparent = 'engine.events'::regclass ORDER BY c.relname"
-    ).fetchall()
-    return [(int(name[7:11]), int(name[12:14])) for (name,) in rows]
 
 
 def _name(month: tuple[int, int]) -> str:
