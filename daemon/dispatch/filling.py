@@ -65,13 +65,18 @@ class Filling:
                 pause = min(2 * pause, PAUSE_LIMIT_SECONDS)
 
     async def _compare(self) -> None:
+        # What comes or goes between two looks is seen by one of them.
+        before = await self._depths()
         backlogs = await self._store.queue_backlogs()
         self._to_compare = False
-        there = {each.queue: each.depth for each in await self._queues.depths()}
+        after = await self._depths()
         for backlog in backlogs:
-            has = there.get(backlog.queue, 0)
+            has = max(before.get(backlog.queue, 0), after.get(backlog.queue, 0))
             if backlog.depth > has and has * 2 < self._queue_tasks:
                 self.soon(backlog.queue)
+
+    async def _depths(self) -> dict[QueueKey, int]:
+        return {each.queue: each.depth for each in await self._queues.depths()}
 
     async def _fill(self, key: QueueKey) -> None:
         """From the queue's first task on, until all of them have been offered or there is no more room."""
@@ -80,7 +85,7 @@ class Filling:
         offered = 0
         while True:
             page = await self._store.waiting_tasks(key, PAGE_TASKS, after)
-            told = await self._queues.turn(Ask(offered=page)) if page else None
+            told = await self._queues.turn(Ask(brought=page)) if page else None
             offered += len(page)
             if len(page) < PAGE_TASKS or told is None or key in told.turned_away:
                 break

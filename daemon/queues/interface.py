@@ -55,8 +55,10 @@ class Ask(msgspec.Struct, kw_only=True):
     """Done in this order."""
 
     offered: list[QueuedTask] = []
+    brought: list[QueuedTask] = []
+    """From the store, which may know more of them by now."""
     dropped: list[TaskRef] = []
-    """Over, or no longer waiting. One that was offered again while it was leased waits anew."""
+    """Over, or no longer waiting. One that was offered (not brought) again while it was leased waits anew."""
     released: list[TaskRef] = []
     """Claimed, and not given to anybody: ready again."""
     delayed: list[TaskRef] = []

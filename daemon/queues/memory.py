@@ -118,7 +118,8 @@ class _Part:
             for ref in [ref for ref, until in places.items() if until <= now]:
                 del places[ref]
                 self._make_ready(self._tasks[ref])
-        turned_away = {task.queue: None for task in ask.offered if not self._offer(task)}
+        turned_away = {task.queue: None for task in ask.offered if not self._offer(task, anew=True)}
+        turned_away |= {task.queue: None for task in ask.brought if not self._offer(task, anew=False)}
         for ref in ask.dropped:
             self._drop(ref, touched)
         for ref in ask.released:
@@ -179,11 +180,11 @@ class _Part:
             if task.queue.kind is TaskKind.NODE:
                 self._turns[task.queue.name].setdefault(task.queue, next(self._turn))
 
-    def _offer(self, task: QueuedTask) -> bool:
-        """False where it found no room."""
+    def _offer(self, task: QueuedTask, *, anew: bool) -> bool:
+        """False where it found no room. `anew`: where it is leased, it was given back."""
         ref = task.task
         if ref in self._tasks:
-            if ref in self._leases:
+            if anew and ref in self._leases:
                 self._again.add(ref)
             return True
         queue = self._queues[task.queue]

@@ -26,7 +26,8 @@ from enginekit.node import Node
 
 R = TypeVar("R", bound=calls.Result)
 
-SERVICES = [name for name in ServiceName if name not in (ServiceName.HEALTH, ServiceName.FRONTEND, ServiceName.LINKS)]
+ELSEWHERE = (ServiceName.HEALTH, ServiceName.FRONTEND, ServiceName.LINKS, ServiceName.QUEUES)
+SERVICES = [name for name in ServiceName if name not in ELSEWHERE]
 """Those of a simulated daemon."""
 
 OWNER = Principal(

@@ -49,6 +49,7 @@ def an_ask(chance: random.Random) -> Ask:
     keys = [key for key in QUEUES if chance.random() < 0.1]
     return Ask(
         offered=[task(chance.randrange(TASKS)) for _ in range(chance.choice([0, 3, 30]))],
+        brought=[task(chance.randrange(TASKS)) for _ in range(chance.choice([0, 0, 10]))],
         dropped=some(chance, 20),
         released=some(chance, 10),
         delayed=some(chance, 3),

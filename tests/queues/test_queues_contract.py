@@ -180,6 +180,15 @@ async def test_a_task_that_was_given_back_before_its_start_was_told_waits_anew(s
     assert await depth(one) == 0
 
 
+async def test_a_task_that_is_brought_from_the_store_while_it_is_leased_is_no_other(sides) -> None:
+    one, other = await sides.two()
+    await offer(one, task(1))
+    assert await claim(one) == [1]
+    await other.turn(Ask(brought=[task(1), task(2)]))
+    await one.turn(Ask(dropped=[ref(1)]))
+    assert await claim(other) == [2]
+
+
 # --- several queues --------------------------------------------------------------------------------------------------
 
 

@@ -38,7 +38,7 @@ TurnRequest: TypeAlias = Open | Turn
 
 
 class Hear(Frame, frozen=True):
-    """Wait for entries of these streams, each beyond an id; of '' all that come from now on."""
+    """Wait for entries of these streams, each beyond an id."""
 
     keys: list[str]
     after: list[str]
@@ -48,8 +48,9 @@ HearRequest: TypeAlias = Hear
 
 
 class Opened(Frame, frozen=True):
-    """`warning`: what could not be looked at."""
+    """`now`: an id of streams, less than those of all entries to come. `warning`: what could not be looked at."""
 
+    now: str
     warning: str | None
 
 
@@ -62,9 +63,8 @@ class Full(Frame, frozen=True):
 
 
 class Entries(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Of the stream `key`: each entry's field and value, and the id of the last."""
+    """Each entry's field and value, and the id of the last."""
 
-    key: str
     last: str
     entries: list[tuple[bytes, bytes]]
 

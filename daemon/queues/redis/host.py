@@ -97,15 +97,10 @@ class Host:
 
     def _hear(self, connection: Connection, request: frames.Hear) -> Frame:
         block = b"%d" % round(BLOCK_SECONDS * 1000)
-        after = list(request.after)
-        if "" in after:
-            seconds, microseconds = connection.ask(b"TIME")
-            now = f"{int(seconds) * 1000 + int(microseconds) // 1000}-0"
-            after = [each or now for each in after]
         read = packed(
             *(b"XREAD", b"COUNT", b"1000", b"BLOCK", block, b"STREAMS"),
             *(key.encode() for key in request.keys),
-            *(each.encode() for each in after),
+            *(each.encode() for each in request.after),
         )
         found = {
             key.decode(): [(entry.decode(), fields[0], fields[1]) for entry, fields in entries]
@@ -114,11 +109,10 @@ class Host:
         return frames.Heard(
             [
                 frames.Entries(
-                    key,
                     found[key][-1][0] if key in found else last,
                     [(field, value) for _, field, value in found.get(key, ())],
                 )
-                for key, last in zip(request.keys, after, strict=True)
+                for key, last in zip(request.keys, request.after, strict=True)
             ]
         )
 
@@ -130,6 +124,7 @@ class Host:
             warning = check_eviction(turns)
             agree(turns, request.prefix, request.layout)
             self._load(turns)
+            seconds, microseconds = turns.ask(b"TIME")
             notices = Connection(request, BLOCK_SECONDS + request.timeout_seconds)
         except CommandError as error:
             turns.close()
@@ -138,7 +133,8 @@ class Host:
             turns.close()
             raise
         self._turns, self._notices = turns, notices
-        return frames.Opened(warning)
+        # Entries of this very millisecond may be there, and some are still to come.
+        return frames.Opened(f"{int(seconds) * 1000 + int(microseconds) // 1000 - 1}-0", warning)
 
     def _load(self, connection: Connection) -> None:
         try:

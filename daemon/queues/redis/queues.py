@@ -204,7 +204,9 @@ class RedisTaskQueues(TaskQueues):
             except ExchangeAway:
                 return False
             match reply:
-                case frames.Opened(warning):
+                case frames.Opened(now, warning):
+                    for part in self._parts:
+                        part.last = now
                     if warning is not None and not self._started:
                         _log.warning(warning)
                     if self._said[0]:
@@ -223,7 +225,7 @@ class RedisTaskQueues(TaskQueues):
     async def _hear(self, lane: DriverLane, turns: DriverLane) -> None:
         """Until the connection is lost."""
         for part in self._parts:
-            # What was said meanwhile may be gone with a Redis that has started anew.
+            # What was said meanwhile was not heard.
             part.heard(Heard(woken=None, notices=[]))
         while True:
             request = frames.Hear([part.notices for part in self._parts], [part.last for part in self._parts])

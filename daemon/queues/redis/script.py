@@ -70,7 +70,7 @@ def encode(ask: Ask, terms: Terms, member: str, *, depths: bool = False, only_dr
             terms.tasks,
             round(terms.lease_seconds * 1000),
             round(terms.delay_seconds * 1000),
-            [_offer(task) for task in ask.offered],
+            [*(_offer(task, 1) for task in ask.offered), *(_offer(task, 0) for task in ask.brought)],
             [task_id(ref) for ref in ask.dropped],
             [task_id(ref) for ref in ask.released],
             [task_id(ref) for ref in ask.delayed],
@@ -118,7 +118,8 @@ def decode_heard(entries: list[tuple[bytes, bytes]]) -> Heard:
     return Heard(woken=[queue_key(name) for name in woken], notices=notices)
 
 
-def _offer(task: QueuedTask) -> list[Any]:
+def _offer(task: QueuedTask, anew: int) -> list[Any]:
+    """`anew`: where it is leased, it was given back."""
     identity = task_id(task.task)
     record = [
         queue_name(task.queue),
@@ -130,7 +131,7 @@ def _offer(task: QueuedTask) -> list[Any]:
         str(task.scheduled_at),
         0,
     ]
-    return [identity, record]
+    return [identity, record, anew]
 
 
 def _demand(demand: Demand) -> list[Any]:

@@ -93,7 +93,7 @@ for _, offer in ipairs(ask[4]) do
   local id, task = offer[1], offer[2]
   local known = record(id)
   if known then
-    if known[AGAIN] == 0 and redis.call('ZSCORE', LEASES, id) then
+    if offer[3] == 1 and known[AGAIN] == 0 and redis.call('ZSCORE', LEASES, id) then
       known[AGAIN] = 1
       keep(id, known)
     end
