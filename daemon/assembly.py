@@ -339,7 +339,7 @@ class Daemon:
 
     def _make_matching(self) -> Service:
         if self._exchange is not None and self._queues is not None:
-            return SharedPartitions(
+            shared = self._condition.matching = SharedPartitions(
                 self.links,
                 self._exchange,
                 self._store,
@@ -349,6 +349,7 @@ class Daemon:
                 f"{self._process}.{next(self._runs)}",
                 self.metrics,
             )
+            return shared
         if self._exchange is not None:
             matching = self._condition.matching = PartitionedMatching(
                 self.links,

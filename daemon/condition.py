@@ -21,6 +21,7 @@ from daemon.links.roster import Announcement, Roster
 from daemon.metrics import Meter, Metrics
 from daemon.nurseries.history import History
 from daemon.nurseries.partitions import PartitionedMatching
+from daemon.nurseries.shared_partitions import SharedPartitions
 from daemon.stores.interface import Store
 from daemon.supervisor import ServiceName, ServiceState
 from enginekit.messages.calls import DescribeDaemonResult, ProcessView, ServiceView, ShardView, StoreView
@@ -58,7 +59,7 @@ class Condition:
         self._meter: Meter | None = None
         self._started_at = started_at
         self.history: History | None = None
-        self.matching: PartitionedMatching | None = None
+        self.matching: PartitionedMatching | SharedPartitions | None = None
         self.roster: Roster | None = None
         self.schema_version = 0
         """Of the store, once it has been asked; 0 before that."""

@@ -47,8 +47,18 @@ class SharedPartitions:
             )
             for partition in range(partitions)
         ]
+        self._queues = queues
         self._serving = trio.CancelScope()
         self._left = trio.Event()
+
+    @property
+    def partitions(self) -> list[int]:
+        """All of them, as everybody has."""
+        return list(range(len(self._parts)))
+
+    def lacks(self) -> str | None:
+        """What it needs for its work."""
+        return None if self._queues.ready else "its queues cannot be reached"
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
