@@ -152,7 +152,7 @@ async def test_requests_past_their_deadline_are_left_out(exchanges: Both) -> Non
     # Over Redis it is wanted for as much longer as its way took.
     if isinstance(exchanges.near, RedisExchange):
         with trio.fail_after(20):
-            while exchanges.near.waiting:  # noqa: ASYNC110 - nobody tells of what has left
+            while exchanges.near.counts().waiting:  # noqa: ASYNC110 - nobody tells of what has left
                 await trio.sleep(0.01)
     await trio.sleep(0.2)
     assert exchanges.near.history(0).offer(LookAtClock())

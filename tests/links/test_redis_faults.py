@@ -143,7 +143,7 @@ async def test_what_an_owner_is_given_that_hangs_goes_to_the_next(
             got += await here.history(1).receive()
             for number in (1, 2):
                 assert here.history(1).offer(wake(number))
-                await until(lambda: here.waiting == 0)
+                await until(lambda: here.counts().waiting == 0)
             while len(got) < 3:
                 got += await here.history(1).receive()
         # The victim's read may have had number 1: it comes when it has been missed.
@@ -326,7 +326,7 @@ async def test_an_inbox_that_nobody_empties_is_full(redis_server: RedisServer, n
         while here.worker("w").offer(ReportAgain()):
             sent += 1
             if sent % 100 == 0:
-                await until(lambda: here.waiting == 0)
+                await until(lambda: here.counts().waiting == 0)
         assert WORKER_CAPACITY <= sent <= WORKER_CAPACITY + 100
         assert here.history(0).offer(LookAtClock())
         assert 0 < client.pttl(key) <= 3_600_000
@@ -349,13 +349,13 @@ async def test_redis_s_memory_is_full(nursery: trio.Nursery) -> None:
         assert await received(there.history(0), 1) == [LookAtClock()]
         for number in range(100):
             assert here.history(0).offer(wake(number))
-        await until(lambda: here.waiting == 0)
+        await until(lambda: here.counts().waiting == 0)
         with closing(server.client()) as client:
             client.config_set("maxmemory", "1")
             assert here.history(0).offer(wake(100))
             got = await received(there.history(0), 100)
             assert places(got) == [f"run-{number}" for number in range(100)]
-            assert here.waiting == 1
+            assert here.counts().waiting == 1
             assert here.reconnects == there.reconnects == 0
             client.config_set("maxmemory", "8mb")
             assert await received(there.history(0), 1) == [wake(100)]
