@@ -127,6 +127,8 @@ class HistorySettings(Section, frozen=True, kw_only=True):
     lease_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 10.0
     """Where daemons share a store: how long the shards of one that died stay without another owner, at most."""
     page_bytes: Count = 2 * 1024 * 1024
+    retention_days: Annotated[float, Meta(ge=0, le=36_500)] = 0.0
+    """How long closed executions are kept; 0: for ever."""
 
 
 class MatchingSettings(Section, frozen=True, kw_only=True):

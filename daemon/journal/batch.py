@@ -26,6 +26,7 @@ from daemon.stores.rows import (
     LetterRow,
     MapResult,
     NewExecution,
+    Purge,
     RunWrite,
     ScheduleWrite,
     Snapshot,
@@ -171,6 +172,8 @@ class Gathering:
         self.definitions: list[DefinitionWrite] = []
         self.schedules: list[ScheduleWrite] = []
         """Those that go with no run."""
+        self.purges: list[Purge] = []
+        """Runs that are to go."""
         self.bytes = 0
         """Of the events, definitions and schedules in it."""
         self.answers: list[Answer] = []
@@ -193,7 +196,7 @@ class Gathering:
 
     @property
     def empty(self) -> bool:
-        return not self.writes and not self.definitions and not self.schedules
+        return not self.writes and not self.definitions and not self.schedules and not self.purges
 
     def all_schedules(self) -> list[ScheduleWrite]:
         """Those of its runs, too."""
@@ -230,4 +233,4 @@ class Gathering:
             runs.append(row)
             if wake_at is not None:
                 wakes.append((pending.live, wake_at))
-        return Batch(runs=runs, definitions=self.definitions, schedules=self.schedules), wakes
+        return Batch(runs=runs, definitions=self.definitions, schedules=self.schedules, purges=self.purges), wakes

@@ -121,12 +121,17 @@ class Committer:
 
 
 def _split(batch: Batch) -> list[Batch]:
-    """The batch in two, definitions and schedules with the first; a batch of one run as it is.
+    """The batch in two, definitions and schedules with the first, or purges apart; a batch of one run as it is.
 
-    Raises AssertionError for those alone: they are checked before they are written.
+    Raises AssertionError for those alone: they are checked before they are written, and no purge is refused.
     """
     runs: list[RunWrite] = batch.runs
-    assert runs, "the store refuses a definition or a schedule"
+    assert runs, "the store refuses a definition, a schedule or a purge"
+    if batch.purges:
+        return [
+            Batch(runs=runs, definitions=batch.definitions, schedules=batch.schedules),
+            Batch(purges=batch.purges),
+        ]
     if len(runs) == 1 and not batch.definitions and not batch.schedules:
         return [batch]
     middle = len(runs) // 2

@@ -95,6 +95,20 @@ class Finder:
             self._loaders += 1
             self._nursery.start_soon(self._load)
 
+    def withhold(self, ref: RunRef) -> bool:
+        """From now on whoever asks for the run waits, until it is `released`. False where it is being read back."""
+        if ref in self._loading:
+            return False
+        self._loading[ref] = []
+        return True
+
+    def release(self, ref: RunRef) -> None:
+        """What has become of it is on disk: those who have asked for it meanwhile get what is there now."""
+        asked = self._loading.pop(ref)
+        self._fewer()
+        for action, lost in asked:
+            self.when_live(ref, action, lost)
+
     async def _load(self) -> None:
         """Read back what is wanted, until nothing is."""
         while self._wanted:
@@ -136,13 +150,16 @@ class Finder:
         if isinstance(outcome, LiveRun):
             self._runs.add(outcome)
         waiting = self._loading.pop(ref)
-        if len(self._loading) <= LOADS_WAITING // 2:
-            self._loaded.set()
+        self._fewer()
         for action, lost in waiting:
             if isinstance(outcome, LiveRun):
                 action(outcome)
             else:
                 lost(outcome)
+
+    def _fewer(self) -> None:
+        if len(self._loading) <= LOADS_WAITING // 2:
+            self._loaded.set()
 
     async def keep_up(self) -> None:
         """Wait while too many runs are being read back."""

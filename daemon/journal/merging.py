@@ -113,4 +113,5 @@ def _merged(parts: list[_Part]) -> Batch:
         runs=[write for part in parts for write in part.batch.runs],
         definitions=[write for part in parts for write in part.batch.definitions],
         schedules=[write for part in parts for write in part.batch.schedules],
+        purges=[purge for part in parts for purge in part.batch.purges],
     )

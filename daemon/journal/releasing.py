@@ -64,6 +64,8 @@ class Releases:
             session.definitions.written(written)
         for name in batch.held:
             session.held.pop(name).set()
+        for purge in batch.purges:
+            session.finder.release(purge.run)
         for answer in batch.answers:
             answer.give()
         if batch.canceled:

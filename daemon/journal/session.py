@@ -35,6 +35,7 @@ from daemon.journal.lease import Lease, lapsed
 from daemon.journal.live import LiveRun, LiveRuns
 from daemon.journal.mapping import STOP, Mappings
 from daemon.journal.outbox import Outbox
+from daemon.journal.purging import purge_expired
 from daemon.journal.releasing import Releases
 from daemon.journal.schedules import Schedules
 from daemon.journal.starting import Starts
@@ -155,6 +156,8 @@ class Session:
         self.nursery.start_soon(self.stepper.run)
         if self.settings.dead_letters.retention_days:
             self.nursery.start_soon(sweep, self, self.settings.dead_letters.retention_days)
+        if self.settings.history.retention_days:
+            self.nursery.start_soon(purge_expired, self, self.settings.history.retention_days)
         for outbox in (self.matching, self.worker, self.timer):
             self.nursery.start_soon(outbox.run)
         self.worker.put(ReportAgain())

@@ -19,6 +19,7 @@ from daemon.stores.rows import (
     DueSchedule,
     Execution,
     ExecutionFilter,
+    ExpiredRuns,
     LatestRun,
     LetterFilter,
     MapResult,
@@ -52,6 +53,8 @@ class Writer(Protocol):
 
     def commit(self, batch: Batch) -> None: ...
 
+    def tidy(self, now: Millis) -> list[str]: ...
+
     def close(self) -> None: ...
 
 
@@ -71,6 +74,10 @@ class Reader(Protocol):
     def events_by_id(self, tenant: str, run_id: str, ids: list[int]) -> list[bytes]: ...
 
     def due_runs(self, before: Millis, limit: int, after: DueRun | None) -> list[DueRun]: ...
+
+    def expired_runs(
+        self, before: Millis, until: str, limit: int, after: str | None, shards: Sequence[int] | None
+    ) -> ExpiredRuns: ...
 
     def effects(self, limit: int, after: StoredEffect | None, shards: Sequence[int] | None) -> list[StoredEffect]: ...
 

@@ -66,8 +66,12 @@ class Commit(Frame, frozen=True):
     batch: Batch
 
 
+class Tidy(Frame, frozen=True):
+    now: Millis
+
+
 OwnerRequest: TypeAlias = TakeShards | Attend | ClaimShards | ReleaseShards | Leave
-WriteRequest: TypeAlias = Open | OwnerRequest | Commit
+WriteRequest: TypeAlias = Open | OwnerRequest | Commit | Tidy
 
 # --- asked on the read lane --------------------------------------------------------------------------------------
 
@@ -112,6 +116,14 @@ class GetDueRuns(Frame, frozen=True):
     before: Millis
     limit: int
     after: DueRun | None
+
+
+class GetExpiredRuns(Frame, frozen=True):
+    before: Millis
+    until: str
+    limit: int
+    after: str | None
+    shards: list[int] | None
 
 
 class GetEffects(Frame, frozen=True):
@@ -207,6 +219,7 @@ ReadRequest: TypeAlias = (
     | GetEvents
     | GetEventsById
     | GetDueRuns
+    | GetExpiredRuns
     | GetEffects
     | GetQueueBacklogs
     | GetDestinationBacklogs

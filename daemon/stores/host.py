@@ -110,10 +110,12 @@ def _reply(request: R, handle: Callable[[R], frames.Reply]) -> frames.Reply:
         return frames.Unusable(str(unusable))
 
 
-def _write(writer: Writer, request: frames.OwnerRequest | frames.Commit) -> frames.Reply:
+def _write(writer: Writer, request: frames.OwnerRequest | frames.Commit | frames.Tidy) -> frames.Reply:
     match request:
         case frames.Commit():
             writer.commit(request.batch)
+        case frames.Tidy():
+            return frames.answer(writer.tidy(request.now))
         case frames.TakeShards():
             return frames.answer(writer.take_shards())
         case frames.Attend():
@@ -143,6 +145,8 @@ def _read(reader: Reader, request: frames.ReadRequest) -> object:
             return reader.events_by_id(request.tenant, request.run_id, request.ids)
         case frames.GetDueRuns():
             return reader.due_runs(request.before, request.limit, request.after)
+        case frames.GetExpiredRuns():
+            return reader.expired_runs(request.before, request.until, request.limit, request.after, request.shards)
         case frames.GetEffects():
             return reader.effects(request.limit, request.after, request.shards)
         case frames.GetQueueBacklogs():

@@ -22,6 +22,7 @@ from daemon.stores.rows import (
     DueSchedule,
     Execution,
     ExecutionFilter,
+    ExpiredRuns,
     LatestRun,
     LetterFilter,
     MapResult,
@@ -90,8 +91,12 @@ class Store(Protocol):
         A batch is judged by what it leaves behind: a run that closes makes room for another of its `workflow_id` in
         the same batch. A closed run takes no more events, unless it is `reopened`, and has no `wake_at`; its effects
         and dead letters can still be removed. Tasks, effects and letters to be marked or removed that are not there
-        are passed over.
+        are passed over, and so are runs to be purged that have to stay (`Purge`).
         """
+
+    async def tidy(self, now: Millis) -> list[str]:
+        """Give back in one stroke what is left of times in which no run is kept any more, where the store keeps events
+        by their time: the names of what was dropped, none where somebody is in the way. Several may ask at once."""
 
     # Reads see every commit that has returned.
 
@@ -113,6 +118,12 @@ class Store(Protocol):
 
     async def due_runs(self, before: Millis, limit: int, after: DueRun | None = None) -> list[DueRun]:
         """Open runs with `wake_at < before`, in the order of (wake_at, run_id), from behind `after`."""
+
+    async def expired_runs(
+        self, before: Millis, until: str, limit: int, after: str | None = None, shards: Sequence[int] | None = None
+    ) -> ExpiredRuns:
+        """Of the next `limit` runs in the order of run_id, from behind `after` and up to `until`, those that a Purge
+        with `closed_before=before` would take now: of these shards, as for effects."""
 
     async def effects(
         self, limit: int, after: StoredEffect | None = None, shards: Sequence[int] | None = None

@@ -19,6 +19,7 @@ from daemon.stores.faults import NoSuchEvent, StoreUnavailable
 from daemon.stores.loading import within
 from daemon.stores.memory_letters import MemoryLetters
 from daemon.stores.memory_owners import MemoryOwners
+from daemon.stores.memory_purging import expired_runs, going
 from daemon.stores.memory_rows import Rows, RunRows, check
 from daemon.stores.memory_schedules import MemorySchedules
 from daemon.stores.rows import (
@@ -32,6 +33,7 @@ from daemon.stores.rows import (
     DueSchedule,
     Execution,
     ExecutionFilter,
+    ExpiredRuns,
     LatestRun,
     LetterFilter,
     MapResult,
@@ -143,6 +145,8 @@ class MemoryStore:
             self._write_run(write)
         for schedule in batch.all_schedules():
             self._schedules.write(schedule)
+        for ref in going(self._rows, self._letters, batch.purges):
+            self._purge(ref)
         if failure is True:
             raise StoreUnavailable("the commit was made to fail after it was written")
         await trio.lowlevel.checkpoint()
@@ -204,6 +208,15 @@ class MemoryStore:
         run.results += write.results_added
         self._letters.write(write)
 
+    def _purge(self, ref: RunRef) -> None:
+        run = self._rows.runs.pop(ref.run_id)
+        for task in run.tasks.values():
+            self._unqueue(task)
+        for names in (self._run_ids[ref.tenant], self._workflow_runs[ref.tenant, ref.workflow_id]):
+            del names[bisect_left(names, ref.run_id)]
+        if run.execution.request_id is not None:
+            del self._rows.requests[ref.tenant, run.execution.request_id]
+
     def _move_wake_up(self, before: Execution, after: Execution) -> None:
         if before.wake_at is not None:
             del self._due[bisect_left(self._due, (before.wake_at, before.run.run_id))]
@@ -246,6 +259,10 @@ class MemoryStore:
         for event_id in write.effects_removed:
             if run.effects.pop(event_id, None) is not None:
                 del self._effects[bisect_left(self._effects, (run_id, event_id))]
+
+    async def tidy(self, now: Millis) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        return []
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -305,6 +322,12 @@ class MemoryStore:
         end = bisect_left(self._due, (before, ""))
         page = self._due[start : min(end, start + limit)]
         return [DueRun(run=self._rows.runs[run_id].execution.run, wake_at=wake_at) for wake_at, run_id in page]
+
+    async def expired_runs(
+        self, before: Millis, until: str, limit: int, after: str | None = None, shards: Sequence[int] | None = None
+    ) -> ExpiredRuns:
+        await trio.lowlevel.checkpoint()
+        return expired_runs(self._rows, self._letters, before, until, limit, after, shards)
 
     async def effects(
         self, limit: int, after: StoredEffect | None = None, shards: Sequence[int] | None = None

@@ -25,6 +25,10 @@ class MemoryLetters:
         )
         return found[: wanted.limit]
 
+    def runs(self) -> set[str]:
+        """The run_ids of those that have one."""
+        return {run_id for run_id, _ in self._letters}
+
     def get(self, tenant: str, run_id: str, event_id: int) -> StoredLetter | None:
         found = self._letters.get((run_id, event_id))
         return found if found is not None and found.run.tenant == tenant else None

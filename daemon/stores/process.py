@@ -28,6 +28,7 @@ from daemon.stores.rows import (
     DueSchedule,
     Execution,
     ExecutionFilter,
+    ExpiredRuns,
     LatestRun,
     LetterFilter,
     MapResult,
@@ -61,6 +62,8 @@ _execution: msgspec.msgpack.Decoder[Execution | None] = msgspec.msgpack.Decoder(
 _stored_runs: msgspec.msgpack.Decoder[list[StoredRun | None]] = msgspec.msgpack.Decoder(list[StoredRun | None])
 _events = msgspec.msgpack.Decoder(list[bytes])
 _due_runs = msgspec.msgpack.Decoder(list[DueRun])
+_expired_runs = msgspec.msgpack.Decoder(ExpiredRuns)
+_dropped = msgspec.msgpack.Decoder(list[str])
 _effects = msgspec.msgpack.Decoder(list[StoredEffect])
 _backlogs = msgspec.msgpack.Decoder(list[QueueBacklog])
 _destination_backlogs = msgspec.msgpack.Decoder(list[DestinationBacklog])
@@ -293,6 +296,9 @@ class ProcessStore:
         connection = self._live()
         await self._ask(connection, connection.write_lane, message, _nothing)
 
+    async def tidy(self, now: Millis) -> list[str]:
+        return await self._write(frames.Tidy(now), _dropped)
+
     async def start_check(self, tenant: str, workflow_id: str, request_id: str | None) -> StartCheck:
         return await self._read(frames.GetStartCheck(tenant, workflow_id, request_id), _start_check)
 
@@ -313,6 +319,12 @@ class ProcessStore:
 
     async def due_runs(self, before: Millis, limit: int, after: DueRun | None = None) -> list[DueRun]:
         return await self._read(frames.GetDueRuns(before, limit, after), _due_runs)
+
+    async def expired_runs(
+        self, before: Millis, until: str, limit: int, after: str | None = None, shards: Sequence[int] | None = None
+    ) -> ExpiredRuns:
+        of = None if shards is None else list(shards)
+        return await self._read(frames.GetExpiredRuns(before, until, limit, after, of), _expired_runs)
 
     async def effects(
         self, limit: int, after: StoredEffect | None = None, shards: Sequence[int] | None = None

@@ -140,12 +140,27 @@ class DefinitionWrite(Row, frozen=True, kw_only=True):
     registered_at: Millis
 
 
+class Purge(Row, frozen=True, kw_only=True):
+    """A run that is to go with all its rows, once the rest of its batch is written.
+
+    It goes if it closed before `closed_before`, and the run that started it, where that is kept, did too; and if there
+    is no effect of its own, no dead letter of either, and no run that it started. Otherwise, and where it is not there,
+    it is passed over: what has happened since somebody looked comes first. All of a batch are judged before any goes.
+    """
+
+    shard: int
+    epoch: int
+    run: RunRef
+    closed_before: Millis
+
+
 class Batch(Row, frozen=True, kw_only=True):
     """Written in one transaction, all or nothing. At most one RunWrite a run, and one write a schedule."""
 
     runs: list[RunWrite] = []
     definitions: list[DefinitionWrite] = []
     schedules: list[ScheduleWrite] = []
+    purges: list[Purge] = []
 
     def all_schedules(self) -> list[ScheduleWrite]:
         """Those of its runs, too."""
@@ -154,6 +169,7 @@ class Batch(Row, frozen=True, kw_only=True):
     def owned(self) -> set[tuple[int, int]]:
         """Shards, and the epochs at which whoever commits it owns them."""
         runs = {(write.shard, write.epoch) for write in self.runs}
+        runs |= {(purge.shard, purge.epoch) for purge in self.purges}
         return runs | {(write.shard, write.epoch) for write in self.all_schedules()}
 
 
@@ -201,6 +217,21 @@ class Execution(Row, frozen=True, kw_only=True):
     wake_at: Millis | None
     last_event_id: int
     parent: str | None = None
+
+
+class ExpiredRun(Row, frozen=True, kw_only=True):
+    """A run that a Purge would take."""
+
+    run: RunRef
+    request_id: str | None
+
+
+class ExpiredRuns(Row, frozen=True, kw_only=True):
+    """Those among the runs that were looked at. `after` is the last of these: where the next page begins, None at the
+    end."""
+
+    runs: list[ExpiredRun]
+    after: str | None
 
 
 class LatestRun(Row, frozen=True, kw_only=True):

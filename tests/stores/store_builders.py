@@ -37,6 +37,7 @@ def new(
     labels: dict[str, str] | None = None,
     request_id: str | None = None,
     started_at: int = NOW,
+    parent: str | None = None,
 ) -> NewExecution:
     return NewExecution(
         workflow=workflow,
@@ -45,6 +46,7 @@ def new(
         labels=labels if labels is not None else {},
         request_id=request_id,
         started_at=started_at,
+        parent=parent,
     )
 
 

@@ -18,7 +18,7 @@ from daemon.stores.faults import BatchRefused, Fenced, StoreUnavailable, StoreUn
 from daemon.stores.postgres import connection as connections
 from daemon.stores.postgres.database import PostgresDriver, open_driver
 from daemon.stores.postgres.schema import SCHEMA_VERSION
-from daemon.stores.rows import Batch, ExecutionFilter, LetterFilter, LetterRow
+from daemon.stores.rows import Batch, ExecutionFilter, LetterFilter, LetterRow, Purge
 from enginekit.messages.links import RunRef
 from tests.servers.postgres import LOCKED_USER, PostgresServer
 
@@ -266,6 +266,59 @@ def test_two_daemons_may_make_a_month_at_once(postgres_url: str) -> None:
     with ThreadPoolExecutor(len(drivers)) as pool:
         list(pool.map(commit, range(len(drivers))))
     assert len(drivers[0].reader.list_executions(ExecutionFilter(tenant="acme", limit=100))) == 18
+    for driver in drivers:
+        driver.close()
+
+
+def test_a_month_is_dropped_when_no_run_of_it_is_left(postgres_url: str, postgres: PostgresServer) -> None:
+    january, march, may = (1_704_067_200_000 + days * DAY for days in (10, 70, 130))
+    driver = opened(postgres_url)
+    driver.writer.take_shards()
+    kept, gone, going_on = at(january), at(march), at(may)
+    with_letter = msgspec.structs.replace(
+        start(kept, closing=closed()),
+        letters_added=[LetterRow(event_id=1, workflow="order", node="Ship", error="Boom", at=NOW, data=b"{}")],
+    )
+    driver.writer.commit(batch(with_letter, start(gone, closing=closed()), start(going_on)))
+    # Those that were made ahead are empty, and go.
+    assert driver.writer.tidy(NOW) == [f"engine.events_2024_{month}" for month in ("02", "04", "06")]
+    assert driver.writer.tidy(NOW) == []
+    purges = [Purge(shard=0, epoch=1, run=run, closed_before=NOW + 9999) for run in (kept, gone, going_on)]
+    driver.writer.commit(Batch(purges=purges))
+    assert driver.reader.execution("acme", gone.run_id) is None
+    assert driver.writer.tidy(march) == [], "the month is not over"
+    assert driver.writer.tidy(NOW) == ["engine.events_2024_03"]
+    for run in (kept, going_on):
+        assert driver.reader.events("acme", run.run_id, 0, 10, 1000) == numbered(run, 1, 1)
+    driver.writer.commit(batch(append(going_on, 2)))
+    driver.close()
+
+
+def test_a_month_stays_while_somebody_is_in_the_way(postgres_url: str, postgres: PostgresServer) -> None:
+    march = 1_704_067_200_000 + 70 * DAY
+    driver = opened(postgres_url)
+    driver.writer.take_shards()
+    driver.writer.commit(batch(start(at(march), closing=closed())))
+    driver.writer.commit(Batch(purges=[Purge(shard=0, epoch=1, run=at(march), closed_before=NOW + 9999)]))
+    with postgres.connect(driver.writer._connection.info.dbname) as somebody, somebody.transaction():
+        somebody.execute("LOCK TABLE engine.events IN ROW EXCLUSIVE MODE")
+        assert driver.writer.tidy(NOW) == []
+    assert driver.writer.tidy(NOW) == ["engine.events_2024_03", "engine.events_2024_04"]
+    driver.close()
+
+
+def test_several_drop_months_at_once(postgres_url: str) -> None:
+    drivers = [opened(postgres_url) for _ in range(4)]
+    drivers[0].writer.take_shards()
+    months = [at(1_704_067_200_000 + 61 * DAY * number) for number in range(6)]
+    drivers[0].writer.commit(batch(*(start(run, closing=closed()) for run in months)))
+    purges = [Purge(shard=0, epoch=1, run=run, closed_before=NOW + 9999) for run in months]
+    drivers[0].writer.commit(Batch(purges=purges))
+    with ThreadPoolExecutor(4) as pool:
+        dropped = [name for names in pool.map(lambda driver: driver.writer.tidy(NOW), drivers) for name in names]
+    dropped += drivers[0].writer.tidy(NOW)
+    assert len(dropped) == len(set(dropped)) == 12
+    drivers[0].writer.commit(batch(start(at(NOW))))
     for driver in drivers:
         driver.close()
 

@@ -26,6 +26,7 @@ from daemon.stores.rows import (
     ExecutionFilter,
     LetterFilter,
     LetterRow,
+    Purge,
     RunWrite,
     ScheduleWrite,
     Snapshot,
@@ -33,6 +34,7 @@ from daemon.stores.rows import (
     TaskCursor,
 )
 from daemon.stores.sqlite.database import open_driver
+from daemon.stores.sqlite.reader import SqliteReader
 from enginekit.messages.events import TaskKind
 from enginekit.messages.links import QueuedTask, QueueKey, RunRef
 from enginekit.messages.status import ExecutionStatus
@@ -113,22 +115,34 @@ def steps(draw: st.DrawFn) -> Step:
 
 def created() -> st.SearchStrategy[object]:
     return st.builds(
-        lambda workflow, labels, request, started: new(
-            workflow=workflow, labels=labels, request_id=request, started_at=started
+        lambda workflow, labels, request, started, parent: new(
+            workflow=workflow, labels=labels, request_id=request, started_at=started, parent=parent
         ),
         st.sampled_from(["order", "refund", None]),
         st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from(["1", "2"]), max_size=2),
         st.none() | st.none() | st.sampled_from(["r-1", "r-2", "r-3", "r-4", "r-5", "r-6"]),
         st.integers(NOW, NOW + 3),
+        st.none() | st.none() | st.sampled_from(UUIDS),
     )
 
 
 def closings() -> st.SearchStrategy[Closing]:
     ends = [status for status in ExecutionStatus if status.closed]
     return st.builds(
-        lambda status, error: Closing(status=status, error=error, closed_at=NOW + 9),
+        lambda status, error, at: Closing(status=status, error=error, closed_at=at),
         st.sampled_from(ends),
         st.none() | st.just("Some.Error"),
+        st.sampled_from([NOW + 8, NOW + 9, NOW + 10]),
+    )
+
+
+def purges() -> st.SearchStrategy[Purge]:
+    """Most of them are to be passed over, some of them to be fenced."""
+    return st.builds(
+        lambda run, before, epoch: Purge(shard=0, epoch=epoch, run=run, closed_before=before),
+        st.sampled_from([*RUNS, RunRef("acme", "another", UUIDS[0]), RunRef("other", RUNS[0].workflow_id, UUIDS[0])]),
+        st.sampled_from([NOW + 9, NOW + 10, NOW + 11]),
+        st.sampled_from([1] * 15 + [2]),
     )
 
 
@@ -216,6 +230,12 @@ async def compare(memory: MemoryStore, reader: Reader) -> None:
         for request_id in (None, "r-1", "r-2", "r-3"):
             check = await memory.start_check("acme", run.workflow_id, request_id)
             assert check == reader.start_check("acme", run.workflow_id, request_id)
+    for before in (NOW + 9, NOW + 11):
+        for after_run, limit, shards in ((None, 9, None), (None, 2, [0]), (UUIDS[1], 2, [0, 1])):
+            # An SQLite file has one owner, of all shards.
+            wanted_shards = None if isinstance(reader, SqliteReader) else shards
+            expired = await memory.expired_runs(before, UUIDS[5], limit, after_run, wanted_shards)
+            assert expired == reader.expired_runs(before, UUIDS[5], limit, after_run, shards)
     due = await memory.due_runs(NOW + 4, 10)
     assert due == reader.due_runs(NOW + 4, 10, None)
     for after in due:
@@ -259,13 +279,14 @@ async def compare(memory: MemoryStore, reader: Reader) -> None:
         assert await memory.definition("acme", "order", version) == reader.definition("acme", "order", version)
 
 
-History: TypeAlias = list[tuple[list[Step], list[DefinitionWrite], list[ScheduleWrite]]]
+History: TypeAlias = list[tuple[list[Step], list[DefinitionWrite], list[ScheduleWrite], list[Purge]]]
 
 HISTORIES = st.lists(
     st.tuples(
         st.lists(steps(), max_size=3, unique_by=lambda step: step.write.run),
         st.lists(definitions(), max_size=1),
         st.just([]) | st.lists(schedule_writes(), max_size=1),
+        st.just([]) | st.lists(purges(), max_size=3),
     ),
     min_size=1,
     max_size=10,
@@ -275,9 +296,9 @@ HISTORIES = st.lists(
 async def play(history: History, other: Driver) -> None:
     memory = MemoryStore(other.info.shards, b"key")
     assert (await memory.take_shards()).epochs == other.writer.take_shards().epochs
-    for shares, named, scheduled in history:
+    for shares, named, scheduled, purged in history:
         writes = [step.play(await memory.execution("acme", step.write.run.run_id)) for step in shares]
-        await commit_both(memory, other, Batch(runs=writes, definitions=named, schedules=scheduled))
+        await commit_both(memory, other, Batch(runs=writes, definitions=named, schedules=scheduled, purges=purged))
     await compare(memory, other.reader)
 
 

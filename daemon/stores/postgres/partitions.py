@@ -1,4 +1,5 @@
-"""The partitions of `events`: a month each, by the time in a run's id; made before they are needed.
+"""The partitions of `events`: a month each, by the time in a run's id; made before they are needed, dropped when
+no run of theirs is left.
 
 There is no default partition: what had strayed into it would have to be moved out, under a lock that stops all writing,
 before the month that it belongs to could be made. The writer knows the month
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 import psycopg
 
 from daemon.stores.faults import BatchRefused
+from daemon.stores.postgres.limits import Limits
 from enginekit.messages.links import Millis
 
 _LAST_YEAR = 9999
@@ -56,6 +58,45 @@ class Partitions:
                 f"CREATE TRIGGER events_are_never_truncated BEFORE TRUNCATE ON {name} "
                 "FOR EACH STATEMENT EXECUTE FUNCTION engine.keep_events()"
             )
+
+
+def drop_partitions(connection: psycopg.Connection, limits: Limits, now: Millis) -> list[str]:
+    """Drop the partitions of past months from which no run is left, by its state, its letters or otherwise; whose names
+    are in the answer. Neither that of `now` nor a later one. Several may do it at once.
+
+    Writers wait while one is dropped. Where they do not let go of the table in time, it stays for the next time.
+    """
+    dropped: list[str] = []
+    current = _month_of(now)
+    for month in _there(connection):
+        if current is None or month >= current or _kept(connection, month):
+            continue
+        try:
+            with limits.transaction():
+                connection.execute("LOCK TABLE engine.events IN ACCESS EXCLUSIVE MODE")
+                if _name(month) in map(_name, _there(connection)) and not _kept(connection, month):
+                    connection.execute(f"DROP TABLE {_name(month)}")
+                    dropped.append(_name(month))
+        except psycopg.errors.LockNotAvailable:
+            break
+    return dropped
+
+
+def _kept(connection: psycopg.Connection, month: tuple[int, int]) -> bool:
+    """Whether there is a run of that month: as long as there is one, its events are."""
+    row = connection.execute(
+        "SELECT FROM engine.executions WHERE run_id >= %s::uuid AND run_id < %s::uuid LIMIT 1",
+        (_first_id(month), _first_id(_after(month))),
+    ).fetchone()
+    return row is not None
+
+
+def _there(connection: psycopg.Connection) -> list[tuple[int, int]]:
+    rows = connection.execute(
+        "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
+        "WHERE i.inhparent = 'engine.events'::regclass ORDER BY c.relname"
+    ).fetchall()
+    return [(int(name[7:11]), int(name[12:14])) for (name,) in rows]
 
 
 def _name(month: tuple[int, int]) -> str:

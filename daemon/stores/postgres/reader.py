@@ -12,7 +12,7 @@ import psycopg
 
 from daemon.stores.faults import NoSuchEvent
 from daemon.stores.loading import within
-from daemon.stores.postgres import lists
+from daemon.stores.postgres import lists, purging
 from daemon.stores.postgres.columns import run_id_bytes
 from daemon.stores.postgres.failures import explained
 from daemon.stores.postgres.lists import Row, Rows
@@ -24,6 +24,7 @@ from daemon.stores.rows import (
     DueSchedule,
     Execution,
     ExecutionFilter,
+    ExpiredRuns,
     LatestRun,
     LetterFilter,
     MapResult,
@@ -167,6 +168,11 @@ class PostgresReader:
 
     def due_runs(self, before: Millis, limit: int, after: DueRun | None) -> list[DueRun]:
         return lists.due_runs(self._rows, before, limit, after)
+
+    def expired_runs(
+        self, before: Millis, until: str, limit: int, after: str | None, shards: Sequence[int] | None
+    ) -> ExpiredRuns:
+        return purging.expired_runs(self._rows, before, until, limit, after, shards)
 
     def effects(self, limit: int, after: StoredEffect | None, shards: Sequence[int] | None) -> list[StoredEffect]:
         return lists.effects(self._rows, limit, after, shards)

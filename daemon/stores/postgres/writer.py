@@ -16,9 +16,11 @@ from daemon.stores.postgres.columns import columns
 from daemon.stores.postgres.failures import explained
 from daemon.stores.postgres.limits import Limits
 from daemon.stores.postgres.owners import PostgresOwners
-from daemon.stores.postgres.partitions import Partitions
+from daemon.stores.postgres.partitions import Partitions, drop_partitions
+from daemon.stores.postgres.purging import labels_of, purging
 from daemon.stores.postgres.statements import statements
 from daemon.stores.rows import Attendance, Batch, ShardEpochs
+from enginekit.messages.links import Millis
 
 _CHECK_EPOCHS = "SELECT engine.check_epochs(%s, %s)"
 _NEWEST = "SELECT run_id::text FROM engine.executions ORDER BY run_id DESC LIMIT 1"
@@ -67,6 +69,7 @@ class PostgresWriter:
             for write in batch.runs:
                 if write.created is not None:
                     self._partitions.ensure(write.run.run_id)
+            labels = labels_of(self._connection, batch.purges)
             self._warning = None
             try:
                 with self._connection.pipeline():
@@ -74,7 +77,7 @@ class PostgresWriter:
                     self._limits.begin(cursor)
                     if owned:
                         cursor.execute(_CHECK_EPOCHS, columns("ii", owned))
-                    for statement, values in prepared:
+                    for statement, values in (*prepared, *purging(batch.purges, labels)):
                         cursor.execute(statement, values)
                     cursor.execute("COMMIT")
             except BaseException:
@@ -83,6 +86,10 @@ class PostgresWriter:
                 raise
         if self._warning is not None:
             raise StoreUnavailable(f"{self._name} committed with a warning: {self._warning}")
+
+    def tidy(self, now: Millis) -> list[str]:
+        with explained(self._connection, self._name):
+            return drop_partitions(self._connection, self._limits, now)
 
     def close(self) -> None:
         self._connection.close()

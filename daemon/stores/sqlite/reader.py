@@ -21,6 +21,7 @@ from daemon.stores.rows import (
     Effect,
     Execution,
     ExecutionFilter,
+    ExpiredRuns,
     LatestRun,
     LetterFilter,
     MapResult,
@@ -33,7 +34,7 @@ from daemon.stores.rows import (
     StoredSchedule,
     TaskCursor,
 )
-from daemon.stores.sqlite import definitions, executions, letters, queues, schedules
+from daemon.stores.sqlite import definitions, executions, letters, purging, queues, schedules
 from daemon.stores.sqlite.failures import damaged, explain
 from daemon.stores.sqlite.histories import HistoryReader, Names, Unreadable, names_of
 from daemon.stores.sqlite.keys import FIRST, Key, packed, run_ref
@@ -76,6 +77,12 @@ class SqliteReader:
     def due_runs(self, before: Millis, limit: int, after: DueRun | None) -> list[DueRun]:
         with self._one_moment() as connection:
             return executions.due_runs(connection, before, limit, after)
+
+    def expired_runs(
+        self, before: Millis, until: str, limit: int, after: str | None, shards: Sequence[int] | None
+    ) -> ExpiredRuns:
+        with self._one_moment() as connection:
+            return purging.expired_runs(connection, before, until, limit, after)
 
     def list_executions(self, wanted: ExecutionFilter) -> list[Execution]:
         with self._one_moment() as connection:

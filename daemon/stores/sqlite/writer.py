@@ -24,8 +24,10 @@ from daemon.stores.sqlite.histories import HistoryWriter
 from daemon.stores.sqlite.keys import NUMBERS, Key, packed, unpacked, workflow_key
 from daemon.stores.sqlite.letters import write_letters
 from daemon.stores.sqlite.names import Names
+from daemon.stores.sqlite.purging import purge_runs
 from daemon.stores.sqlite.queues import write_tasks
 from daemon.stores.sqlite.schedules import write_schedule
+from enginekit.messages.links import Millis
 from enginekit.messages.status import ExecutionStatus
 
 _Value: TypeAlias = Key | int | None
@@ -128,12 +130,17 @@ class SqliteWriter:
                 write_definitions(self._connection, batch.definitions)
                 for schedule in batch.all_schedules():
                     write_schedule(self._connection, schedule)
+                purge_runs(self._connection, batch.purges)
         except sqlite3.IntegrityError as error:
             raise _refusal(error) from error
         except (sqlite3.DataError, OverflowError) as error:
             raise BatchRefused(f"a value of this batch is too large for the store: {error}") from error
         except sqlite3.Error as error:
             raise explain(error, self._path) from error
+
+    def tidy(self, now: Millis) -> list[str]:
+        # What purged runs leave in the file is written over by the next ones.
+        return []
 
     def close(self) -> None:
         self._connection.close()
