@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sqlite3
+from pathlib import Path
+
 import msgspec
 import pytest
+import trio
 from store_builders import NOW, append, batch, closed, effect, loaded_run, new, number_of, numbered, queued, ref, start
 
 from daemon.journal.identity import uuid_of
-from daemon.stores.interface import Fenced, Store
+from daemon.settings import StoreSettings
+from daemon.stores.interface import Fenced, Store, StoreUnavailable
+from daemon.stores.open import open_store
+from daemon.stores.process import ProcessStore
 from daemon.stores.rows import (
     Batch,
     ExecutionFilter,
@@ -182,3 +191,54 @@ async def test_a_page_begins_behind_a_run_that_has_gone(store: Store) -> None:
     page = await store.list_executions(msgspec.structs.replace(wanted, before_run_id=page[-1].run.run_id))
     assert [number_of(each.run) for each in page] == [3, 2]
     assert await store.dead_letters(LetterFilter(tenant="acme", limit=10)) == []
+
+
+@pytest.mark.parametrize("round_number", range(4))
+async def test_a_driver_that_is_killed_while_it_purges_leaves_whole_runs(
+    tmp_path: Path, nursery: trio.Nursery, round_number: int
+) -> None:
+    """By `kill -9`, after another time each: a run is there with all of its events, or nothing of it is."""
+    store = open_store(StoreSettings(), tmp_path)
+    assert isinstance(store, ProcessStore)
+    await nursery.start(store.run)
+    await store.take_shards()
+    numbers = range(1, 201)
+    for first in numbers[::50]:
+        some = [
+            start(ref(n), created=new(labels={"a": "b"}), events=30, closing=closed()) for n in numbers[first - 1 :]
+        ]
+        await store.commit(batch(*some[:50]))
+    answered: list[int] = []
+
+    async def purge_all() -> None:
+        for first in numbers[::20]:
+            try:
+                await store.commit(purge(*range(first, first + 20)))
+            except StoreUnavailable:
+                return
+            answered.append(first)
+
+    pid = store.driver_pid
+    assert pid is not None
+    async with trio.open_nursery() as purging:
+        purging.start_soon(purge_all)
+        await trio.sleep(0.003 * round_number)
+        os.kill(pid, signal.SIGKILL)
+    with trio.fail_after(30):
+        while store.driver_pid in (None, pid):  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.01)
+    left = await kept(store, *numbers)
+    labeled = await store.list_executions(ExecutionFilter(tenant="acme", limit=1000, label=("a", "b")))
+    assert sorted(number_of(each.run) for each in labeled) == left
+    for number in numbers:
+        events = await store.events("acme", ref(number).run_id, 0, 100, 10**6)
+        assert events == (numbered(ref(number), 1, 30) if number in left else [])
+    assert not any(first <= number < first + 20 for first in answered for number in left)
+    await store.take_shards()
+    await store.commit(purge(*numbers, epoch=2))
+    assert await kept(store, *numbers) == []
+    raw = sqlite3.connect(tmp_path / "engine.db")
+    for table in ("events", "labels", "executions"):
+        assert raw.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    raw.close()
+    nursery.cancel_scope.cancel()
