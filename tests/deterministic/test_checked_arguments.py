@@ -61,8 +61,8 @@ def test_what_was_checked_loads_when_its_needs_have_vanished(simulate):
         await daemon.call(register("w", definition), calls.RegisterWorkflowResult)
         started = await daemon.call(calls.StartWorkflow(workflow="w"), calls.StartWorkflowResult)
         node.there = False
-        daemon._history._definitions._checked.clear()
-        daemon._history._definitions._parsed.clear()
+        daemon._condition.history._definitions._checked.clear()
+        daemon._condition.history._definitions._parsed.clear()
         again = await daemon.call(calls.StartWorkflow(workflow="w"), calls.StartWorkflowResult)
         for run in (started, again):
             closed = await daemon.closed(run)

@@ -153,8 +153,8 @@ def test_a_history_whose_own_lease_has_lapsed_tells_workers_nothing(tmp_path):
         await ask(daemon, refs)
         outcome = TaskOutcome(refs[0], "w-2", encode(1), returns=0)
         messages = [RenewTasks("w-2", refs), outcome]
-        assert daemon._history is not None
-        (session,) = daemon._history._sessions
+        assert daemon._condition.history is not None
+        (session,) = daemon._condition.history._sessions
         for holds in (True, False):
             if not holds:
                 session.lease.end()

@@ -154,7 +154,7 @@ def test_an_owner_that_was_fenced_does_not_take_the_shards_straight_back(simulat
 def test_a_definition_that_was_only_read_back_is_checked_when_it_is_registered(simulate):
     async def scenario(daemon):
         unknown = {"StartAt": "A", "States": {"A": {"Type": "Task", "Resource": "gone", "End": True}}}
-        definitions = daemon._history._definitions
+        definitions = daemon._condition.history._definitions
         installed = definitions._node_types
         # As it was when the package with this node type was still installed.
         definitions._node_types = installed | {"gone"}
