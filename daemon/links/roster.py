@@ -63,18 +63,23 @@ class Roster:
         self._heard: dict[str, tuple[float, Announcement]] = {}
         """The others, and when each was last heard of, in `trio.current_time()`."""
         self._departed = False
+        self._saying = trio.Lock()
+        """What is said last is what the others keep: a departure waits for an announcement that is on its way."""
 
     async def run(self) -> None:
         """Say and hear, until cancelled, or it departs. Raises ExchangeUnusable."""
         forget: list[str] = []
-        while not self._departed:
-            try:
-                said = _encoder.encode(self._say())
-                heard = await self._exchange.call_out(self._process, said, forget, listen=self._listens)
-            except ExchangeAway:
-                pass  # The exchange says so itself; what was heard grows old.
-            else:
-                forget = self._take(heard)
+        while True:
+            async with self._saying:
+                if self._departed:
+                    return
+                try:
+                    said = _encoder.encode(self._say())
+                    heard = await self._exchange.call_out(self._process, said, forget, listen=self._listens)
+                except ExchangeAway:
+                    pass  # The exchange says so itself; what was heard grows old.
+                else:
+                    forget = self._take(heard)
             await trio.sleep(ANNOUNCE_SECONDS)
 
     async def depart(self) -> None:
@@ -82,7 +87,8 @@ class Roster:
         self._departed = True
         try:
             with trio.move_on_after(DEPART_SECONDS):
-                await self._exchange.call_out(self._process, b"", [self._process], listen=False)
+                async with self._saying:
+                    await self._exchange.call_out(self._process, b"", [self._process], listen=False)
         except ExchangeAway:
             log.info("the exchange is away; this process is forgotten by itself", process=self._process)
 

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from daemon.links import roster as roster_module
-from daemon.links.exchange import Exchange, MemoryExchange
+from daemon.links.exchange import Exchange, Heard, MemoryExchange
 from daemon.links.redis import exchange as exchange_module
 from daemon.links.redis.exchange import RedisExchange
 from daemon.links.redis.keys import prefix_of
@@ -89,6 +89,26 @@ async def test_who_ends_in_order_is_gone_at_once(autojump_clock: MockClock, nurs
     await trio.sleep(3)
     assert names(asked) == ["ends"]
     await ends.depart()
+    await trio.sleep(3)
+    assert names(asked) == []
+    nursery.cancel_scope.cancel()
+
+
+async def test_an_announcement_on_its_way_does_not_undo_a_departure(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    class Slow(MemoryExchange):
+        async def call_out(self, process: str, said: bytes, forget: list[str], *, listen: bool) -> list[Heard]:
+            if said:
+                await trio.sleep(0.5)
+            return await super().call_out(process, said, forget, listen=listen)
+
+    exchange = Slow()
+    asked, ends = roster(exchange, "asked"), roster(exchange, "ends")
+    nursery.start_soon(ends.run)
+    await trio.sleep(1.8)  # Its second announcement is on its way, until 2.0.
+    await ends.depart()
+    nursery.start_soon(asked.run)
     await trio.sleep(3)
     assert names(asked) == []
     nursery.cancel_scope.cancel()
