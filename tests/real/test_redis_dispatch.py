@@ -50,10 +50,17 @@ R = TypeVar("R", bound=calls.Result)
 
 
 class Slow:
-    """A node that takes its time."""
+    """A node that takes its time. `running`: how many calls are under way."""
+
+    def __init__(self) -> None:
+        self.running = 0
 
     async def run(self, call: NodeCall) -> JSON:
-        await trio.sleep(0.05)
+        self.running += 1
+        try:
+            await trio.sleep(0.05)
+        finally:
+            self.running -= 1
         return call.input
 
 
@@ -66,6 +73,8 @@ class Split:
         self._membership = MemoryMembership()
         self._clock = TrioClock()
         self.store = MemoryStore(SHARDS, b"k" * 32, shared=True)
+        self.slow: list[Slow] = []
+        """The Workers' nodes, in the order in which those were started."""
 
     async def _process(self, name: str, *makers: Callable[[RedisExchange, Links], list[object]]) -> trio.CancelScope:
         """Services behind an exchange of their own; cancelling the scope kills them."""
@@ -122,10 +131,12 @@ class Split:
 
     async def worker(self) -> trio.CancelScope:
         name = f"w{next(self._serial)}"
+        slow = Slow()
+        self.slow.append(slow)
 
         def make(exchange: RedisExchange, links: Links) -> list[object]:
             slots = RemoteSlots(exchange, SHARDS, 3, name)
-            nodes = NodeTypes(SETTINGS, made={"echo": Slow()})
+            nodes = NodeTypes(SETTINGS, made={"echo": slow})
             numbers = itertools.count(1)
             return [slots, Worker(slots.links, SETTINGS.worker, nodes, incarnations=numbers, worker_id=name)]
 
@@ -160,8 +171,8 @@ class Split:
         assert sum(isinstance(event, TaskCompleted) for event in found) == tasks
         return found
 
-    async def load(self, executions: int, tasks: int = 3) -> list[list[AnyEvent]]:
-        left, histories = iter(range(executions)), []
+    async def load(self, executions: int, tasks: int = 3, *, first: int = 0) -> list[list[AnyEvent]]:
+        left, histories = iter(range(first, first + executions)), []
 
         async def lane() -> None:
             for number in left:
@@ -188,23 +199,33 @@ async def everything(server: RedisServer, nursery: trio.Nursery) -> tuple[Split,
     return split, matching, worker
 
 
+def _workers(histories: list[list[AnyEvent]]) -> set[str]:
+    """Who has begun a task."""
+    return {event.worker for history in histories for event in history if isinstance(event, TaskStarted)}
+
+
 async def test_processes_that_are_killed_have_their_tasks_run_by_others(
     redis_server: RedisServer, nursery: trio.Nursery
 ) -> None:
     split, matching, worker = await everything(redis_server, nursery)
+    killed = trio.Event()
 
     async def kill() -> None:
-        await trio.sleep(0.4)
+        while not split.slow[0].running:  # noqa: ASYNC110
+            await trio.sleep(0.005)
         worker.cancel()
         await trio.sleep(0.3)
         matching.cancel()
         await split.worker()
+        killed.set()
 
     nursery.start_soon(kill)
     histories = await split.load(80)
-    workers = {event.worker for history in histories for event in history if isinstance(event, TaskStarted)}
-    assert len(workers) == 3
     assert any(isinstance(event, TaskReturned) for history in histories for event in history)
+    with trio.fail_after(120):
+        await killed.wait()
+        while len(_workers(histories)) < 3:
+            histories += await split.load(24, first=len(histories))
     nursery.cancel_scope.cancel()
 
 
