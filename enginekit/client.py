@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import ssl
-import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -22,7 +21,7 @@ from msgspec import UNSET
 from enginekit import jsonrpc
 from enginekit.connection import Connection, Lost, TokenSource, Tuning, UrlSource
 from enginekit.errors import ProtocolError, Unreachable, WorkflowFailed
-from enginekit.messages import calls, dead_letters, schedules
+from enginekit.messages import calls, schedules
 from enginekit.messages.calls import (
     Call,
     HelloResult,
@@ -30,6 +29,7 @@ from enginekit.messages.calls import (
     Reuse,
 )
 from enginekit.messages.json import JSON, decode, encode
+from enginekit.messages.repeats import identified
 from enginekit.messages.status import ErrorStatus, ExecutionStatus, Refused, ReportRefusal
 from enginekit.methods import DECODERS, Caller, goes_in_batches, wait_seconds
 from enginekit.pages import Events, Executions, HistoryPages
@@ -190,7 +190,7 @@ class Client(Caller):
     # --- the call itself -----------------------------------------------------------------------------------------
 
     async def _perform(self, params: Call, timeout_seconds: float | None) -> Result:
-        params = _identified(params)
+        params = identified(params)
         method = type(params).__name__
         body = msgspec.json.encode(params)
         long_poll, batch = wait_seconds(params) > 0, goes_in_batches(params)
@@ -320,26 +320,6 @@ def _constant(value: str) -> UrlSource:
 
 def _payload(value: JSON | msgspec.Raw) -> msgspec.Raw:
     return value if isinstance(value, msgspec.Raw) else encode(value)
-
-
-def _identified(params: Call) -> Call:
-    """With a request id, so that the daemon knows a repeat when it sees one."""
-    if (
-        isinstance(
-            params,
-            calls.StartWorkflow
-            | calls.SignalWorkflow
-            | calls.CancelWorkflow
-            | calls.TerminateWorkflow
-            | schedules.CreateSchedule
-            | schedules.TriggerSchedule
-            | calls.RedriveWorkflow
-            | dead_letters.RedriveDeadLetter,
-        )
-        and params.request_id is None
-    ):
-        return msgspec.structs.replace(params, request_id=uuid.uuid4().hex)
-    return params
 
 
 def _decoded(params: Call | type[Call], reply: jsonrpc.Reply) -> Result:

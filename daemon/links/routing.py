@@ -7,7 +7,6 @@ inboxes of what they own.
 
 from __future__ import annotations
 
-import itertools
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
@@ -64,6 +63,7 @@ from enginekit.messages.links import (
     WakeRuns,
     WakeSchedules,
 )
+from enginekit.messages.repeats import identified
 from enginekit.messages.status import ErrorStatus, Refused
 from enginekit.messages.subscriptions import WatchExecutions, WatchExecutionsResult
 
@@ -111,7 +111,6 @@ class HistoryRouter(Router[ToHistory]):
     def __init__(self, exchange: Exchange, shards: int) -> None:
         self._exchange = exchange
         self._shards = shards
-        self._turns = itertools.count()
 
     def parts(self, message: ToHistory) -> Iterable[tuple[Link[ToHistory], ToHistory]]:
         link, shards = self._exchange.history, self._shards
@@ -138,7 +137,12 @@ class HistoryRouter(Router[ToHistory]):
         return _grouped(tasks, lambda task: shard_of_ref(task.run, self._shards))
 
     async def request(self, caller: Caller, call: Call, result: type[R], timeout: float) -> R:
-        """As `Link.request`. A call about tasks of several shards is refused only where every shard refuses it."""
+        """As `Link.request`. A call about tasks of several shards is refused only where every shard refuses it.
+
+        Every call that changes something leaves with a request id: its shard's owner may die when it has carried it out
+        and has not said so, and the next one finds it in the inbox.
+        """
+        call = identified(call)
         match call:
             case StartTasks():
                 return cast(R, await self._start_tasks(caller, call, timeout))
@@ -157,9 +161,8 @@ class HistoryRouter(Router[ToHistory]):
             case calls.StartWorkflow():
                 if call.workflow_id is not None:
                     return shard_of(tenant, call.workflow_id, shards)
-                if call.request_id is not None:
-                    return shard_of_request(tenant, call.request_id, shards)
-                return next(self._turns) % shards
+                assert call.request_id is not None, "without one it does not leave"
+                return shard_of_request(tenant, call.request_id, shards)
             case (
                 calls.DescribeWorkflow()
                 | calls.WaitWorkflow()

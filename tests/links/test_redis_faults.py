@@ -27,6 +27,8 @@ from daemon.links.redis.carrier import Carrier
 from daemon.links.redis.exchange import RedisExchange
 from daemon.links.redis.inbox import reply_stream
 from daemon.links.redis.post import CAPACITY, Post
+from daemon.links.routing import HistoryRouter
+from enginekit.messages.calls import StartWorkflow, StartWorkflowResult
 from enginekit.messages.links import LookAtClock, Ping, Pong, ReportAgain, RunRef, ToHistory, WakeRuns
 from enginekit.messages.status import ErrorStatus, Refused
 
@@ -115,6 +117,41 @@ async def test_what_a_dead_owner_had_not_dealt_with_goes_to_the_next(
     assert got == [wake(number) for number in range(dealt_with, 40)]
     with closing(redis_server.client()) as client:
         await until(lambda: client.xlen(f"engine:{{{name}}}:history:1") == 0)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_call_that_a_dead_owner_has_carried_out_is_known_to_the_next(
+    redis_server: RedisServer, nursery: trio.Nursery
+) -> None:
+    """It may have died between the commit and the word of it: the next one is given the call again, and sees that it is
+    the same, though its caller has not named it."""
+    name = a_name()
+    asking, one, two = (RedisExchange(redis_server.url, process=each, name=name) for each in ("asking", "one", "two"))
+    await joined(nursery, asking, two)
+    calls_seen: list[StartWorkflow] = []
+
+    async def take(exchange: RedisExchange) -> None:
+        while True:
+            for item in await exchange.history(0).receive():
+                assert isinstance(item, Request)
+                assert isinstance(item.call, StartWorkflow)
+                calls_seen.append(item.call)
+                if exchange is two:
+                    item.answer(StartWorkflowResult(workflow_id="w", run_id="r"))
+            if exchange is one:
+                await trio.sleep_forever()
+
+    async with trio.open_nursery() as asked:
+        start = partial(HistoryRouter(asking, 1).request, ME, StartWorkflow(workflow="w"), StartWorkflowResult, 20)
+        asked.start_soon(start)
+        async with trio.open_nursery() as living:
+            await living.start(one.run)
+            living.start_soon(take, one)
+            await until(lambda: calls_seen)
+            living.cancel_scope.cancel()
+        nursery.start_soon(take, two)
+    assert calls_seen[1:] == calls_seen[:1]
+    assert calls_seen[0].request_id is not None
     nursery.cancel_scope.cancel()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 import trio
 from hypothesis import given
@@ -16,6 +17,7 @@ from daemon.links.interface import Caller, Request
 from daemon.links.routing import HistoryRouter, MatchingRouter, WorkerRouter
 from daemon.links.sharding import owner_of, partition_of, shard_of, shard_of_run, shard_of_schedule
 from enginekit.messages import calls
+from enginekit.messages.dead_letters import RedriveDeadLetter
 from enginekit.messages.events import TaskKind
 from enginekit.messages.links import (
     CancelTasks,
@@ -43,6 +45,7 @@ from enginekit.messages.links import (
     WakeRuns,
     WakeSchedules,
 )
+from enginekit.messages.schedules import CreateSchedule, TriggerSchedule
 from enginekit.messages.status import ErrorStatus, Refused
 
 SHARDS = 8
@@ -160,7 +163,7 @@ async def test_a_call_goes_to_the_owner_of_what_it_names(nursery: trio.Nursery) 
     run_id = RunIds(random.Random(1), SHARDS).make(1_700_000_000_000, 5)
     token = tokens.mint(b"k" * 32, RUNS[1], 4, 0)
     asked = [
-        (calls.CancelWorkflow(workflow_id="order-7"), shard_of("acme", "order-7", SHARDS)),
+        (calls.CancelWorkflow(workflow_id="order-7", request_id="r-0"), shard_of("acme", "order-7", SHARDS)),
         (calls.DescribeWorkflow(workflow_id=run_id), 5),
         (calls.FailTask(token=token, error="E"), shard_of("acme", RUNS[1].workflow_id, SHARDS)),
     ]
@@ -171,6 +174,36 @@ async def test_a_call_goes_to_the_owner_of_what_it_names(nursery: trio.Nursery) 
     for _ in range(2):
         await router.request(ME, same, calls.Acknowledged, 5)
     assert seen[0][0] == seen[1][0]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        calls.StartWorkflow(workflow="w"),
+        calls.StartWorkflow(workflow="w", workflow_id="order-7"),
+        calls.SignalWorkflow(workflow_id="order-7", name="go"),
+        calls.CancelWorkflow(workflow_id="order-7"),
+        calls.TerminateWorkflow(workflow_id="order-7"),
+        calls.RedriveWorkflow(workflow_id="order-7"),
+        RedriveDeadLetter(id=f"{RunIds(random.Random(1), SHARDS).make(1_700_000_000_000, 5)}/4"),
+        CreateSchedule(schedule_id="s", cron="* * * * *", workflow="w"),
+        TriggerSchedule(schedule_id="s"),
+    ],
+    ids=lambda call: type(call).__name__,
+)
+async def test_what_changes_something_leaves_with_a_request_id(nursery: trio.Nursery, call: calls.Call) -> None:
+    """The owner that has carried it out may die before it says so, and the next one gets it again."""
+    exchange, seen = MemoryExchange(), []
+    for shard in range(SHARDS):
+        nursery.start_soon(answer, exchange, shard, seen)
+    router = HistoryRouter(exchange, SHARDS)
+    for _ in range(2):
+        await router.request(ME, call, calls.Acknowledged, 5)
+    ids = {sent.request_id for _, sent in seen}
+    assert None not in ids
+    assert len(ids) == 2, "two calls are not one that was repeated"
+    for _, sent in seen:
+        assert msgspec.structs.replace(sent, request_id=None) == call
 
 
 async def test_a_call_about_tasks_of_several_shards_is_answered_as_one(nursery: trio.Nursery) -> None:
