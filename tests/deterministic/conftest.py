@@ -25,12 +25,6 @@ from enginekit.node import Node
 T = TypeVar("T")
 
 
-@pytest.fixture(autouse=True)
-def deterministic_scheduling(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Trio shuffles its run queue on purpose; this is the switch that Hypothesis's own integration sets.
-    monkeypatch.setattr(trio._core._run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
-
-
 @pytest.fixture
 def simulate(tmp_path: Path) -> Callable[..., object]:
     def run(
