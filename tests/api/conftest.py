@@ -59,7 +59,7 @@ class Peers:
     async def until(self, condition: Callable[[], bool]) -> None:
         while not condition():
             self.arrived = trio.Event()
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 await self.arrived.wait()
 
     async def serve(self, link: MemoryLink[Any]) -> None:
@@ -125,7 +125,7 @@ class Client:
         await self.connection.send_message(frame)
 
     async def receive(self) -> Any:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             return msgspec.json.decode(await self.connection.get_message())
 
     async def ask(self, frame: str | bytes) -> Any:

@@ -56,7 +56,7 @@ def hand_out(peers: Any, make_task_ref: Callable[[int], TaskRef], *tasks: Worker
 
 async def closed_with(client: Any) -> int | None:
     """Read to the end; the code it closes with."""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while True:
             try:
                 await client.connection.get_message()
@@ -86,7 +86,7 @@ async def rejected(served: Any, authorization: str | None, **options: str) -> tu
     """The status and the error of a handshake that is refused; the connection is closed after it."""
     host, port = served.frontend.bound.split(":")
     answer = b""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with await trio.open_tcp_stream(host, int(port)) as stream:
             await shake_hands(stream, authorization, **options)
             async for chunk in stream:
@@ -156,7 +156,7 @@ async def test_garbage_in_the_handshake_ends_that_connection_only(serve: Any, ga
         async with stream:
             await stream.send_all(garbage)
             await stream.send_eof()
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 while await stream.receive_some():
                     pass
         async with served.client() as client:
@@ -403,7 +403,7 @@ async def test_a_poll_whose_client_is_gone_gives_its_tasks_back(
         async with raw_client(served) as stream:
             await stream.send_all(masked(POLL))
             await served.peers.until(lambda: bool(served.peers.of(StartTasks)))
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             async with served.client() as client:
                 assert "engine" in await client.call("Hello")
         go_on.set()

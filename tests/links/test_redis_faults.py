@@ -48,7 +48,7 @@ def all_of(count: int) -> set[str]:
 
 
 async def until(happened: Callable[[], object]) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while not happened():  # noqa: ASYNC110
             await trio.sleep(0.01)
 
@@ -62,7 +62,7 @@ async def joined(nursery: trio.Nursery, *exchanges: RedisExchange) -> None:
 async def received(link: Link[ToHistory], count: int) -> list[ToHistory | Request]:
     """At least so many, and all are dealt with."""
     got: list[ToHistory | Request] = []
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while len(got) < count:
             got += await link.receive()
     with trio.move_on_after(0.3):
@@ -106,7 +106,7 @@ async def test_what_a_dead_owner_had_not_dealt_with_goes_to_the_next(
         )
         assert victim.stdout is not None
         said = b""
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while said.count(b"\n") < 3:
                 said += await victim.stdout.receive_some()
         dealt_with = sum(map(int, said.split()[:2]))
@@ -170,13 +170,13 @@ async def test_what_an_owner_is_given_that_hangs_goes_to_the_next(
         )
         assert victim.stdout is not None
         said = b""
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while not said.endswith(b"\n"):
                 said += await victim.stdout.receive_some()
         assert said == b"1\n"
         os.kill(victim.pid, signal.SIGSTOP)
         got: list[ToHistory | Request] = []
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             got += await here.history(1).receive()
             for number in (1, 2):
                 assert here.history(1).offer(wake(number))
@@ -287,7 +287,7 @@ async def test_redis_forgets_everything(own_redis: RedisServer, nursery: trio.Nu
             asking.start_soon(ask_nobody, here.history(3))
             await trio.sleep(0.1)
             await trio.to_thread.run_sync(forget)
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while not await answered(here.history(1)):
                 await trio.lowlevel.checkpoint()
         assert there.history(0).offer(LookAtClock())
@@ -326,7 +326,7 @@ async def test_redis_hangs(own_redis: RedisServer, nursery: trio.Nursery) -> Non
     assert not sender.is_set()
     own_redis.go_on()
     got: list[ToHistory | Request] = []
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while len(got) <= offered:
             got += await there.history(0).receive()
     assert got == [wake(number) for number in range(offered + 1)]
@@ -368,7 +368,7 @@ async def test_an_inbox_that_nobody_empties_is_full(redis_server: RedisServer, n
         assert here.history(0).offer(LookAtClock())
         assert 0 < client.pttl(key) <= 3_600_000
         got = 0
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while got < sent:
                 got += len(await here.worker("w").receive())
             with trio.move_on_after(0.1):
@@ -410,7 +410,7 @@ async def test_a_receiver_that_is_long_at_work(
     for number in range(30):
         assert here.history(0).offer(wake(number))
     got: list[ToHistory | Request] = []
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while len(got) < 30:
             got += await here.history(0).receive(10)
             await trio.sleep(0.4)
@@ -461,7 +461,7 @@ async def test_workers_come_and_go(
         assert here.worker(f"worker-{number}").offer(ReportAgain())
     assert len(here._workers) == 2
     assert here.worker("first").offer(ReportAgain())
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         assert await link.receive() == [ReportAgain()]
         assert await here.worker("worker-0").receive() == [ReportAgain()]
     nursery.cancel_scope.cancel()

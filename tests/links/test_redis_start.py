@@ -130,7 +130,7 @@ async def test_a_user_who_may_do_what_is_documented(own_redis: RedisServer, nurs
     exchange = RedisExchange(url, process="here", cluster="c", shards=4, partitions=4)
     await nursery.start(exchange.run)
     assert exchange.history(1).offer(LookAtClock())
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         assert await exchange.history(1).receive() == [LookAtClock()]
         with trio.move_on_after(1.2):  # Long enough for a look at what others left.
             await exchange.history(1).receive()
@@ -195,7 +195,7 @@ async def test_a_redis_that_is_not_there_yet_is_waited_for(own_redis: RedisServe
     assert not exchange.ready
     assert exchange.history(0).offer(LookAtClock())
     await trio.to_thread.run_sync(own_redis.start)
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         await started.wait()
         assert await exchange.history(0).receive() == [LookAtClock()]
     nursery.cancel_scope.cancel()

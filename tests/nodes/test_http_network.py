@@ -118,7 +118,7 @@ async def test_an_endless_body_is_not_read_for_ever(nursery: trio.Nursery, statu
             await stream.send_all(b"%x\r\n%s\r\n" % (len(chunk), chunk))
 
     url = await Peer(nursery, talk).listen()
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         failed = await failure(local_node(response_bytes=100_000), request(ApiEndpoint=url))
     assert failed.error == ("Http.ResponseTooLarge" if status == 200 else "States.Http.StatusCode.500")
     assert len(failed.cause) < 1500
@@ -153,7 +153,7 @@ async def test_every_chunk_is_a_heartbeat(nursery: trio.Nursery) -> None:
 
     url = await Peer(nursery, talk).listen()
     http = local_node()
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         result = await http.run(call({"Method": "GET", "ApiEndpoint": url}, beat=beat))
     assert isinstance(result, dict)
     assert result["ResponseBody"] == "hihihi"
@@ -228,7 +228,7 @@ async def test_cancelling_closes_the_connection(nursery: trio.Nursery) -> None:
             calls.start_soon(http.run, request(ApiEndpoint=url))
             await asked.wait()
             scope.cancel()
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         await ended.wait()
     await http.aclose()
 

@@ -301,7 +301,7 @@ async def heard_queues(queues: PartitionQueues) -> list[QueueKey]:
 
 async def test_who_waits_is_told_when_there_is_something(sides) -> None:
     one, other = await sides.two(SHORT)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as both:
             for queues in (one, other):
                 both.start_soon(heard_queues, queues)
@@ -339,7 +339,7 @@ async def test_notices_reach_all(sides) -> None:
         while found != notices:
             found += (await queues.hear()).notices
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as both:
             both.start_soon(hear, one)
             both.start_soon(hear, other)

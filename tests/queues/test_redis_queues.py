@@ -56,7 +56,7 @@ async def driven(own_redis: RedisServer, nursery: trio.Nursery) -> AsyncIterator
 
 async def refusal(queues: RedisTaskQueues) -> str:
     """Why it does not run."""
-    with pytest.raises(ExchangeUnusable) as raised, trio.fail_after(30):
+    with pytest.raises(ExchangeUnusable) as raised, trio.fail_after(60):
         await queues.run()
     assert not queues.ready
     assert queues.driver_pid is None
@@ -85,7 +85,7 @@ async def do_everything(queues: RedisTaskQueues) -> None:
     await part.turn(Ask(filled=[ORDERS]))
     assert await part.depths()
     await part.turn(Ask(dropped=[task(each, HTTP).task for each in (50, 51, 52)]))
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while EndNodePolls("w") not in (await part.hear()).notices:
             pass
 
@@ -290,7 +290,7 @@ async def test_a_connection_that_is_lost_is_made_anew(
     else:
         with closing(own_redis.client()) as client:
             client.client_kill_filter(_type="normal")
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         told = await part.turn(Ask(offered=[task(2)], notices=[EndNodePolls("w")]))
         assert told.anew == (how == "restarted")
         assert {each.task for each in await claimed(part)} >= {task(2).task}
@@ -311,7 +311,7 @@ async def test_a_redis_that_hangs_is_waited_for(own_redis: RedisServer, driven: 
         assert waiting.cancelled_caught
     finally:
         own_redis.go_on()
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         await part.turn(Ask(offered=[task(2)]))
         assert task(2) in await claimed(part)
 
@@ -329,12 +329,12 @@ async def test_when_memory_is_full_what_is_over_is_taken_out(own_redis: RedisSer
 
         async with trio.open_nursery() as waiting:
             waiting.start_soon(turn)
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 while client.hlen("engine:{engine}:queue:0:tasks") != 1:  # noqa: ASYNC110
                     await trio.sleep(0.05)
             assert not done.is_set()
             client.config_set("maxmemory", 0)
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 await done.wait()
     assert await claimed(part) == [task(2), task(3)]
 

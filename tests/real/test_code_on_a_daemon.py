@@ -42,7 +42,7 @@ def command_of(pid: int) -> bytes:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         while not true():  # noqa: ASYNC110 - another process, whose end the kernel tells its parent only
             await trio.sleep(0.05)
 

@@ -53,7 +53,7 @@ async def test_what_was_tried_is_contained(language: str) -> None:
 
 
 async def attempt(node: Any, row: dict[str, Any]) -> str:
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         try:
             result = await node.run(call(row["source"], **limits(row)))
         except NodeFailure as failure:

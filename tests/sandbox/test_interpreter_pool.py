@@ -65,7 +65,7 @@ def state(pid: int) -> str:
 
 
 async def until_gone(pids: Iterable[int]) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while any(state(pid) not in ("", "Z") for pid in pids):  # noqa: ASYNC110 - they are not all our children
             await trio.sleep(0.01)
 
@@ -124,7 +124,7 @@ async def test_a_cancelled_call_is_killed_at_once(language: str, source: dict[st
         with trio.move_on_after(0.3) as scope:
             await node.run(call(source[language], TimeoutMilliseconds=60_000, MemoryBytes=256 << 20))
         assert scope.cancelled_caught
-        assert trio.current_time() - scope.deadline < 5
+        assert trio.current_time() - scope.deadline < 30
         assert isinstance(await node.run(call("1")), NodeResult)
     await until_gone(under(os.getpid()))
 
@@ -163,7 +163,7 @@ async def test_a_process_that_dies_fails_its_call_alone(language: str) -> None:
                 warming.start_soon(node.run, call("1"))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(fail, node)
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 while not running(os.getpid()):  # noqa: ASYNC110 - the kernel tells nobody
                     await trio.sleep(0.01)
                 victims = {os.getsid(pid) for pid in running(os.getpid())}
@@ -180,7 +180,7 @@ async def test_a_lost_process_is_replaced_while_nobody_waits(language: str) -> N
     async with code_node(language) as node:
         with pytest.raises(NodeFailure, match=r"Code\.Timeout"):
             await node.run(call(FOREVER[language], TimeoutMilliseconds=100))
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             while not pool_of(node)._idle:  # noqa: ASYNC110 - the pool tells nobody
                 await trio.sleep(0.01)
 
@@ -211,7 +211,7 @@ async def test_all_die_with_a_daemon_that_is_killed(language: str, tmp_path: Pat
         process: trio.Process = await nursery.start(
             partial(trio.run_process, [sys.executable, str(script)], env=environment, check=False)
         )
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             expected = 4 if language == "python" else 2
             while len(running(process.pid)) < 2 or len(under(process.pid)) < expected:  # noqa: ASYNC110 - as below
                 await trio.sleep(0.05)

@@ -141,7 +141,7 @@ async def test_a_store_that_is_closed_leaves_no_connection(durable: PostgresServ
         await nursery.start(store.run)
         assert sessions(durable, name) == 2
         nursery.cancel_scope.cancel()
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while sessions(durable, name):  # noqa: ASYNC110
             await trio.sleep(0.01)
 

@@ -203,7 +203,7 @@ async def test_an_http_call_is_aborted(site: Site, how: str) -> None:
             "Parameters": {"Method": "GET", "ApiEndpoint": f"http://127.0.0.1:{port}/slow"},
         }
         await site.client.start(canceled_by(how, state), workflow_id="w")
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             await called.wait()
             assert await cancel(site, how) is HOW[how]
             await closed.wait()
