@@ -7,7 +7,7 @@ one exception are the names of language models: the first MODELS of them, and `o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -20,6 +20,7 @@ OK: Final = "OK"
 MODELS: Final = 100
 OTHER: Final = "other"
 _FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_HOURS: Final = (600.0, 3600.0, 7200.0, 21_600.0, 86_400.0, 604_800.0, 2_592_000.0)
 _SIZES: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500)
 
 
@@ -125,6 +126,15 @@ class Metrics:
             ["provider", "model", "direction"],
             registry=registry,
         )
+        self._purged = Counter(
+            "engine_executions_purged", "Executions purged, their retention over.", registry=registry
+        )
+        self._purge_delays = Histogram(
+            "engine_executions_purge_delay_seconds",
+            "Time from the end of an execution's retention to its purging.",
+            buckets=_HOURS,
+            registry=registry,
+        )
         self._models: set[tuple[str, str]] = set()
         self._dispatched_by_kind = {kind: self._dispatched.labels(kind.value) for kind in TaskKind}
         self._closed_by_status = {
@@ -183,6 +193,12 @@ class Metrics:
 
     def execution_started(self, executions: int = 1) -> None:
         self._started.inc(executions)
+
+    def purged(self, late: Iterable[float]) -> None:
+        """Executions are on disk no more, each so many seconds after its retention was over."""
+        for seconds in late:
+            self._purged.inc()
+            self._purge_delays.observe(seconds)
 
     def execution_closed(self, status: ExecutionStatus) -> None:
         self._closed_by_status[status].inc()

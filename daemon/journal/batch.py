@@ -170,6 +170,8 @@ class Gathering:
         self.committed = trio.Event()
         self.writes: dict[str, PendingWrite] = {}
         self.definitions: list[DefinitionWrite] = []
+        self._texts: set[tuple[str, str]] = set()
+        """Those among them that are inline ones, by tenant and hash."""
         self.schedules: list[ScheduleWrite] = []
         """Those that go with no run."""
         self.purges: list[Purge] = []
@@ -210,6 +212,15 @@ class Gathering:
             pending = self.writes[run_id] = PendingWrite(live, epoch, first_event_id)
             live.batch = self
         return pending
+
+    def bring(self, text: DefinitionWrite) -> None:
+        """An inline definition's, with the run that is started by it, and even where it is on disk: it goes from there
+        with the last run that has it, and nobody can know that this was not the moment. Once is enough for all."""
+        key = text.tenant, text.hash
+        if key not in self._texts:
+            self._texts.add(key)
+            self.bytes += len(text.text)
+            self.definitions.append(text)
 
     def leave_out(self, ref: RunRef, live: LiveRun | None, refused: Refused) -> None:
         """Write nothing of this run after all, and tell those who wait for it."""

@@ -121,7 +121,8 @@ class Committer:
 
 
 def _split(batch: Batch) -> list[Batch]:
-    """The batch in two, definitions and schedules with the first, or purges apart; a batch of one run as it is.
+    """The batch in two, registrations and schedules with the first, or purges apart; a batch of one run as it is. The
+    texts of inline definitions go with both, as nobody knows which of the runs are theirs.
 
     Raises AssertionError for those alone: they are checked before they are written, and no purge is refused.
     """
@@ -132,8 +133,9 @@ def _split(batch: Batch) -> list[Batch]:
             Batch(runs=runs, definitions=batch.definitions, schedules=batch.schedules),
             Batch(purges=batch.purges),
         ]
-    if len(runs) == 1 and not batch.definitions and not batch.schedules:
+    texts = [each for each in batch.definitions if each.name is None]
+    if len(runs) == 1 and len(texts) == len(batch.definitions) and not batch.schedules:
         return [batch]
     middle = len(runs) // 2
     first = Batch(runs=runs[:middle], definitions=batch.definitions, schedules=batch.schedules)
-    return [first, Batch(runs=runs[middle:])]
+    return [first, Batch(runs=runs[middle:], definitions=texts)]

@@ -105,7 +105,6 @@ class Definitions:
         have that."""
         self._rows: OrderedDict[tuple[str, str, int | None], Row] = OrderedDict()
         self._registrations = 0
-        self._stored: OrderedDict[tuple[str, str], None] = OrderedDict()
         self.alone = True
         """Whether all registrations are made here. Else the newest version of a name is read each time."""
 
@@ -141,10 +140,7 @@ class Definitions:
         return Registered(row.version, row.hash, await self._meaning(row.hash, row.text))
 
     def written(self, write: DefinitionWrite) -> None:
-        """It is on disk: its text need not be written again, and under its name it is the newest."""
-        self._stored[write.tenant, write.hash] = None
-        if len(self._stored) > CACHED_DEFINITIONS:
-            self._stored.popitem(last=False)
+        """It is on disk: under its name, if it has one, it is the newest."""
         if write.name is not None:
             self._registrations += 1
             self._rows.pop((write.tenant, write.name, None), None)
@@ -153,10 +149,6 @@ class Definitions:
         """What is newest is not known any more: a commit may have been made that nobody heard of."""
         self._rows.clear()
         self._registrations += 1
-
-    def is_stored(self, tenant: str, key: str) -> bool:
-        """Whether the text of that hash is known to be on disk."""
-        return (tenant, key) in self._stored
 
     async def row(self, tenant: str, name: str, version: int | None) -> Row:
         """As it is stored. Raises Refused NOT_FOUND."""

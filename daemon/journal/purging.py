@@ -36,10 +36,25 @@ async def purge_expired(session: Session, retention_days: float) -> None:
         while await _look(session, retention_days):
             pass
         if TIDIED_BY in session.epochs:
-            dropped = await session.store.tidy(session.clock.now())
-            if dropped:
-                log.info("what is left of past times is given back", dropped=dropped)
+            await _tidy(session)
         await trio.sleep(LOOK_SECONDS)
+
+
+async def _tidy(session: Session) -> None:
+    """Step by step, between which others get at the store."""
+    partitions: list[str] = []
+    definitions = names = 0
+    more = True
+    while more:
+        tidied = await session.store.tidy(session.clock.now())
+        partitions += tidied.partitions
+        definitions += tidied.definitions
+        names += tidied.names
+        more = tidied.more
+    if partitions or definitions or names:
+        log.info(
+            "what nobody refers to any more is removed", partitions=partitions, definitions=definitions, names=names
+        )
 
 
 async def _look(session: Session, retention_days: float) -> int:
@@ -52,11 +67,19 @@ async def _look(session: Session, retention_days: float) -> int:
     while True:
         page = await session.store.expired_runs(before, until, PAGE_RUNS, after, session.some)
         batch = session.committer.gathering
-        count = sum(_purge(session, expired, before) for expired in page.runs)
-        if count:
+        going = [expired for expired in page.runs if _purge(session, expired, before)]
+        if going:
             await batch.committed.wait()
-            log.info("executions have outlived their retention", purged=count, retention_days=retention_days)
-        found += count
+            late = [(before - expired.closed_at) / 1000 for expired in going]
+            session.metrics.purged(late)
+            log.info(
+                "executions have outlived their retention",
+                purged=len(going),
+                in_use=len(page.runs) - len(going),
+                retention_days=retention_days,
+                latest_seconds=round(max(late)),
+            )
+        found += len(going)
         after = page.after
         if after is None:
             return found

@@ -96,9 +96,8 @@ class Starts:
             batch = session.committer.gathering
             batch.held += names
             started = True
-            if wanted.text is not None and not session.definitions.is_stored(tenant, wanted.definition_hash):
-                batch.bytes += len(wanted.text)
-                batch.definitions.append(
+            if wanted.text is not None:
+                batch.bring(
                     DefinitionWrite(tenant=tenant, hash=wanted.definition_hash, text=wanted.text, registered_at=now)
                 )
             return live

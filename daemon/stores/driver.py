@@ -32,6 +32,7 @@ from daemon.stores.rows import (
     StoredSchedule,
     StoreInfo,
     TaskCursor,
+    Tidied,
 )
 from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef, ScheduleRef
 
@@ -53,7 +54,7 @@ class Writer(Protocol):
 
     def commit(self, batch: Batch) -> None: ...
 
-    def tidy(self, now: Millis) -> list[str]: ...
+    def tidy(self, now: Millis) -> Tidied: ...
 
     def close(self) -> None: ...
 

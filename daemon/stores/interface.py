@@ -35,6 +35,7 @@ from daemon.stores.rows import (
     StoredSchedule,
     StoreInfo,
     TaskCursor,
+    Tidied,
 )
 from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef, ScheduleRef
 
@@ -94,9 +95,14 @@ class Store(Protocol):
         are passed over, and so are runs to be purged that have to stay (`Purge`).
         """
 
-    async def tidy(self, now: Millis) -> list[str]:
-        """Give back in one stroke what is left of times in which no run is kept any more, where the store keeps events
-        by their time: the names of what was dropped, none where somebody is in the way. Several may ask at once."""
+    async def tidy(self, now: Millis) -> Tidied:
+        """One step of removing what purged runs leave behind and nobody refers to: partitions of months in which no
+        run is kept, where the store keeps events by their time; texts of definitions that are not registered and that
+        no run was started by; names that stand in no row. What somebody holds on to just now stays for the next time.
+
+        A step takes no longer than a commit does. To be asked again while there is `more`; several may ask at once.
+        Whoever starts a run by a definition that is not registered writes its text in the same commit.
+        """
 
     # Reads see every commit that has returned.
 

@@ -19,7 +19,7 @@ from daemon.stores.faults import NoSuchEvent, StoreUnavailable
 from daemon.stores.loading import within
 from daemon.stores.memory_letters import MemoryLetters
 from daemon.stores.memory_owners import MemoryOwners
-from daemon.stores.memory_purging import expired_runs, going
+from daemon.stores.memory_purging import expired_runs, going, unused_texts
 from daemon.stores.memory_rows import Rows, RunRows, check
 from daemon.stores.memory_schedules import MemorySchedules
 from daemon.stores.rows import (
@@ -47,11 +47,14 @@ from daemon.stores.rows import (
     StoredSchedule,
     StoreInfo,
     TaskCursor,
+    Tidied,
 )
 from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef, ScheduleRef
 from enginekit.messages.status import ExecutionStatus
 
 SCHEMA_VERSION = 2
+TIDIED_TEXTS = 500
+"""In one step."""
 
 _QueuePlace: TypeAlias = tuple[int, Millis, str, int]
 """Where a task stands in its queue: -priority, scheduled_at, run_id, event_id."""
@@ -260,9 +263,12 @@ class MemoryStore:
             if run.effects.pop(event_id, None) is not None:
                 del self._effects[bisect_left(self._effects, (run_id, event_id))]
 
-    async def tidy(self, now: Millis) -> list[str]:
+    async def tidy(self, now: Millis) -> Tidied:
         await trio.lowlevel.checkpoint()
-        return []
+        unused = unused_texts(self._rows, self._texts)
+        for key in unused[:TIDIED_TEXTS]:
+            del self._texts[key]
+        return Tidied(definitions=len(unused[:TIDIED_TEXTS]), more=len(unused) > TIDIED_TEXTS)
 
     # --- reading -----------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from daemon.stores.memory_letters import MemoryLetters
@@ -39,12 +39,23 @@ def expired_runs(
     runs = [rows.runs[run_id] for run_id in looked_at]
     return ExpiredRuns(
         runs=[
-            ExpiredRun(run=run.execution.run, request_id=run.execution.request_id)
+            ExpiredRun(run=run.execution.run, request_id=run.execution.request_id, closed_at=run.execution.closed_at)
             for run in runs
-            if (shards is None or run.execution.shard in shards) and judge.goes(run, before)
+            if (shards is None or run.execution.shard in shards)
+            and judge.goes(run, before)
+            and run.execution.closed_at is not None
         ],
         after=looked_at[-1] if len(looked_at) == limit else None,
     )
+
+
+def unused_texts(rows: Rows, texts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Of definitions, by tenant and hash: those that are not registered, and that no run has."""
+    used = {
+        (tenant, version.hash) for (tenant, _), versions in rows.definitions.items() for version in versions.values()
+    }
+    used |= {(run.execution.run.tenant, run.execution.definition_hash) for run in rows.runs.values()}
+    return [key for key in texts if key not in used]
 
 
 class _Judge:

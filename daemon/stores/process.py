@@ -41,6 +41,7 @@ from daemon.stores.rows import (
     StoredSchedule,
     StoreInfo,
     TaskCursor,
+    Tidied,
 )
 from enginekit.messages.links import Millis, QueuedTask, QueueKey, RunRef, ScheduleRef
 
@@ -63,7 +64,7 @@ _stored_runs: msgspec.msgpack.Decoder[list[StoredRun | None]] = msgspec.msgpack.
 _events = msgspec.msgpack.Decoder(list[bytes])
 _due_runs = msgspec.msgpack.Decoder(list[DueRun])
 _expired_runs = msgspec.msgpack.Decoder(ExpiredRuns)
-_dropped = msgspec.msgpack.Decoder(list[str])
+_tidied = msgspec.msgpack.Decoder(Tidied)
 _effects = msgspec.msgpack.Decoder(list[StoredEffect])
 _backlogs = msgspec.msgpack.Decoder(list[QueueBacklog])
 _destination_backlogs = msgspec.msgpack.Decoder(list[DestinationBacklog])
@@ -296,8 +297,8 @@ class ProcessStore:
         connection = self._live()
         await self._ask(connection, connection.write_lane, message, _nothing)
 
-    async def tidy(self, now: Millis) -> list[str]:
-        return await self._write(frames.Tidy(now), _dropped)
+    async def tidy(self, now: Millis) -> Tidied:
+        return await self._write(frames.Tidy(now), _tidied)
 
     async def start_check(self, tenant: str, workflow_id: str, request_id: str | None) -> StartCheck:
         return await self._read(frames.GetStartCheck(tenant, workflow_id, request_id), _start_check)

@@ -224,6 +224,7 @@ class ExpiredRun(Row, frozen=True, kw_only=True):
 
     run: RunRef
     request_id: str | None
+    closed_at: Millis
 
 
 class ExpiredRuns(Row, frozen=True, kw_only=True):
@@ -232,6 +233,16 @@ class ExpiredRuns(Row, frozen=True, kw_only=True):
 
     runs: list[ExpiredRun]
     after: str | None
+
+
+class Tidied(Row, frozen=True, kw_only=True):
+    """What one step of tidying has found to be nobody's any more, and has removed. `more`: there may be more of it."""
+
+    partitions: list[str] = []
+    """Of events, by their names."""
+    definitions: int = 0
+    names: int = 0
+    more: bool = False
 
 
 class LatestRun(Row, frozen=True, kw_only=True):

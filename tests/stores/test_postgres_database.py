@@ -281,13 +281,13 @@ def test_a_month_is_dropped_when_no_run_of_it_is_left(postgres_url: str, postgre
     )
     driver.writer.commit(batch(with_letter, start(gone, closing=closed()), start(going_on)))
     # Those that were made ahead are empty, and go.
-    assert driver.writer.tidy(NOW) == [f"engine.events_2024_{month}" for month in ("02", "04", "06")]
-    assert driver.writer.tidy(NOW) == []
+    assert driver.writer.tidy(NOW).partitions == [f"engine.events_2024_{month}" for month in ("02", "04", "06")]
+    assert driver.writer.tidy(NOW).partitions == []
     purges = [Purge(shard=0, epoch=1, run=run, closed_before=NOW + 9999) for run in (kept, gone, going_on)]
     driver.writer.commit(Batch(purges=purges))
     assert driver.reader.execution("acme", gone.run_id) is None
-    assert driver.writer.tidy(march) == [], "the month is not over"
-    assert driver.writer.tidy(NOW) == ["engine.events_2024_03"]
+    assert driver.writer.tidy(march).partitions == [], "the month is not over"
+    assert driver.writer.tidy(NOW).partitions == ["engine.events_2024_03"]
     for run in (kept, going_on):
         assert driver.reader.events("acme", run.run_id, 0, 10, 1000) == numbered(run, 1, 1)
     driver.writer.commit(batch(append(going_on, 2)))
@@ -302,8 +302,8 @@ def test_a_month_stays_while_somebody_is_in_the_way(postgres_url: str, postgres:
     driver.writer.commit(Batch(purges=[Purge(shard=0, epoch=1, run=at(march), closed_before=NOW + 9999)]))
     with postgres.connect(driver.writer._connection.info.dbname) as somebody, somebody.transaction():
         somebody.execute("LOCK TABLE engine.events IN ROW EXCLUSIVE MODE")
-        assert driver.writer.tidy(NOW) == []
-    assert driver.writer.tidy(NOW) == ["engine.events_2024_03", "engine.events_2024_04"]
+        assert driver.writer.tidy(NOW).partitions == []
+    assert driver.writer.tidy(NOW).partitions == ["engine.events_2024_03", "engine.events_2024_04"]
     driver.close()
 
 
@@ -315,8 +315,10 @@ def test_several_drop_months_at_once(postgres_url: str) -> None:
     purges = [Purge(shard=0, epoch=1, run=run, closed_before=NOW + 9999) for run in months]
     drivers[0].writer.commit(Batch(purges=purges))
     with ThreadPoolExecutor(4) as pool:
-        dropped = [name for names in pool.map(lambda driver: driver.writer.tidy(NOW), drivers) for name in names]
-    dropped += drivers[0].writer.tidy(NOW)
+        dropped = [
+            name for names in pool.map(lambda driver: driver.writer.tidy(NOW).partitions, drivers) for name in names
+        ]
+    dropped += drivers[0].writer.tidy(NOW).partitions
     assert len(dropped) == len(set(dropped)) == 12
     drivers[0].writer.commit(batch(start(at(NOW))))
     for driver in drivers:

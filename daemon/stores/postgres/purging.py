@@ -33,7 +33,7 @@ def _goes(before: str) -> str:
 
 _LEAST_RUN_ID = "00000000-0000-0000-0000-000000000000"
 _LOOK = f"""
-SELECT e.tenant, e.workflow_id, e.run_id::text, e.request_id,
+SELECT e.tenant, e.workflow_id, e.run_id::text, e.request_id, e.closed_at,
     (%s::bigint[] IS NULL OR e.shard = ANY (%s::bigint[])) AND {_goes("%s")}
 FROM (SELECT * FROM engine.executions WHERE run_id > %s::uuid AND run_id < %s::uuid ORDER BY run_id LIMIT %s) e
 ORDER BY e.run_id
@@ -70,7 +70,11 @@ def expired_runs(
     of = None if shards is None else list(shards)
     rows = query(_LOOK, (of, of, before, before, after or _LEAST_RUN_ID, until, limit))
     return ExpiredRuns(
-        runs=[ExpiredRun(run=RunRef(*run), request_id=request_id) for *run, request_id, goes in rows if goes],
+        runs=[
+            ExpiredRun(run=RunRef(*run), request_id=request_id, closed_at=closed_at)
+            for *run, request_id, closed_at, goes in rows
+            if goes
+        ],
         after=rows[-1][2] if len(rows) == limit else None,
     )
 

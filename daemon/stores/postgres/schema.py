@@ -236,7 +236,13 @@ BEGIN
 END $$;
 """
 
-MIGRATIONS: tuple[str, ...] = (_VERSION_1,)
+_VERSION_2 = """
+-- Which runs have a definition that is not registered: its text goes with the last of them.
+CREATE INDEX executions_by_definition ON engine.executions (tenant, definition_hash)
+    WHERE workflow IS NULL AND parent IS NULL;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2)
 """The script at index n brings a database of version n to version n + 1."""
 
 SCHEMA_VERSION = len(MIGRATIONS)

@@ -19,7 +19,8 @@ from daemon.stores.postgres.owners import PostgresOwners
 from daemon.stores.postgres.partitions import Partitions, drop_partitions
 from daemon.stores.postgres.purging import labels_of, purging
 from daemon.stores.postgres.statements import statements
-from daemon.stores.rows import Attendance, Batch, ShardEpochs
+from daemon.stores.postgres.unused import UnusedDefinitions
+from daemon.stores.rows import Attendance, Batch, ShardEpochs, Tidied
 from enginekit.messages.links import Millis
 
 _CHECK_EPOCHS = "SELECT engine.check_epochs(%s, %s)"
@@ -38,6 +39,7 @@ class PostgresWriter:
         self._limits = limits
         self._owners = PostgresOwners(connection, limits)
         self._partitions = Partitions(connection)
+        self._unused = UnusedDefinitions(connection, limits)
         self._warning: str | None = None
         connection.add_notice_handler(self._heed)
 
@@ -87,9 +89,11 @@ class PostgresWriter:
         if self._warning is not None:
             raise StoreUnavailable(f"{self._name} committed with a warning: {self._warning}")
 
-    def tidy(self, now: Millis) -> list[str]:
+    def tidy(self, now: Millis) -> Tidied:
         with explained(self._connection, self._name):
-            return drop_partitions(self._connection, self._limits, now)
+            partitions = drop_partitions(self._connection, self._limits, now)
+            definitions, more = self._unused.remove_some()
+            return Tidied(partitions=partitions, definitions=definitions, more=more)
 
     def close(self) -> None:
         self._connection.close()

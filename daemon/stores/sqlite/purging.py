@@ -26,7 +26,7 @@ _GOES = f"""(
     AND NOT EXISTS (SELECT 1 FROM executions c WHERE c.tenant = e.tenant AND c.parent = e.run_id)
 )"""
 _LOOK = f"""
-SELECT {name_of("e.tenant")}, e.workflow_id, e.run_id, e.request_id, {_GOES}
+SELECT {name_of("e.tenant")}, e.workflow_id, e.run_id, e.request_id, e.closed_at, {_GOES}
 FROM (SELECT * FROM executions WHERE run_id > :after AND run_id < :until ORDER BY run_id LIMIT :limit) e
 ORDER BY e.run_id
 """
@@ -50,15 +50,17 @@ def expired_runs(
         _LOOK, {"before": before, "after": place, "until": packed(until), "limit": limit}
     ).fetchall()
     return ExpiredRuns(
-        runs=[ExpiredRun(run=run_ref(*run), request_id=request_id) for *run, request_id, goes in rows if goes],
+        runs=[
+            ExpiredRun(run=run_ref(*run), request_id=request_id, closed_at=closed_at)
+            for *run, request_id, closed_at, goes in rows
+            if goes
+        ],
         after=unpacked(rows[-1][2]) if len(rows) == limit else None,
     )
 
 
-def purge_runs(connection: sqlite3.Connection, purges: Sequence[Purge]) -> None:
-    """Take out those that may go: all are marked before any goes, which is what lets their events go."""
-    if not purges:
-        return
+def purge_runs(connection: sqlite3.Connection, purges: Sequence[Purge]) -> int:
+    """Take out those that may go: all are marked before any goes, which is what lets their events go. How many went."""
     for purge in purges:
         values = {
             "run_id": packed(purge.run.run_id),
@@ -79,3 +81,4 @@ def purge_runs(connection: sqlite3.Connection, purges: Sequence[Purge]) -> None:
     )
     for table in _OF_A_RUN:
         connection.executemany(f"DELETE FROM {table} WHERE run_id = ?", [(run_id,) for run_id, *_ in marked])
+    return len(marked)

@@ -17,7 +17,7 @@ import msgspec
 
 from daemon.stores.batches import check_batch
 from daemon.stores.faults import BatchRefused, Fenced, StoreUnusable
-from daemon.stores.rows import Attendance, Batch, RunWrite, ShardEpochs
+from daemon.stores.rows import Attendance, Batch, RunWrite, ShardEpochs, Tidied
 from daemon.stores.sqlite.definitions import write_definitions
 from daemon.stores.sqlite.failures import explain
 from daemon.stores.sqlite.histories import HistoryWriter
@@ -27,6 +27,7 @@ from daemon.stores.sqlite.names import Names
 from daemon.stores.sqlite.purging import purge_runs
 from daemon.stores.sqlite.queues import write_tasks
 from daemon.stores.sqlite.schedules import write_schedule
+from daemon.stores.sqlite.sweeping import Sweep
 from enginekit.messages.links import Millis
 from enginekit.messages.status import ExecutionStatus
 
@@ -91,6 +92,7 @@ class SqliteWriter:
         self._labels = msgspec.json.Encoder()
         self._names = Names(connection)
         self._histories = HistoryWriter(connection)
+        self._sweep = Sweep(connection, self._names)
 
     def take_shards(self) -> ShardEpochs:
         try:
@@ -130,7 +132,8 @@ class SqliteWriter:
                 write_definitions(self._connection, batch.definitions)
                 for schedule in batch.all_schedules():
                     write_schedule(self._connection, schedule)
-                purge_runs(self._connection, batch.purges)
+                if purge_runs(self._connection, batch.purges):
+                    self._sweep.purged()
         except sqlite3.IntegrityError as error:
             raise _refusal(error) from error
         except (sqlite3.DataError, OverflowError) as error:
@@ -138,9 +141,14 @@ class SqliteWriter:
         except sqlite3.Error as error:
             raise explain(error, self._path) from error
 
-    def tidy(self, now: Millis) -> list[str]:
-        # What purged runs leave in the file is written over by the next ones.
-        return []
+    def tidy(self, now: Millis) -> Tidied:
+        """The room that purged runs leave in the file is written over by the next ones."""
+        try:
+            with self._all_or_nothing():
+                return self._sweep.step()
+        except sqlite3.Error as error:
+            self._sweep = Sweep(self._connection, self._names)
+            raise explain(error, self._path) from error
 
     def close(self) -> None:
         self._connection.close()
