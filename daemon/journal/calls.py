@@ -87,7 +87,7 @@ class ExecutionCalls:
         def act(live: LiveRun) -> None:
             # What is being committed is not to be read yet, but comes at once: wait for that instead.
             if live.committed_id > call.after_id or not call.wait_seconds or live.closed:
-                self._session.finish(request, self._read(live, request, call))
+                self._begin_to_read(live, request, call)
                 return
             self._session.waiters.add(
                 Waiter(
@@ -96,23 +96,31 @@ class ExecutionCalls:
                     For.EVENTS,
                     call.after_id,
                     _until(request, call.wait_seconds),
-                    lambda live, request: self._session.finish(request, self._read(live, request, call)),
+                    lambda live, request: self._begin_to_read(live, request, call),
                 )
             )
 
         self.on_run(request, call.workflow_id, call.run_id, act)
 
+    def _begin_to_read(self, live: LiveRun, request: Request, call: calls.GetHistory) -> None:
+        """It is waited for from now on: nobody purges a history that is being read."""
+        live.waiters += 1
+        self._session.finish(request, self._read(live, request, call))
+
     async def _read(self, live: LiveRun, request: Request, call: calls.GetHistory) -> None:
         ref = live.run.ref
         ended, last = live.closed, live.committed_id
-        page = await read_page(
-            self._session.store,
-            ref.tenant,
-            ref.run_id,
-            call.after_id,
-            call.limit,
-            self._session.settings.history.page_bytes,
-        )
+        try:
+            page = await read_page(
+                self._session.store,
+                ref.tenant,
+                ref.run_id,
+                call.after_id,
+                call.limit,
+                self._session.settings.history.page_bytes,
+            )
+        finally:
+            live.waiters -= 1
         next_after = call.after_id + len(page)
         # Not about the run, whose next commit need not be waited for: but whether more comes is known from memory.
         self._session.answer(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import gc
-
 import pytest
 import trio
-from cluster import simulate_cluster
+from cluster import simulate_cluster, until
 from simulation import OWNER
 
-from daemon.journal.session import Session
 from daemon.settings import DeadLetterSettings, HistorySettings, Settings
 from daemon.stores.memory import MemoryStore
+from daemon.supervisor import ServiceName
 from enginekit.messages import calls, dead_letters
 from enginekit.messages.json import encode
 from enginekit.messages.status import ErrorStatus, ExecutionStatus, Refused
@@ -146,19 +144,66 @@ def test_those_that_an_execution_has_started_go_when_its_time_has_come_and_befor
     simulate(scenario, settings=settings)
 
 
-def test_one_that_somebody_waits_for_in_memory_is_left_for_the_next_look(simulate):
+def test_what_somebody_waits_for_goes_before_its_purging(simulate, monkeypatch):
+    """A read and a redrive, of executions that a look has just found, stand at the store when it would have them
+    purged: both get what they asked for, and a third one, which nobody asks for, is gone when they do."""
+    looked, asked, answered = trio.Event(), trio.Event(), trio.Event()
+    expired_runs, events, latest_run = MemoryStore.expired_runs, MemoryStore.events, MemoryStore.latest_run
+    waiting = []
+
+    async def looks(self, *arguments):
+        page = await expired_runs(self, *arguments)
+        if page.runs:
+            looked.set()
+            await asked.wait()
+        return page
+
+    def held_up(answer):
+        async def answers(self, *arguments):
+            if looked.is_set() and not answered.is_set():
+                waiting.append(answer)
+                if len(waiting) == 2:
+                    asked.set()
+                await answered.wait()
+            return await answer(self, *arguments)
+
+        return answers
+
+    monkeypatch.setattr(MemoryStore, "expired_runs", looks)
+    monkeypatch.setattr(MemoryStore, "events", held_up(events))
+    monkeypatch.setattr(MemoryStore, "latest_run", held_up(latest_run))
+
     async def scenario(daemon):
-        started = await daemon.start(ECHO, workflow_id="order-1")
-        await daemon.closed(started)
-        await trio.sleep(29 * DAY)
-        (session,) = [x for x in gc.get_objects() if type(x) is Session and x.clock is daemon.clock]
-        await daemon.call(calls.DescribeWorkflow(workflow_id="order-1"), calls.DescribeWorkflowResult)
-        live = session.runs.get(started.run_id)
-        live.waiters += 1
-        await trio.sleep(5 * DAY)
-        assert await there(daemon) == ["order-1"]
-        live.waiters -= 1
+        started = {name: await daemon.start(waits(1), workflow_id=name) for name in ("read", "redriven", "alone")}
+        for each in started.values():
+            await daemon.call(calls.TerminateWorkflow(workflow_id=each.workflow_id), calls.Acknowledged)
+        runs = daemon.memory._rows.runs
+        pages = []
+
+        async def read():
+            history = calls.GetHistory(workflow_id="read", run_id=started["read"].run_id)
+            pages.append(await daemon.call(history, calls.GetHistoryResult))
+
+        async def redrive():
+            call = calls.RedriveWorkflow(workflow_id="redriven", run_id=started["redriven"].run_id)
+            await daemon.call(call, calls.RedriveResult)
+
+        await read()
+        await looked.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            nursery.start_soon(redrive)
+            await until(lambda: started["alone"].run_id not in runs)
+            assert len(runs) == 2
+            answered.set()
+        assert pages[1] == pages[0]
+        assert pages[0].closed
         await trio.sleep(2 * HOUR)
+        assert await there(daemon) == ["redriven"]
+        assert (await daemon.closed(started["redriven"])).status is ExecutionStatus.SUCCEEDED
+        await trio.sleep(29 * DAY)
+        assert await there(daemon) == ["redriven"]
+        await trio.sleep(2 * DAY)
         assert await there(daemon) == []
 
     simulate(scenario, settings=KEPT)
@@ -224,6 +269,35 @@ def test_two_histories_purge_each_its_own_and_one_that_died_is_made_up_for(seed)
         assert (one.wire.fenced, two.wire.fenced) == (0, 0)
 
     simulate_cluster(scenario, seed, BRIEFLY)
+
+
+def test_an_inline_definition_goes_with_the_last_execution_that_has_it_and_comes_again_with_the_next(simulate):
+    async def scenario(daemon):
+        async def run_once(definition, name):
+            await daemon.closed(await daemon.start(definition, workflow_id=name))
+
+        for number in range(3):
+            await run_once(ECHO, f"order-{number}")
+        await daemon.start(waits(50), workflow_id="open")
+        await daemon.call(
+            calls.RegisterWorkflow(name="kept", definition=encode(waits(1))), calls.RegisterWorkflowResult
+        )
+        assert len(daemon.memory._texts) == 3
+        await trio.sleep(31 * DAY)
+        assert len(daemon.memory._texts) == 2
+        assert await there(daemon) == ["open"]
+        await run_once(ECHO, "order-4")
+        assert len(daemon.memory._texts) == 3
+        daemon.sabotage[ServiceName.HISTORY].set()
+        await trio.sleep(1)
+        history = calls.GetHistory(workflow_id="order-4")
+        assert (await daemon.call(history, calls.GetHistoryResult)).closed
+        await trio.sleep(51 * DAY)
+        assert len(daemon.memory._texts) == 1
+        kept = await daemon.call(calls.StartWorkflow(workflow="kept", input=encode({})), calls.StartWorkflowResult)
+        assert (await daemon.closed(kept)).status is ExecutionStatus.SUCCEEDED
+
+    simulate(scenario, settings=KEPT)
 
 
 def test_who_asks_while_it_is_being_purged_gets_what_is_so_after_it(simulate, monkeypatch):
