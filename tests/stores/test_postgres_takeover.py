@@ -100,6 +100,61 @@ def test_a_commit_that_is_under_way_ends_before_its_shard_is_taken(
     assert committed == [True]
 
 
+def test_commits_and_takeovers_lock_shards_in_the_order_of_their_numbers(
+    postgres_url: str, two: tuple[PostgresDriver, PostgresDriver]
+) -> None:
+    """Two that lock some of the same shards wait for one another, and not each for the other."""
+    first, second = two
+    first.writer.attend("a", LEASE)
+    epochs = first.writer.claim_shards("a", EVERY).epochs
+
+    def commit() -> None:
+        runs = [start(ref(1 + shard), shard=shard, epoch=epochs[shard]) for shard in reversed(EVERY)]
+        while True:
+            try:
+                first.writer.commit(batch(*runs))
+                return
+            except StoreUnavailable:  # It does not wait for a lock for ever.
+                continue
+
+    def take_over() -> None:
+        second.writer.take_shards()
+
+    for change in (commit, take_over):
+        with psycopg.connect(postgres_url) as holder, psycopg.connect(postgres_url, autocommit=True) as watching:
+            holder.execute("SELECT FROM engine.shards WHERE shard = 1 FOR UPDATE")
+            thread = threading.Thread(target=change)
+            thread.start()
+            deadline = time.monotonic() + 60
+            while (locked := _locked(watching)) == {1} and thread.is_alive() and time.monotonic() < deadline:
+                pass
+            holder.rollback()
+            thread.join()
+        assert locked == {0, 1}, "it waits for the second, has the first, and not those behind"
+
+
+def _locked(connection: psycopg.Connection) -> set[int]:
+    """The shards whose rows somebody has locked."""
+    free = connection.execute("SELECT shard FROM engine.shards FOR UPDATE SKIP LOCKED").fetchall()
+    return set(EVERY) - {shard for (shard,) in free}
+
+
+def test_a_lease_goes_by_the_clock_of_the_database(
+    monkeypatch: pytest.MonkeyPatch, postgres_url: str, two: tuple[PostgresDriver, PostgresDriver]
+) -> None:
+    """Whatever a daemon's machine says that the time is."""
+    first, second = two
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    assert first.writer.attend("slow", LEASE).members == ["slow"]
+    monkeypatch.setattr(time, "time", lambda: 1e10)
+    monkeypatch.setattr(time, "time_ns", lambda: 10**19)
+    assert second.writer.attend("fast", LEASE).members == ["fast", "slow"]
+    with psycopg.connect(postgres_url, autocommit=True) as somebody:
+        ahead = "SELECT count(*) FROM engine.members WHERE lease_until > clock_timestamp() + %s * interval '1 second'"
+        assert somebody.execute(ahead, (LEASE,)).fetchone() == (0,)
+
+
 def test_sessions_of_owners_that_have_their_leases_are_left_alone(
     postgres_url: str, two: tuple[PostgresDriver, PostgresDriver]
 ) -> None:
