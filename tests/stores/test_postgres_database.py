@@ -121,13 +121,33 @@ def test_a_commit_that_its_standby_may_not_have_is_none_to_rely_on(
 
 
 def test_every_transaction_of_a_lease_is_bounded_below_it(driver: PostgresDriver) -> None:
-    connection, limits = driver.writer._connection, driver.writer._limits
+    assert _bounds(driver) == ({"30s"}, "1s")
     driver.writer.attend("a", 4.0)
-    with limits.transaction():
-        for name in ("statement_timeout", "idle_in_transaction_session_timeout", "transaction_timeout"):
-            assert connection.execute(f"SHOW {name}").fetchone() == ("2s",)
-        assert connection.execute("SHOW lock_timeout").fetchone() == ("500ms",)
+    assert _bounds(driver) == ({"2s"}, "500ms")
     driver.writer.leave("a")
+
+
+def test_the_shortest_lease_of_a_process_bounds_its_transactions(driver: PostgresDriver) -> None:
+    """Another service of the process may attend, too, and leave earlier."""
+    driver.writer.attend("history/a", 4.0)
+    driver.writer.attend("matching/a", 30.0)
+    assert _bounds(driver) == ({"2s"}, "500ms")
+    driver.writer.leave("matching/a")
+    assert _bounds(driver) == ({"2s"}, "500ms")
+    driver.writer.leave("history/a")
+    assert _bounds(driver) == ({"30s"}, "1s")
+
+
+def _bounds(driver: PostgresDriver) -> tuple[set[str], str]:
+    """Of a transaction as a whole, and of its waits for locks."""
+    connection = driver.writer._connection
+    names = ["statement_timeout", "idle_in_transaction_session_timeout"]
+    if connection.info.server_version >= 170000:
+        names.append("transaction_timeout")
+    with driver.writer._limits.transaction():
+        found = {name: connection.execute(f"SHOW {name}").fetchone() for name in (*names, "lock_timeout")}
+    shown = {name: row[0] for name, row in found.items() if row is not None}
+    return {shown[name] for name in names}, shown["lock_timeout"]
 
 
 def test_a_read_ends_when_nobody_waits_for_it_any_more(driver: PostgresDriver) -> None:

@@ -8,6 +8,7 @@ whose statements only some have arrived.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,22 +32,30 @@ planned once, perhaps when the tables were empty, and has to be right when they 
 
 
 class Limits:
-    """By the call timeout, and by half of the lease, once somebody attends."""
+    """By the call timeout, and by half of the shortest lease, while somebody attends. Several services of a process may,
+    each with a lease of its own."""
 
     def __init__(self, connection: psycopg.Connection, call_timeout_seconds: float) -> None:
         self._connection = connection
         self._whole = connection.info.server_version >= _WHOLE_TRANSACTIONS
-        self._seconds = call_timeout_seconds
         self._call_timeout_seconds = call_timeout_seconds
+        self._leases: dict[str, float] = {}
 
-    def lease(self, seconds: float) -> None:
-        """From now on, whoever writes has a lease of so many seconds."""
-        self._seconds = min(self._call_timeout_seconds, seconds / 2)
+    def attends(self, owner: str, lease_seconds: float) -> None:
+        """From now on, whoever writes may be this one."""
+        self._leases[owner] = lease_seconds
+
+    def left(self, owner: str) -> None:
+        self._leases.pop(owner, None)
 
     @property
     def takeover_seconds(self) -> float:
         """How long to try to get at shards that somebody holds on to."""
         return self._seconds
+
+    @property
+    def _seconds(self) -> float:
+        return min(self._call_timeout_seconds, min(self._leases.values(), default=math.inf) / 2)
 
     def begin(self, cursor: psycopg.Cursor) -> None:
         """Begin a transaction with its settings. Within a pipeline it is sent with the rest."""

@@ -6,7 +6,6 @@ which commits lock. A shard is free when its owner has no lease that still holds
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -68,7 +67,7 @@ class PostgresOwners:
         return self._holding(self._all, raise_all)
 
     def attend(self, owner: str, lease_seconds: float) -> Attendance:
-        self._limits.lease(lease_seconds)
+        self._limits.attends(owner, lease_seconds)
         with self._limits.transaction():
             self._connection.execute(_RENEW, (owner, lease_seconds))
             self._connection.execute(_FORGET)
@@ -104,7 +103,7 @@ class PostgresOwners:
             self._connection.execute(_RELEASE, (list(epochs), list(epochs.values()), owner))
 
     def leave(self, owner: str) -> None:
-        self._limits.lease(math.inf)
+        self._limits.left(owner)
         with self._limits.transaction():
             self._connection.execute("DELETE FROM engine.members WHERE owner = %s", (owner,))
         with self._limits.transaction():
