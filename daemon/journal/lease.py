@@ -1,4 +1,5 @@
-"""For how long an owner may say what is so: its lease, by a clock that nobody can set.
+"""For how long an owner may say what is so: its lease, by a clock that nobody can set, and that goes on while the machine
+sleeps.
 
 The store's clock decides when others may take a shard, and only its epochs decide who may write. What an owner reads
 off its memory is checked by nobody: it answers from it only as long as nobody else can have taken the shard.
@@ -8,8 +9,8 @@ from __future__ import annotations
 
 import math
 
-import trio
-
+from daemon.clock import Clock
+from enginekit.messages.links import Millis
 from enginekit.messages.status import ErrorStatus, Refused
 
 RETRY_SECONDS = 0.5
@@ -18,17 +19,21 @@ RETRY_SECONDS = 0.5
 class Lease:
     """Without an end, until one is given: the store belongs to this daemon alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._until = math.inf
 
     @property
     def holds(self) -> bool:
-        return trio.current_time() < self._until
+        return self._clock.elapsed() < self._until
 
-    def renewed(self, asked_at: float, seconds: float) -> None:
-        """The store has said that it lasts for so long. It counts from when it was asked: the answer took its time.
-        `asked_at` in `trio.current_time()`."""
-        self._until = asked_at + seconds
+    def asked(self) -> Millis:
+        """The moment before the store is asked to renew it."""
+        return self._clock.elapsed()
+
+    def renewed(self, asked_at: Millis, seconds: float) -> None:
+        """The store has said that it lasts for so long. It counts from when it was asked: the answer took its time."""
+        self._until = asked_at + seconds * 1000
 
     def end(self) -> None:
         self._until = -math.inf

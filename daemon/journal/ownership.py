@@ -97,7 +97,7 @@ class Ownership:
                 await self._store.wait_ready()
                 pause = min(ATTEND_SECONDS, self._lease_seconds / ATTENDS_A_LEASE)
                 try:
-                    asked_at = trio.current_time()
+                    asked_at = self._lease.asked()
                     there = await self._store.attend(self._owner, self._lease_seconds)
                     self._lease.renewed(asked_at, self._lease_seconds)
                     await self._arrange(there)

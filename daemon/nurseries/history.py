@@ -72,7 +72,7 @@ class History:
         self._definitions = Definitions(store, node_types, check, threads=clock.real)
         self._run_ids: RunIds | None = None
         self._sessions: list[Session] = []
-        self._lease = Lease()
+        self._lease = Lease(clock)
         self._ownership: Ownership | None = None
         self._awaits_store = False
         self._taking_up: set[int] = set()
