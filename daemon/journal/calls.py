@@ -48,7 +48,7 @@ class ExecutionCalls:
         if run_id is None:
             run_id = self._session.runs.open_run(tenant, workflow_id)
         if run_id is not None:
-            self._session.when_live(RunRef(tenant, workflow_id, run_id), guarded, request.refuse)
+            self._session.when_live(RunRef(tenant, workflow_id, run_id), guarded, self._session.refuser(request))
         else:
             self._session.finish(request, self._on_latest(request, workflow_id, guarded))
 
@@ -60,7 +60,7 @@ class ExecutionCalls:
             return
         # One that has started while the store was asked is newer than what it answered.
         run_id = self._session.runs.open_run(tenant, workflow_id) or latest.run_id
-        self._session.when_live(RunRef(tenant, workflow_id, run_id), action, request.refuse)
+        self._session.when_live(RunRef(tenant, workflow_id, run_id), action, self._session.refuser(request))
 
     # --- reading ------------------------------------------------------------------------------------------------
 

@@ -78,7 +78,7 @@ class DeadLetterCalls:
             session.discard_letter(live, letter.letter.event_id)
             session.answer(request, calls.Acknowledged(), live)
 
-        session.when_live(letter.run, act, request.refuse)
+        session.when_live(letter.run, act, session.refuser(request))
 
     async def redrive_letter(self, request: Request, call: dead_letters.RedriveDeadLetter) -> None:
         run_id, _, number = call.id.partition("/")

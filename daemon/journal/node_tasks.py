@@ -70,7 +70,7 @@ class NodeTasks:
         finally:
             for live in pinned:
                 live.waiters -= 1
-        if stale:
+        if stale and session.lease.holds:
             session.matching.put(RetireTasks(stale))
 
     def _started(self, live: LiveRun, task_id: int) -> StartedNode:

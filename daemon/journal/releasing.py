@@ -50,7 +50,23 @@ class Releases:
 
     def finish(self, request: Request, rest: Coroutine[None, None, None]) -> None:
         """Do the part of an answer that waits for the store. Whatever becomes of it, the request is ended."""
-        self._session.nursery.start_soon(_finish, request, rest)
+        self._session.nursery.start_soon(self._finish, request, rest)
+
+    async def _finish(self, request: Request, rest: Coroutine[None, None, None]) -> None:
+        try:
+            await rest
+        except Refused as refused:
+            # What a run may not do is read off memory like what it is.
+            self.answer(request, refused)
+        except NotJSON as error:
+            request.refuse(Refused(ErrorStatus.INVALID_ARGUMENT, f"params: {error}"))
+        except LookupError as error:
+            request.refuse(Refused(ErrorStatus.INTERNAL, str(error)))
+        except (StoreUnavailable, trio.Cancelled):
+            request.refuse(
+                Refused(ErrorStatus.UNAVAILABLE, "History is starting again; ask again", {"retry_after_seconds": 0.5})
+            )
+            raise
 
     def release(self, batch: Gathering, wakes: list[tuple[LiveRun, Millis]]) -> None:
         """The batch is on disk."""
@@ -111,19 +127,3 @@ class Releases:
             session.mappings.stop(live.run.ref, live.shard, mapping, data)
         batch.committed.set()
         session.runs.shrink()
-
-
-async def _finish(request: Request, rest: Coroutine[None, None, None]) -> None:
-    try:
-        await rest
-    except Refused as refused:
-        request.refuse(refused)
-    except NotJSON as error:
-        request.refuse(Refused(ErrorStatus.INVALID_ARGUMENT, f"params: {error}"))
-    except LookupError as error:
-        request.refuse(Refused(ErrorStatus.INTERNAL, str(error)))
-    except (StoreUnavailable, trio.Cancelled):
-        request.refuse(
-            Refused(ErrorStatus.UNAVAILABLE, "History is starting again; ask again", {"retry_after_seconds": 0.5})
-        )
-        raise

@@ -110,7 +110,7 @@ class Reports:
                 return
             session.answer(request, LoadTaskResult(spec=spec_of(live, call.task.event_id)), live)
 
-        self._session.when_live(call.task.run, act, request.refuse)
+        self._session.when_live(call.task.run, act, session.refuser(request))
 
     # --- workers in other processes -----------------------------------------------------------------------------
 
@@ -143,7 +143,7 @@ class Reports:
         finally:
             for live in pinned:
                 live.waiters -= 1
-        if stale:
+        if stale and session.lease.holds:
             session.matching.put(RetireTasks(stale))
         for live, task_id in held_back:
             session.matching.put(RetireTasks([TaskRef(live.run.ref, task_id)]))
@@ -222,7 +222,7 @@ class Reports:
                 return
             session.answer(request, calls.Acknowledged(), live)
 
-        session.when_live(opened.task.run, act, request.refuse)
+        session.when_live(opened.task.run, act, session.refuser(request))
 
     def heartbeat(self, request: Request, call: calls.HeartbeatTask) -> None:
         """Renews the lease. Heartbeats are no events: after a restart every lease begins anew."""
@@ -249,9 +249,9 @@ class Reports:
             (pulse.beats if call.progress else pulse.leases)[task_id] = moment(session.clock.now())
             if call.details != NULL:
                 pulse.details[task_id] = Raw(bytes(call.details))
-            request.answer(calls.HeartbeatTaskResult(cancel_requested=False))
+            session.answer(request, calls.HeartbeatTaskResult(cancel_requested=False))
 
-        session.when_live(opened.task.run, act, request.refuse)
+        session.when_live(opened.task.run, act, session.refuser(request))
 
     def _said(self, live: LiveRun, task_id: int) -> Said:
         """What the task's last heartbeat said, for the event that ends it."""

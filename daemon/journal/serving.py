@@ -84,7 +84,7 @@ def _request(session: Session, table: dict[type[Call], Answer], request: Request
     try:
         rest = answer(request, request.call)
     except Refused as refused:
-        request.refuse(refused)
+        session.answer(request, refused)
         return
     if rest is not None:
         session.finish(request, rest)

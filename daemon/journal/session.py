@@ -372,6 +372,10 @@ class Session:
         """Answer, or refuse, as soon as everything that the answer may know of these runs is on disk."""
         self._releases.answer(request, outcome, *about)
 
+    def refuser(self, request: Request) -> Lost:
+        """Refuses the request, for an action that cannot be done."""
+        return partial(self.answer, request)
+
     def finish(self, request: Request, rest: Coroutine[None, None, None]) -> None:
         """Do the part of an answer that waits for the store. Whatever becomes of it, the request is ended."""
         self._releases.finish(request, rest)

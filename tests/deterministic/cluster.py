@@ -48,7 +48,8 @@ _ASYNC = {name for name in dir(MemoryStore) if not name.startswith("_")} - {"rea
 
 class Wire:
     """A store as one process sees it. While it is cut, what is asked waits; when it is mended, it goes through after
-    all, or was given up before that. It may be cut for all but a look at events, which another connection is for."""
+    all, or was given up before that. It may be cut for all but some looks, which another connection is for. Its answers
+    may be late, or be lost."""
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
@@ -57,10 +58,15 @@ class Wire:
         self._passes: tuple[str, ...] = ()
         self.fenced = 0
         """Commits that the store has refused because another owns a shard."""
+        self.late: dict[str, float] = {}
+        """By what was asked: how many seconds its answer takes."""
+        self.lost: list[str] = []
+        """What is asked next of each of these is done, and nobody hears of it."""
 
-    def cut(self, *, events: bool = True) -> None:
+    def cut(self, *passes: str) -> None:
+        """All but these."""
         self._mended = trio.Event()
-        self._passes = () if events else ("events",)
+        self._passes = passes
 
     def mend(self) -> None:
         self._mended.set()
@@ -77,10 +83,15 @@ class Wire:
                 if not self._mended.is_set():
                     raise StoreUnavailable("nothing gets through")
             try:
-                return await real(*arguments)
+                answer = await real(*arguments)
             except Fenced:
                 self.fenced += 1
                 raise
+            await trio.sleep(self.late.get(name, 0.0))
+            if name in self.lost:
+                self.lost.remove(name)
+                raise StoreUnavailable("its answer was lost")
+            return answer
 
         return call
 

@@ -163,7 +163,7 @@ def test_one_that_cannot_renew_its_lease_says_nothing_of_events_that_it_can_read
         questions = ((history, calls.GetHistoryResult), (WatchExecutions(), WatchExecutionsResult))
         for call, result in questions:
             await inbox.request(ME, call, result, 0.5)
-        one.wire.cut(events=False)
+        one.wire.cut("events")
         await trio.sleep(cluster.settings.history.lease_seconds + 0.5)
         for call, result in questions:
             with pytest.raises(Refused, match="may have gone to another History"):
