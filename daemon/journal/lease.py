@@ -1,5 +1,5 @@
-"""For how long an owner may say what is so: its lease, by a clock that nobody can set, and that goes on while the machine
-sleeps.
+"""For how long an owner may say what is so: its lease, by a clock that nobody can set, and that goes on while the
+machine sleeps.
 
 The store's clock decides when others may take a shard, and only its epochs decide who may write. What an owner reads
 off its memory is checked by nobody: it answers from it only as long as nobody else can have taken the shard.

@@ -1,4 +1,4 @@
-"""Histories whose leases have lapsed, or that do not know what they have: what they say, and what they take up again."""
+"""Histories whose leases have lapsed, or that are about to give something up: what they say, and what they take up."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_lease_counts_from_when_it_was_asked_for():
         (one,) = await cluster.everything(histories=1)
         lease = cluster.settings.history.lease_seconds
         one.wire.late["attend"] = lease * 0.6
-        # The next question is asked when the last one's answer is there: in the store the lease has lapsed between them.
+        # The next question is asked when the last one's answer is there: in the store the lease lapses between them.
         await until(lambda: one.service.lacks() is not None)
         assert "lease has lapsed" in one.service.lacks()
         one.wire.late.clear()
@@ -94,5 +94,29 @@ def test_shards_whose_claim_was_not_answered_are_claimed_anew():
         started = [await cluster.start({**LONG, "Comment": name}, name) for name in map(str, range(3 * SHARDS))]
         for each in started:
             assert await cluster.events(each.run_id)
+
+    simulate_cluster(scenario)
+
+
+def test_what_was_asked_before_a_shard_moves_is_answered():
+    """It is given up when what was decided is on disk."""
+
+    async def scenario(cluster):
+        (one,) = await cluster.everything(histories=1)
+        one.wire.late["commit"] = 0.9
+        two = await cluster.history()
+        await trio.sleep(0.5)
+        assert one.shards == set(range(SHARDS)), "it hears of the other one in half a second"
+
+        async def ask(shard: int) -> None:
+            name = next(name for n in range(1000) if shard_of(OWNER.tenant, name := f"run-{n}", SHARDS) == shard)
+            start = calls.StartWorkflow(definition=encode(LONG), workflow_id=name)
+            await cluster.exchange.history(shard).request(ME, start, calls.StartWorkflowResult, 10)
+
+        async with trio.open_nursery() as asking:
+            for shard in range(SHARDS):
+                asking.start_soon(ask, shard)
+        assert not two.shards
+        await until(lambda: len(one.shards) + len(two.shards) == SHARDS > len(one.shards))
 
     simulate_cluster(scenario)

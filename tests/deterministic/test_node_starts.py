@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 from slow_store import Gate
 from split_daemon import Split, split
@@ -17,13 +18,16 @@ from enginekit.messages.links import (
     GiveBackTasks,
     OutcomesRecorded,
     RenewTasks,
+    RetireTasks,
     RunRef,
     StartNodes,
     StartNodesResult,
+    StartTasks,
     TaskOutcome,
     TaskRef,
     ToWorker,
 )
+from enginekit.messages.status import Refused
 
 SETTINGS = Settings(tasks=TaskSettings(lease_seconds=9.0, returns=3))
 ONE: dict[str, JSON] = {"StartAt": "Work", "States": {"Work": {"Type": "Task", "Resource": "echo", "End": True}}}
@@ -162,6 +166,35 @@ def test_a_history_whose_own_lease_has_lapsed_tells_workers_nothing(tmp_path):
                 assert daemon.exchange.inbox.offer(message)
             answers = await told(daemon, "w-2")
             assert answers == ([CancelTasks("w-2", refs), OutcomesRecorded("w-2", refs)] if holds else [])
+
+    split(scenario, tmp_path, SETTINGS, {})
+
+
+def test_matching_is_not_told_to_forget_a_task_by_a_history_whose_lease_has_lapsed(tmp_path):
+    async def scenario(daemon: Split):
+        (session,) = daemon._condition.history._sessions
+        told_of: list[object] = []
+        put = session.matching.put
+
+        def heard(message: object) -> None:
+            told_of.append(message)
+            put(message)
+
+        session.matching.put = heard
+        gone = TaskRef(RunRef("acme", "nobody", "0198c0de-0000-7000-8000-000000000000"), 3)
+        asked = [
+            (StartNodes(tasks=[gone], worker_id="w-1"), StartNodesResult),
+            (StartTasks(tasks=[gone], worker_id="w-1"), calls.PollTaskResult),
+        ]
+        for call, result in asked:
+            await daemon.exchange.inbox.request(Caller("acme", "w-1"), call, result, 10)
+            assert told_of == [RetireTasks([gone])]
+            told_of.clear()
+        session.lease.end()
+        for call, result in asked:
+            with pytest.raises(Refused, match="may have gone to another History"):
+                await daemon.exchange.inbox.request(Caller("acme", "w-1"), call, result, 10)
+        assert told_of == []
 
     split(scenario, tmp_path, SETTINGS, {})
 

@@ -32,8 +32,8 @@ planned once, perhaps when the tables were empty, and has to be right when they 
 
 
 class Limits:
-    """By the call timeout, and by half of the shortest lease, while somebody attends. Several services of a process may,
-    each with a lease of its own."""
+    """By the call timeout, and by half of the shortest lease, while somebody attends. Several services of a process
+    may, each with a lease of its own."""
 
     def __init__(self, connection: psycopg.Connection, call_timeout_seconds: float) -> None:
         self._connection = connection
