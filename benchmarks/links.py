@@ -24,6 +24,7 @@ from msgspec import Raw
 from daemon.links.exchange import Exchange, MemoryExchange
 from daemon.links.interface import Caller, Request
 from daemon.links.redis.exchange import RedisExchange
+from daemon.redis.frames import Server
 from enginekit.messages.links import Ping, Pong, RunRef, TaskOutcome, TaskRef
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -113,7 +114,7 @@ async def requests(near: Exchange, far: Exchange, count: int, in_flight: int) ->
 async def _run(server: RedisServer, count: int) -> None:
     inside = MemoryExchange()
     name = a_name()
-    near, far = (RedisExchange(server.url, process=process, name=name) for process in ("near", "far"))
+    near, far = (RedisExchange(Server("links", server.url), process=process, name=name) for process in ("near", "far"))
     async with trio.open_nursery() as nursery:
         await nursery.start(near.run)
         await nursery.start(far.run)

@@ -27,9 +27,9 @@ from daemon.condition import Condition
 from daemon.configuration import parse_listen
 from daemon.connections import Connections
 from daemon.dispatch.membership import StoreMembership
+from daemon.drivers.faults import ServerUnusable
 from daemon.links.counting import LinkCollector
 from daemon.links.exchange import Exchange
-from daemon.links.faults import ExchangeUnusable
 from daemon.links.open import open_exchange
 from daemon.links.roster import Roster
 from daemon.links.table import Links, memory_links, shared_links
@@ -124,7 +124,7 @@ class Daemon:
                 )
                 if Role.MATCHING in self._roles:
                     self._queues = open_queues(settings, self._process)
-            except ExchangeUnusable as error:
+            except ServerUnusable as error:
                 raise Unusable(str(error)) from error
         self.links: Links = memory_links() if self._exchange is None else self._linked(self._exchange)
         self.metrics = Metrics(CollectorRegistry())
@@ -167,7 +167,7 @@ class Daemon:
         self.supervisor = Supervisor(
             self.services(),
             settings.supervisor,
-            hopeless=(StoreUnusable, ExchangeUnusable, KeyUnusable),
+            hopeless=(StoreUnusable, ServerUnusable, KeyUnusable),
             explained=(ListenFailed,),
         )
         self._notifier = notifier

@@ -32,6 +32,12 @@ def a_name() -> str:
     return f"test-{os.getpid()}-{next(_names)}"
 
 
+def documented_user(page: Path) -> list[str]:
+    """The rules of the user whom a page of docs/ makes, with the password `secret`."""
+    (line,) = [line for line in page.read_text().splitlines() if line.startswith("user engine ")]
+    return line.removeprefix("user engine ").replace(">PASSWORD", ">secret").split()
+
+
 class RedisServer:
     """Started when it has been made; `options` as on its command line. Nothing of it is written to disk."""
 

@@ -63,7 +63,7 @@ class Exchange(ABC):
     @abstractmethod
     async def call_out(self, process: str, said: bytes, forget: list[str], *, listen: bool) -> list[Heard]:
         """Say something of this process (nothing: say nothing), forget these, and, to `listen`, hear what everybody
-        said last. Raises ExchangeAway. Cancelled: it may have been said."""
+        said last. Raises ServerAway. Cancelled: it may have been said."""
 
     @abstractmethod
     def history(self, shard: int) -> Link[ToHistory]: ...

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from daemon.links.exchange import Exchange, MemoryExchange
-from daemon.links.faults import ExchangeUnusable
+from daemon.redis.settings import server_of
 from daemon.settings import LinkSettings
 
 
@@ -20,7 +18,7 @@ def open_exchange(
 ) -> Exchange:
     """The exchange that `[links] url` names; nothing is connected before its `run`. See `RedisExchange` for the rest.
 
-    Raises ExchangeUnusable for a password file that cannot be read.
+    Raises ServerUnusable for a password file that cannot be read.
     """
     if settings.url == "memory:":
         return MemoryExchange()
@@ -28,29 +26,11 @@ def open_exchange(
     from daemon.links.redis.exchange import RedisExchange
 
     return RedisExchange(
-        settings.url,
+        server_of("links", settings),
         process=process,
         name=settings.name,
         cluster=cluster,
         shards=shards,
         partitions=partitions,
         queues=queues,
-        password=password_in("links", settings.password_file),
-        ca_file=settings.ca_file,
-        cert_file=settings.cert_file,
-        key_file=settings.key_file,
-        call_timeout_seconds=settings.call_timeout_seconds,
     )
-
-
-def password_in(section: str, file: str | None) -> str | None:
-    """What the `password_file` of a section of engine.toml has. Raises ExchangeUnusable."""
-    if file is None:
-        return None
-    try:
-        password = Path(file).read_text().strip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExchangeUnusable(f"[{section}] password_file = {file!r} cannot be read: {error}") from error
-    if not password:
-        raise ExchangeUnusable(f"[{section}] password_file = {file!r} is empty")
-    return password

@@ -14,8 +14,8 @@ import msgspec
 import structlog
 import trio
 
+from daemon.drivers.faults import ServerAway
 from daemon.links.exchange import Exchange, Heard
-from daemon.links.faults import ExchangeAway
 from enginekit.messages.calls import ProcessView
 from enginekit.messages.subscriptions import ServiceRate
 
@@ -67,7 +67,7 @@ class Roster:
         """What is said last is what the others keep: a departure waits for an announcement that is on its way."""
 
     async def run(self) -> None:
-        """Say and hear, until cancelled, or it departs. Raises ExchangeUnusable."""
+        """Say and hear, until cancelled, or it departs. Raises ServerUnusable."""
         forget: list[str] = []
         while True:
             async with self._saying:
@@ -76,20 +76,20 @@ class Roster:
                 try:
                     said = _encoder.encode(self._say())
                     heard = await self._exchange.call_out(self._process, said, forget, listen=self._listens)
-                except ExchangeAway:
+                except ServerAway:
                     pass  # The exchange says so itself; what was heard grows old.
                 else:
                     forget = self._take(heard)
             await trio.sleep(ANNOUNCE_SECONDS)
 
     async def depart(self) -> None:
-        """This process ends: nobody is to look for it. Bounded by DEPART_SECONDS. Raises ExchangeUnusable."""
+        """This process ends: nobody is to look for it. Bounded by DEPART_SECONDS. Raises ServerUnusable."""
         self._departed = True
         try:
             with trio.move_on_after(DEPART_SECONDS):
                 async with self._saying:
                     await self._exchange.call_out(self._process, b"", [self._process], listen=False)
-        except ExchangeAway:
+        except ServerAway:
             log.info("the exchange is away; this process is forgotten by itself", process=self._process)
 
     def others(self) -> list[ProcessView]:

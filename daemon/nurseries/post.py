@@ -24,7 +24,7 @@ class Post:
         self._roster = roster
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Carry messages until cancelled. Raises (also in a group) ExchangeUnusable."""
+        """Carry messages until cancelled. Raises (also in a group) ServerUnusable."""
         if self._store is not None:
             self._exchange.belongs_to(await cluster_of(self._store))
         async with trio.open_nursery() as nursery:

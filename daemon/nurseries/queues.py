@@ -17,6 +17,6 @@ class Queues:
         self._store = store
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until cancelled. Raises ExchangeUnusable."""
+        """Until cancelled. Raises ServerUnusable."""
         self._queues.belongs_to(await cluster_of(self._store))
         await self._queues.run(task_status=task_status)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from daemon.links.open import password_in
 from daemon.queues.interface import TaskQueues, Terms
+from daemon.redis.settings import server_of
 from daemon.settings import Settings
 
 
@@ -11,7 +11,7 @@ def open_queues(settings: Settings, member: str) -> TaskQueues | None:
     """The shared queues that `[queues] url` names, None where each partition's owner has them in its memory. Nothing is
     connected before `run`. `member` is the name of this process among those that share them.
 
-    Raises ExchangeUnusable for a password file that cannot be read.
+    Raises ServerUnusable for a password file that cannot be read.
     """
     queues = settings.queues
     if queues.url == "memory:":
@@ -20,16 +20,11 @@ def open_queues(settings: Settings, member: str) -> TaskQueues | None:
     from daemon.queues.redis.queues import RedisTaskQueues
 
     return RedisTaskQueues(
-        queues.url,
+        server_of("queues", queues),
         member=member,
         terms=terms_of(settings),
         partitions=settings.matching.partitions,
         name=settings.links.name,
-        password=password_in("queues", queues.password_file),
-        ca_file=queues.ca_file,
-        cert_file=queues.cert_file,
-        key_file=queues.key_file,
-        call_timeout_seconds=queues.call_timeout_seconds,
     )
 
 

@@ -11,8 +11,9 @@ from both_sides import Both
 from redis_server import RedisServer, a_name
 
 from daemon.links.exchange import MemoryExchange
-from daemon.links.redis import exchange
 from daemon.links.redis.exchange import RedisExchange
+from daemon.redis import driver
+from daemon.redis.frames import Server
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -26,9 +27,9 @@ async def exchanges(
     else:
         server: RedisServer = request.getfixturevalue("redis_server")
         name = a_name()
-        monkeypatch.setattr(exchange, "spawn", inline_driver.spawn)
+        monkeypatch.setattr(driver, "spawn", inline_driver.spawn)
         # Every message goes through Redis, also to an inbox of one's own.
-        one = RedisExchange(server.url, process="one", name=name)
+        one = RedisExchange(Server("links", server.url), process="one", name=name)
         await nursery.start(one.run)
         yield Both(one, one)
     nursery.cancel_scope.cancel()

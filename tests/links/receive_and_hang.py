@@ -10,10 +10,11 @@ import sys
 import trio
 
 from daemon.links.redis.exchange import RedisExchange
+from daemon.redis.frames import Server
 
 
 async def main(url: str, name: str, shard: str, rounds: str) -> None:
-    exchange = RedisExchange(url, process="victim", name=name)
+    exchange = RedisExchange(Server("links", url), process="victim", name=name)
     async with trio.open_nursery() as nursery:
         await nursery.start(exchange.run)
         for _ in range(int(rounds)):

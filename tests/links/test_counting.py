@@ -15,7 +15,10 @@ from daemon.links.exchange import MemoryExchange
 from daemon.links.redis import exchange as exchange_module
 from daemon.links.redis import reading as reading_module
 from daemon.links.redis.exchange import RedisExchange
-from daemon.links.redis.keys import history_key, prefix_of
+from daemon.links.redis.keys import history_key
+from daemon.redis import driver
+from daemon.redis.frames import Server
+from daemon.redis.keys import prefix_of
 from enginekit.messages.links import WakeRuns
 
 SHARD = 3
@@ -35,14 +38,16 @@ def inbox(counts: LinkCounts) -> tuple[int, int] | None:
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange_module, "spawn", inline_driver.spawn)
+    monkeypatch.setattr(driver, "spawn", inline_driver.spawn)
     monkeypatch.setattr(reading_module, "_LOOK_SECONDS", 0.02)
     monkeypatch.setattr(reading_module, "_LOOK_LIMIT_SECONDS", 0.02)
 
 
 async def test_what_went_what_came_and_what_lies_there(redis_server: RedisServer, nursery: trio.Nursery) -> None:
     name = a_name()
-    sender, owner, heir = (RedisExchange(redis_server.url, process=each, name=name) for each in ("s", "o", "h"))
+    sender, owner, heir = (
+        RedisExchange(Server("links", redis_server.url), process=each, name=name) for each in ("s", "o", "h")
+    )
     for each in (sender, owner, heir):
         await nursery.start(each.run)
     for _ in range(20):
@@ -72,7 +77,7 @@ async def test_what_is_sent_into_a_full_inbox_cuts_it(
 ) -> None:
     monkeypatch.setattr(exchange_module, "HISTORY_CAPACITY", 8)
     name = a_name()
-    sender = RedisExchange(redis_server.url, process="s", name=name)
+    sender = RedisExchange(Server("links", redis_server.url), process="s", name=name)
     await nursery.start(sender.run)
     with redis_server.client() as client:
         for _ in range(16):
@@ -85,7 +90,7 @@ async def test_what_is_sent_into_a_full_inbox_cuts_it(
 
 
 async def test_a_connection_that_is_lost(redis_server: RedisServer, nursery: trio.Nursery) -> None:
-    sender = RedisExchange(redis_server.url, process="s", name=a_name())
+    sender = RedisExchange(Server("links", redis_server.url), process="s", name=a_name())
     await nursery.start(sender.run)
     assert (sender.counts().connected, sender.counts().reconnects) == (True, 0)
     with redis_server.client() as client:
@@ -95,7 +100,7 @@ async def test_a_connection_that_is_lost(redis_server: RedisServer, nursery: tri
 
 
 async def test_metrics_name_inboxes_by_their_number_alone(redis_server: RedisServer, nursery: trio.Nursery) -> None:
-    exchange = RedisExchange(redis_server.url, process="s", name=a_name())
+    exchange = RedisExchange(Server("links", redis_server.url), process="s", name=a_name())
     await nursery.start(exchange.run)
     registry = CollectorRegistry()
     LinkCollector(exchange.counts, registry)

@@ -19,6 +19,7 @@ from daemon.links.redis import envelope
 from daemon.links.redis.envelope import Envelope, Unreadable, decode_answer, decode_body, encode_body, seal, unseal
 from daemon.links.redis.exchange import RedisExchange
 from daemon.links.redis.seen import SENDERS, WINDOW, Seen
+from daemon.redis.frames import Server
 from enginekit.messages import calls
 from enginekit.messages.links import LookAtClock, RunRef, ToHistory, ToMatching, ToTimer, ToWorker, WakeRuns
 from enginekit.messages.status import ErrorStatus, Refused
@@ -88,7 +89,7 @@ async def test_strange_entries_hold_nobody_up(
     redis_server: RedisServer, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = a_name()
-    here = RedisExchange(redis_server.url, process="here", name=name)
+    here = RedisExchange(Server("links", redis_server.url), process="here", name=name)
     await nursery.start(here.run)
     key = f"engine:{{{name}}}:history:0"
     deadline = {"l": 10_000, "r": here._post.replies.key, "t": "acme"}

@@ -28,6 +28,7 @@ from daemon.links.redis.exchange import RedisExchange
 from daemon.links.redis.inbox import reply_stream
 from daemon.links.redis.post import CAPACITY, Post
 from daemon.links.routing import HistoryRouter
+from daemon.redis.frames import Server
 from enginekit.messages.calls import StartWorkflow, StartWorkflowResult
 from enginekit.messages.links import LookAtClock, Ping, Pong, ReportAgain, RunRef, ToHistory, WakeRuns
 from enginekit.messages.status import ErrorStatus, Refused
@@ -95,7 +96,7 @@ async def test_what_a_dead_owner_had_not_dealt_with_goes_to_the_next(
 ) -> None:
     """kill -9 of a process that had received three times: what it had asked for more after is gone, the rest comes."""
     name = a_name()
-    here = RedisExchange(redis_server.url, process="here", name=name)
+    here = RedisExchange(Server("links", redis_server.url), process="here", name=name)
     await joined(nursery, here)
     for number in range(40):
         assert here.history(1).offer(wake(number))
@@ -126,7 +127,9 @@ async def test_a_call_that_a_dead_owner_has_carried_out_is_known_to_the_next(
     """It may have died between the commit and the word of it: the next one is given the call again, and sees that it is
     the same, though its caller has not named it."""
     name = a_name()
-    asking, one, two = (RedisExchange(redis_server.url, process=each, name=name) for each in ("asking", "one", "two"))
+    asking, one, two = (
+        RedisExchange(Server("links", redis_server.url), process=each, name=name) for each in ("asking", "one", "two")
+    )
     await joined(nursery, asking, two)
     calls_seen: list[StartWorkflow] = []
 
@@ -160,7 +163,7 @@ async def test_what_an_owner_is_given_that_hangs_goes_to_the_next(
 ) -> None:
     """It is stopped while its read blocks, and has that read's messages: its successor finds them."""
     name = a_name()
-    here = RedisExchange(redis_server.url, process="here", name=name)
+    here = RedisExchange(Server("links", redis_server.url), process="here", name=name)
     await joined(nursery, here)
     assert here.history(1).offer(wake(0))
     command = [sys.executable, str(HERE / "receive_and_hang.py"), redis_server.url, name, "1", "1"]
@@ -192,7 +195,9 @@ async def test_what_an_owner_is_given_that_hangs_goes_to_the_next(
 async def test_an_inbox_moves_between_owners_that_live(redis_server: RedisServer, nursery: trio.Nursery) -> None:
     """Back and forth, under load, each owner stopped in the middle of its work: nothing is lost."""
     name = a_name()
-    one, two = (RedisExchange(redis_server.url, process=process, name=name) for process in ("one", "two"))
+    one, two = (
+        RedisExchange(Server("links", redis_server.url), process=process, name=name) for process in ("one", "two")
+    )
     await joined(nursery, one, two)
     got: list[ToHistory | Request] = []
     sent = 0
@@ -231,10 +236,10 @@ async def test_what_was_sent_when_the_connection_was_cut_is_taken_once(
 ) -> None:
     """Redis has it, and the sender does not know: it sends it again. Messages, requests and answers."""
     name = a_name()
-    there = RedisExchange(redis_server.url, process="there", name=name)
+    there = RedisExchange(Server("links", redis_server.url), process="there", name=name)
     executed: list[Request] = []
     async with cut_wire(redis_server.port) as wire:
-        here = RedisExchange(wire.url, process="here", name=name)
+        here = RedisExchange(Server("links", wire.url), process="here", name=name)
         await joined(nursery, here, there)
         got: list[ToHistory | Request] = []
         nursery.start_soon(collect, there.history(0), got)
@@ -265,8 +270,8 @@ async def test_what_was_sent_when_the_connection_was_cut_is_taken_once(
 
 async def test_redis_forgets_everything(own_redis: RedisServer, nursery: trio.Nursery) -> None:
     """FLUSHALL, and a restart with empty memory: who waits for an answer waits until its deadline, then all goes on."""
-    here = RedisExchange(own_redis.url, process="here", cluster="c-1", shards=4, partitions=2)
-    there = RedisExchange(own_redis.url, process="there")
+    here = RedisExchange(Server("links", own_redis.url), process="here", cluster="c-1", shards=4, partitions=2)
+    there = RedisExchange(Server("links", own_redis.url), process="there")
     await joined(nursery, here, there)
     executed: list[Request] = []
     nursery.start_soon(answer_all, there.history(1), executed)
@@ -300,7 +305,9 @@ async def test_redis_forgets_everything(own_redis: RedisServer, nursery: trio.Nu
 
 async def test_redis_hangs(own_redis: RedisServer, nursery: trio.Nursery) -> None:
     """It is stopped for a while: offers fill what there is and then say no, requests end, and all goes on."""
-    here, there = (RedisExchange(own_redis.url, process=each, call_timeout_seconds=0.4) for each in ("here", "there"))
+    here, there = (
+        RedisExchange(Server("links", own_redis.url, timeout_seconds=0.4), process=each) for each in ("here", "there")
+    )
     await joined(nursery, here, there)
     own_redis.stop()
     assert here.history(0).offer(wake(0))
@@ -337,7 +344,9 @@ async def test_redis_hangs(own_redis: RedisServer, nursery: trio.Nursery) -> Non
 
 async def test_the_driver_is_killed(redis_server: RedisServer, nursery: trio.Nursery) -> None:
     name = a_name()
-    here, there = (RedisExchange(redis_server.url, process=each, name=name) for each in ("here", "there"))
+    here, there = (
+        RedisExchange(Server("links", redis_server.url), process=each, name=name) for each in ("here", "there")
+    )
     await joined(nursery, here, there)
     got: list[ToHistory | Request] = []
     for turn in range(2):
@@ -355,7 +364,7 @@ async def test_the_driver_is_killed(redis_server: RedisServer, nursery: trio.Nur
 
 async def test_an_inbox_that_nobody_empties_is_full(redis_server: RedisServer, nursery: trio.Nursery) -> None:
     name = a_name()
-    here = RedisExchange(redis_server.url, process="here", name=name)
+    here = RedisExchange(Server("links", redis_server.url), process="here", name=name)
     await joined(nursery, here)
     with closing(redis_server.client()) as client:
         key = f"engine:{{{name}}}:worker:w"
@@ -380,7 +389,7 @@ async def test_an_inbox_that_nobody_empties_is_full(redis_server: RedisServer, n
 async def test_redis_s_memory_is_full(nursery: trio.Nursery) -> None:
     """What is on its way can be received, which makes room; what was to be sent waits, and is sent once."""
     with closing(RedisServer("--maxmemory", "8mb")) as server:
-        here, there = (RedisExchange(server.url, process=each) for each in ("here", "there"))
+        here, there = (RedisExchange(Server("links", server.url), process=each) for each in ("here", "there"))
         await joined(nursery, here, there)
         assert there.history(0).offer(LookAtClock())
         assert await received(there.history(0), 1) == [LookAtClock()]
@@ -405,7 +414,7 @@ async def test_a_receiver_that_is_long_at_work(
     """Its inbox is left meanwhile; when it comes back it goes on where it was."""
     monkeypatch.setattr(inbox_module, "BUSY_SECONDS", 0.1)
     name = a_name()
-    here = RedisExchange(redis_server.url, process="here", name=name)
+    here = RedisExchange(Server("links", redis_server.url), process="here", name=name)
     await joined(nursery, here)
     for number in range(30):
         assert here.history(0).offer(wake(number))
@@ -454,7 +463,7 @@ async def test_workers_come_and_go(
     """Their links are not kept for ever, and one that was not kept is as good as another."""
     monkeypatch.setattr(exchange_module, "_WORKERS", 2)
     name = a_name()
-    here = RedisExchange(redis_server.url, process="here", name=name)
+    here = RedisExchange(Server("links", redis_server.url), process="here", name=name)
     await joined(nursery, here)
     link = here.worker("first")
     for number in range(5):

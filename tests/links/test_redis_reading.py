@@ -10,10 +10,11 @@ import redis
 from redis_server import RedisServer, a_name
 
 from daemon.links.redis import reading as reading_module
-from daemon.links.redis.connection import Connection
-from daemon.links.redis.frames import Deliver, Inbox, Layout, Open, Parcel, Receive, Settled
+from daemon.links.redis.frames import Deliver, Inbox, Parcel, Receive, Settled
 from daemon.links.redis.reading import Reading
 from daemon.links.redis.sending import deliver
+from daemon.redis.connection import Connection
+from daemon.redis.frames import Server
 
 
 class Bench:
@@ -27,8 +28,7 @@ class Bench:
         self._connections: list[Connection] = []
 
     def connection(self) -> Connection:
-        request = Open(self._server.url, None, None, None, None, "engine:{x}", "me", "r", Layout(None, None, None), 2.0)
-        connection = Connection(request, 4.0)
+        connection = Connection(Server("links", self._server.url), 4.0)
         self._connections.append(connection)
         return connection
 

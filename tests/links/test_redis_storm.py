@@ -16,6 +16,7 @@ from redis_server import RedisServer, a_name
 
 from daemon.links.interface import Request
 from daemon.links.redis.exchange import RedisExchange
+from daemon.redis.frames import Server
 from enginekit.messages.links import Pong, RunRef, StartTasks, WakeRuns
 
 SHARDS = 3
@@ -64,7 +65,7 @@ async def test_a_storm(redis_server: RedisServer, nursery: trio.Nursery) -> None
         name = a_name()
         for process in ("near", "far"):
             wire = await wires.enter_async_context(cut_wire(redis_server.port))
-            exchange = RedisExchange(wire.url, process=process, name=name, call_timeout_seconds=1.0)
+            exchange = RedisExchange(Server("links", wire.url, timeout_seconds=1.0), process=process, name=name)
             ends.append((wire, exchange))
             await nursery.start(exchange.run)
         (_, near), (_, far) = ends

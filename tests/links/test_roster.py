@@ -14,10 +14,11 @@ from trio.testing import MockClock
 
 from daemon.links import roster as roster_module
 from daemon.links.exchange import Exchange, Heard, MemoryExchange
-from daemon.links.redis import exchange as exchange_module
 from daemon.links.redis.exchange import RedisExchange
-from daemon.links.redis.keys import prefix_of
 from daemon.links.roster import Announcement, Roster, added_up
+from daemon.redis import driver
+from daemon.redis.frames import Server
+from daemon.redis.keys import prefix_of
 from enginekit.messages.calls import ProcessView, StoreView
 from enginekit.messages.subscriptions import ServiceRate
 
@@ -141,9 +142,11 @@ async def test_what_cannot_be_read_is_passed_over(autojump_clock: MockClock, nur
 
 
 async def test_over_redis(redis_server: RedisServer, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange_module, "spawn", inline_driver.spawn)
+    monkeypatch.setattr(driver, "spawn", inline_driver.spawn)
     name = a_name()
-    one, other = (RedisExchange(redis_server.url, process=each, name=name) for each in ("one", "other"))
+    one, other = (
+        RedisExchange(Server("links", redis_server.url), process=each, name=name) for each in ("one", "other")
+    )
     await nursery.start(one.run)
     await nursery.start(other.run)
     assert await one.call_out("one", b"first", [], listen=False) == []
@@ -161,13 +164,13 @@ async def test_over_redis(redis_server: RedisServer, nursery: trio.Nursery, monk
 async def test_a_user_who_may_not_say_anything_is_told_once_and_goes_on(
     redis_server: RedisServer, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange_module, "spawn", inline_driver.spawn)
+    monkeypatch.setattr(driver, "spawn", inline_driver.spawn)
     name = a_name()
     with closing(redis_server.client()) as client:
         rules = ["on", ">secret", "~*", "+@all", "-hset", "-hdel"]
         client.execute_command("ACL", "SETUSER", "old", "reset", *rules)
     url = f"redis://old:secret@127.0.0.1:{redis_server.port}"
-    exchange = RedisExchange(url, process="one", name=name)
+    exchange = RedisExchange(Server("links", url), process="one", name=name)
     await nursery.start(exchange.run)
     with capture_logs() as logs:
         for _ in range(3):

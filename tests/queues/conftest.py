@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import socket
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
-import msgspec
+import inline_driver
 import pytest
 import trio
 from redis_server import RedisServer, a_name
 
-from daemon.drivers.lane import Lane
 from daemon.queues.interface import PartitionQueues, TaskQueues, Terms
 from daemon.queues.memory import MemoryTaskQueues
-from daemon.queues.redis import host, queues
 from daemon.queues.redis.queues import RedisTaskQueues
-from tests.links.inline_driver import InlineProcess
+from daemon.redis import driver
+from daemon.redis.frames import Server
 
 LONG = Terms(tasks=20, lease_seconds=60.0, delay_seconds=60.0)
 
@@ -39,28 +36,6 @@ class Sides:
         return made.partition(0)
 
 
-class _InlineHost(host.Host):
-    def _close(self) -> None:
-        self.close()
-
-
-async def inline(
-    module: str, replies: msgspec.msgpack.Decoder[Any], lost: Callable[[str], Exception]
-) -> tuple[InlineProcess, Lane[Any], Lane[Any]]:
-    """The driver in threads of this process."""
-    assert module == host.__name__
-    await trio.lowlevel.checkpoint()
-    turns, driver_turns = socket.socketpair()
-    notices, driver_notices = socket.socketpair()
-    driver = _InlineHost()
-    process = InlineProcess(
-        driver,
-        (driver_turns, driver.turn, host._turn_requests),
-        (driver_notices, driver.hear, host._hear_requests),
-    )
-    return process, Lane(turns, replies, lost), Lane(notices, replies, lost)
-
-
 @pytest.fixture(params=["memory", "redis"])
 async def sides(
     request: pytest.FixtureRequest, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
@@ -76,10 +51,12 @@ async def sides(
         server: RedisServer = request.getfixturevalue("redis_server")
         name = a_name()
         numbers = itertools.count(1)
-        monkeypatch.setattr(queues, "spawn", inline)
+        monkeypatch.setattr(driver, "spawn", inline_driver.spawn)
 
         def make(terms: Terms) -> TaskQueues:
-            return RedisTaskQueues(server.url, member=f"m{next(numbers)}", terms=terms, partitions=2, name=name)
+            return RedisTaskQueues(
+                Server("queues", server.url), member=f"m{next(numbers)}", terms=terms, partitions=2, name=name
+            )
 
     yield Sides(make, nursery)
     nursery.cancel_scope.cancel()

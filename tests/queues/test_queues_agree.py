@@ -11,6 +11,7 @@ from redis_server import RedisServer, a_name
 from daemon.queues.interface import Ask, Demand, Told
 from daemon.queues.memory import MemoryTaskQueues
 from daemon.queues.redis.queues import RedisTaskQueues
+from daemon.redis.frames import Server
 from enginekit.messages.links import QueuedTask, QueueKey, RunRef, TaskKind, TaskRef
 from tests.queues.conftest import LONG
 
@@ -68,7 +69,7 @@ def comparable(told: Told) -> object:
 @pytest.mark.parametrize("seed", range(4))
 async def test_the_same_asks_are_answered_alike(redis_server: RedisServer, nursery: trio.Nursery, seed: int) -> None:
     chance = random.Random(seed)
-    redis = RedisTaskQueues(redis_server.url, member="m", terms=LONG, partitions=1, name=a_name())
+    redis = RedisTaskQueues(Server("queues", redis_server.url), member="m", terms=LONG, partitions=1, name=a_name())
     await nursery.start(redis.run)
     inside, outside = MemoryTaskQueues(LONG).partition(0), redis.partition(0)
     claimed = 0

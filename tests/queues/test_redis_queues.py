@@ -1,28 +1,25 @@
-"""Queues in Redis beyond what all queues promise: who is let in, what is refused, what is waited for, and that all of
-it may be lost."""
+"""Queues in Redis beyond what all queues promise and every driver of Redis looks at: who is let in, what is refused,
+what is waited for, and that all of it may be lost."""
 
 from __future__ import annotations
 
 import os
 import signal
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import trio
-import trustme
-from redis_server import RedisServer, a_name
+import trio.testing
+from redis_server import RedisServer, a_name, documented_user
 
-from daemon.links.faults import ExchangeUnusable
-from daemon.links.redis.frames import Layout
-from daemon.links.redis.frames import Open as OpenLinks
-from daemon.links.redis.host import _Host as LinksHost
+from daemon.drivers.faults import ServerUnusable
 from daemon.queues.interface import Ask, Demand, PartitionQueues, Terms
 from daemon.queues.open import open_queues
-from daemon.queues.redis.host import _check_version
+from daemon.queues.redis.host import check_version
 from daemon.queues.redis.queues import RedisTaskQueues
+from daemon.redis.frames import Server
 from daemon.settings import QueueSettings, Settings
 from enginekit.messages.links import EndNodePolls, QueuedTask, QueueKey, RunRef, TaskKind, TaskRef
 
@@ -37,8 +34,9 @@ def task(number: int, queue: QueueKey = ORDERS, destination: str | None = None) 
     return QueuedTask(TaskRef(run, 3), queue, 0, 1_764_000_000_000 + number, destination)
 
 
-def shared(url: str, **more: object) -> RedisTaskQueues:
-    return RedisTaskQueues(url, member="m1", terms=TERMS, partitions=1, **more)  # type: ignore[arg-type]
+def shared(url: str, *, name: str = "engine", timeout_seconds: float = 5.0, partitions: int = 1) -> RedisTaskQueues:
+    server = Server("queues", url, timeout_seconds=timeout_seconds)
+    return RedisTaskQueues(server, member="m1", terms=TERMS, partitions=partitions, name=name)
 
 
 async def claimed(queues: PartitionQueues) -> list[QueuedTask]:
@@ -48,7 +46,7 @@ async def claimed(queues: PartitionQueues) -> list[QueuedTask]:
 @pytest.fixture
 async def driven(own_redis: RedisServer, nursery: trio.Nursery) -> AsyncIterator[RedisTaskQueues]:
     """With its driver in a process, and a Redis of its own."""
-    queues = shared(own_redis.url, call_timeout_seconds=2.0)
+    queues = shared(own_redis.url, timeout_seconds=2.0)
     await nursery.start(queues.run)
     yield queues
     nursery.cancel_scope.cancel()
@@ -56,7 +54,7 @@ async def driven(own_redis: RedisServer, nursery: trio.Nursery) -> AsyncIterator
 
 async def refusal(queues: RedisTaskQueues) -> str:
     """Why it does not run."""
-    with pytest.raises(ExchangeUnusable) as raised, trio.fail_after(60):
+    with pytest.raises(ServerUnusable) as raised, trio.fail_after(60):
         await queues.run()
     assert not queues.ready
     assert queues.driver_pid is None
@@ -64,12 +62,6 @@ async def refusal(queues: RedisTaskQueues) -> str:
 
 
 # --- who is let in ---------------------------------------------------------------------------------------------------
-
-
-def documented_acl() -> list[str]:
-    """The line of docs/queues.md that makes a user who may do what queues need."""
-    (line,) = [line for line in DOCS.read_text().splitlines() if line.startswith("user engine ")]
-    return line.removeprefix("user engine ").replace(">PASSWORD", ">secret").split()
 
 
 async def do_everything(queues: RedisTaskQueues) -> None:
@@ -92,8 +84,10 @@ async def do_everything(queues: RedisTaskQueues) -> None:
 
 async def test_a_user_who_may_do_what_is_documented(own_redis: RedisServer, nursery: trio.Nursery) -> None:
     with closing(own_redis.client()) as client:
-        client.execute_command("ACL", "SETUSER", "engine", "reset", *documented_acl())
-        client.execute_command("ACL", "SETUSER", "other", "reset", *documented_acl(), "resetkeys", "~engine:{other}:*")
+        client.execute_command("ACL", "SETUSER", "engine", "reset", *documented_user(DOCS))
+        client.execute_command(
+            "ACL", "SETUSER", "other", "reset", *documented_user(DOCS), "resetkeys", "~engine:{other}:*"
+        )
     queues = shared(f"redis://engine:secret@127.0.0.1:{own_redis.port}", name="engine")
     queues.belongs_to("store-1")
     await nursery.start(queues.run)
@@ -106,7 +100,7 @@ async def test_a_user_who_may_do_what_is_documented(own_redis: RedisServer, nurs
 
 
 async def test_no_command_is_documented_that_is_not_needed(own_redis: RedisServer, nursery: trio.Nursery) -> None:
-    rules = documented_acl()
+    rules = documented_user(DOCS)
     queues = shared(own_redis.url)
     await nursery.start(queues.run)
     await do_everything(queues)
@@ -117,133 +111,21 @@ async def test_no_command_is_documented_that_is_not_needed(own_redis: RedisServe
     nursery.cancel_scope.cancel()
 
 
-async def test_a_wrong_password(nursery: trio.Nursery) -> None:
-    with closing(RedisServer("--requirepass", "right-password")) as guarded:
-        reason = await refusal(shared(guarded.url, password="wrong-password"))
-        assert "check the user and the password, in [queues] url" in reason
-        assert "wrong-password" not in reason
-        queues = shared(f"unix://{guarded.unix_socket}", password="right-password")
-        await nursery.start(queues.run)
-        nursery.cancel_scope.cancel()
-
-
-async def test_tls(redis_server: RedisServer, nursery: trio.Nursery, tmp_path: Path) -> None:
-    """In front of the server, which has none of its own: whom the certificate is of, who signed it, and who asks."""
-    authority, stranger = trustme.CA(), trustme.CA()
-    for each, file in ((authority, "ca.pem"), (stranger, "stranger.pem")):
-        each.cert_pem.write_to_path(str(tmp_path / file))
-    ours = authority.issue_cert("engine")
-    ours.private_key_pem.write_to_path(str(tmp_path / "engine.key"))
-    ours.cert_chain_pems[0].write_to_path(str(tmp_path / "engine.pem"))
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.verify_mode = ssl.CERT_REQUIRED
-    authority.configure_trust(context)
-    authority.issue_cert("localhost").configure_cert(context)
-    listeners = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1", https_compatible=True)
-    port = listeners[0].transport_listener.socket.getsockname()[1]
-
-    async def forward(client: trio.SSLStream[trio.SocketStream]) -> None:
-        async def copy(source: trio.abc.ReceiveStream, sink: trio.abc.SendStream) -> None:
-            async for some in source:
-                await sink.send_all(some)
-            both.cancel_scope.cancel()
-
-        try:
-            async with (
-                client,
-                await trio.open_tcp_stream("127.0.0.1", redis_server.port) as inner,
-                trio.open_nursery() as both,
-            ):
-                both.start_soon(copy, client, inner)
-                both.start_soon(copy, inner, client)
-        except* (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
-
-    nursery.start_soon(trio.serve_listeners, forward, listeners)
-
-    def over_tls(host_name: str, authority_file: str) -> RedisTaskQueues:
-        files = {"ca_file": authority_file, "cert_file": "engine.pem", "key_file": "engine.key"}
-        paths = {name: str(tmp_path / file) for name, file in files.items()}
-        return shared(f"rediss://{host_name}:{port}", name=a_name(), **paths)
-
-    queues = over_tls("localhost", "ca.pem")
-    await nursery.start(queues.run)
-    await queues.partition(0).turn(Ask(offered=[task(1)]))
-    assert await claimed(queues.partition(0)) == [task(1)]
-    assert "[queues] ca_file" in await refusal(over_tls("localhost", "stranger.pem"))
-    assert "certificate is not trusted" in await refusal(over_tls("127.0.0.1", "ca.pem"))
-    nursery.cancel_scope.cancel()
-
-
 # --- what is refused -------------------------------------------------------------------------------------------------
-
-
-async def test_redis_evicts() -> None:
-    with closing(RedisServer("--maxmemory-policy", "allkeys-lru")) as evicting:
-        assert (await refusal(shared(evicting.url))).endswith("set maxmemory-policy noeviction")
 
 
 @pytest.mark.parametrize(("version", "old"), [("6.0.16", True), ("5.0.7", True), ("6.2.0", False), ("7.2.4", False)])
 def test_redis_is_too_old(version: str, old: bool) -> None:
     if old:
-        with pytest.raises(ExchangeUnusable, match=rf"too old \({version}\).*6\.2"):
-            _check_version(version)
+        with pytest.raises(ServerUnusable, match=rf"too old \({version}\).*6\.2"):
+            check_version(version)
     else:
-        _check_version(version)
+        check_version(version)
 
 
-async def test_two_clusters_at_one_redis(redis_server: RedisServer, nursery: trio.Nursery) -> None:
-    name = a_name()
-    first, second, third = (shared(redis_server.url, name=each) for each in (name, name, a_name()))
-    first.belongs_to("store-1")
-    second.belongs_to("store-2")
-    third.belongs_to("store-2")
-    await nursery.start(first.run)
-    reason = await refusal(second)
-    assert "another cluster uses this Redis under the same name" in reason
-    assert "[links] name" in reason
-    await nursery.start(third.run)
-    nursery.cancel_scope.cancel()
-
-
-def test_processes_that_have_their_queues_in_two_places(redis_server: RedisServer) -> None:
-    name = a_name()
-
-    def opened(queues: str) -> object:
-        links = LinksHost()
-        try:
-            return links.write(
-                OpenLinks(
-                    url=redis_server.url,
-                    password=None,
-                    ca_file=None,
-                    cert_file=None,
-                    key_file=None,
-                    prefix=f"engine:{{{name}}}",
-                    consumer="one",
-                    replies="one",
-                    layout=Layout(None, None, None, queues),
-                    timeout_seconds=2.0,
-                )
-            )
-        finally:
-            links._close()
-
-    assert "Opened" in repr(opened("memory"))
-    refused = repr(opened("redis"))
-    assert "has memory queues, and this process redis. All must be configured alike" in refused
-
-
-def test_settings_name_the_queues(tmp_path: Path) -> None:
+def test_settings_name_the_queues() -> None:
     assert open_queues(Settings(), "m1") is None
-    password = tmp_path / "password"
-    settings = Settings(queues=QueueSettings(url="redis://localhost", password_file=str(password)))
-    with pytest.raises(ExchangeUnusable, match=r"\[queues\] password_file"):
-        open_queues(settings, "m1")
-    password.write_text("secret\n")
-    queues = open_queues(settings, "m1")
-    assert isinstance(queues, RedisTaskQueues)
-    assert queues._open(Layout(None, None, None)).password == "secret"
+    assert isinstance(open_queues(Settings(queues=QueueSettings(url="redis://localhost")), "m1"), RedisTaskQueues)
 
 
 async def test_keys_that_are_something_else_are_said(redis_server: RedisServer) -> None:
@@ -314,6 +196,23 @@ async def test_a_redis_that_hangs_is_waited_for(own_redis: RedisServer, driven: 
     with trio.fail_after(60):
         await part.turn(Ask(offered=[task(2)]))
         assert task(2) in await claimed(part)
+
+
+async def test_all_who_wait_for_redis_go_on(own_redis: RedisServer, nursery: trio.Nursery) -> None:
+    """Each partition asks by itself."""
+    queues = shared(own_redis.url, partitions=3)
+    await nursery.start(queues.run)
+    own_redis.stop()
+    async with trio.open_nursery() as waiting:
+        for number in range(3):
+            waiting.start_soon(queues.partition(number).turn, Ask(offered=[task(1)]))
+        await trio.testing.wait_all_tasks_blocked()
+        own_redis.kill()
+        await trio.to_thread.run_sync(own_redis.start)
+        with trio.fail_after(60):
+            while waiting.child_tasks:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+    nursery.cancel_scope.cancel()
 
 
 async def test_when_memory_is_full_what_is_over_is_taken_out(own_redis: RedisServer, driven: RedisTaskQueues) -> None:

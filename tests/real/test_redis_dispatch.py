@@ -29,6 +29,7 @@ from daemon.nurseries.history import History
 from daemon.nurseries.partitions import PartitionedMatching
 from daemon.nurseries.timer import Timer
 from daemon.nurseries.worker import Worker
+from daemon.redis.frames import Server
 from daemon.settings import FrontendSettings, MatchingSettings, Settings, TaskSettings, TimerSettings, WorkerSettings
 from daemon.stores.memory import MemoryStore
 from enginekit.messages import calls
@@ -79,7 +80,7 @@ class Split:
     async def _process(self, name: str, *makers: Callable[[RedisExchange, Links], list[object]]) -> trio.CancelScope:
         """Services behind an exchange of their own; cancelling the scope kills them."""
         exchange = RedisExchange(
-            self._server.url, process=name, name=self._name, cluster="c", shards=SHARDS, partitions=3
+            Server("links", self._server.url), process=name, name=self._name, cluster="c", shards=SHARDS, partitions=3
         )
         links = shared_links(exchange, SHARDS, 3)
         scope = trio.CancelScope()

@@ -9,9 +9,9 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from daemon.links.redis.connection import Answer, CommandError, Connection, packed, raise_for
 from daemon.links.redis.frames import Answered, CallOut, Said
-from daemon.links.redis.keys import record_key
+from daemon.redis.connection import Answer, CommandError, Connection, packed, raise_for
+from daemon.redis.keys import record_key
 
 _AT: Final = struct.Struct(">Q")
 _EXPIRE_MS: Final = 3_600_000
@@ -19,7 +19,7 @@ _EXPIRE_MS: Final = 3_600_000
 
 
 def call_out(connection: Connection, request: CallOut, prefix: str) -> Answered:
-    """Raises ExchangeAway and ExchangeUnusable. Where Redis has no memory, nothing is said."""
+    """Raises ServerAway and ServerUnusable. Where Redis has no memory, nothing is said."""
     key = record_key(prefix, "processes")
     try:
         now_ms = _milliseconds(connection.ask(b"TIME"))

@@ -12,19 +12,17 @@ from typing import Final, TypeAlias
 import structlog
 import trio
 
-from daemon.drivers.framing import frame
+from daemon.drivers.faults import ServerAway, ServerUnusable
 from daemon.drivers.lane import Lane
-from daemon.links.faults import ExchangeAway, ExchangeUnusable
 from daemon.links.redis import frames
 from daemon.links.redis.envelope import Unreadable, decode_answer, seal, unseal
-from daemon.links.redis.frames import BLOCK_SECONDS
 from daemon.links.redis.post import Letter, Post, Stream
+from daemon.redis.driver import ask, out_of_turn
+from daemon.redis.frames import BLOCK_SECONDS
 from enginekit.messages.status import ErrorStatus, Refused
 
 DriverLane: TypeAlias = Lane[frames.Reply]
 
-_DRIVER_SECONDS: Final = 10.0
-"""How much longer than Redis may take the driver may take."""
 _FLUSH_SECONDS: Final = 1.0
 """At the end, how long what waits to leave may take."""
 _MEASURE_SECONDS: Final = 0.1
@@ -40,20 +38,6 @@ _READ_BYTES: Final = 8 * 1024 * 1024
 """More than this in one read, and the next asks for less."""
 
 _log = structlog.get_logger("links")
-
-
-async def ask(lane: DriverLane, request: frames.WriteRequest | frames.ReadRequest, seconds: float) -> frames.Reply:
-    """Raises ExchangeAway when the driver is gone or does not answer, and ExchangeUnusable."""
-    reply: frames.Reply | None = None
-    with trio.move_on_after(seconds + _DRIVER_SECONDS):
-        reply = await lane.ask(frame(request))
-    if reply is None:
-        # Answers come in the order of the questions: a lane without one is of no use, and its driver neither.
-        lane.close()
-        raise ExchangeAway("the driver process does not answer")
-    if isinstance(reply, frames.Unusable):
-        raise ExchangeUnusable(reply.message)
-    return reply
 
 
 class Carrier:
@@ -88,7 +72,7 @@ class Carrier:
         return bool(self._in_flight or self._settling or self._post.pending)
 
     async def send(self, lane: DriverLane) -> None:
-        """Until the connection is lost. Raises ExchangeAway and ExchangeUnusable."""
+        """Until the connection is lost. Raises ServerAway and ServerUnusable."""
         post = self._post
         while True:
             if not self._pending:
@@ -110,7 +94,7 @@ class Carrier:
             try:
                 while self._pending:
                     await self._deliver(lane)
-            except (ExchangeAway, ExchangeUnusable) as failure:
+            except (ServerAway, ServerUnusable) as failure:
                 _log.warning("links ended before all was sent", reason=str(failure), messages=self.waiting)
 
     async def _deliver(self, lane: DriverLane) -> None:
@@ -140,7 +124,7 @@ class Carrier:
         )
         reply = await ask(lane, request, self._call_timeout)
         if not isinstance(reply, frames.Delivered | frames.Full):
-            raise _away(reply)
+            raise out_of_turn()
         settled, self._settling = self._settling, {}
         for key, ids in settled.items():
             if (inbox := post.inboxes.get(key)) is not None:
@@ -174,7 +158,7 @@ class Carrier:
     # --- receiving ---------------------------------------------------------------------------------------------------
 
     async def receive(self, lane: DriverLane) -> None:
-        """Until the connection is lost. Raises ExchangeAway and ExchangeUnusable."""
+        """Until the connection is lost. Raises ServerAway and ServerUnusable."""
         post = self._post
         while True:
             asked = [(inbox, inbox.subscription) for inbox in post.inboxes.values() if inbox.wants_more]
@@ -194,7 +178,7 @@ class Carrier:
             finally:
                 post.reading = None
             if not isinstance(reply, frames.Received):
-                raise _away(reply)
+                raise out_of_turn()
             self._replies_fresh = False
             for inbox, subscription in asked:
                 if inbox.subscription == subscription:
@@ -249,7 +233,3 @@ class Carrier:
                 inbox.leave()
             # Not until the first of them: who goes now may count as gone sooner.
             await trio.sleep(_WATCH_SECONDS)
-
-
-def _away(reply: frames.Reply) -> ExchangeAway:
-    return ExchangeAway(reply.message if isinstance(reply, frames.Unavailable) else "its driver answered out of turn")

@@ -1,9 +1,8 @@
-"""The exchange over Redis: its links, the driver's process and its supervision, and one connection after another."""
+"""The exchange over Redis: its links, and what there is to know of it. `daemon/redis/driver.py` keeps it connected."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
@@ -11,7 +10,7 @@ import msgspec
 import structlog
 import trio
 
-from daemon.drivers.process import NotStarted, end, spawn
+from daemon.drivers.faults import ServerAway
 from daemon.links.counting import InboxCount, LinkCounts
 from daemon.links.exchange import (
     HISTORY_CAPACITY,
@@ -21,22 +20,17 @@ from daemon.links.exchange import (
     Exchange,
     Heard,
 )
-from daemon.links.faults import ExchangeAway, ExchangeUnusable
 from daemon.links.interface import Link
 from daemon.links.redis import frames
-from daemon.links.redis.carrier import Carrier, DriverLane, ask
-from daemon.links.redis.frames import Layout
+from daemon.links.redis.carrier import Carrier, DriverLane
 from daemon.links.redis.inbox import TRANSIENT_MS, RedisLink, reply_stream
-from daemon.links.redis.keys import history_key, matching_key, prefix_of, replies_key, timer_key, worker_key
+from daemon.links.redis.keys import history_key, matching_key, replies_key, timer_key, worker_key
 from daemon.links.redis.post import Post, Stream
+from daemon.redis.driver import Carry, RedisDriver, ask, out_of_turn
+from daemon.redis.frames import Layout, Opened, Server
+from daemon.redis.keys import prefix_of
 from enginekit.messages.links import ToHistory, ToMatching, ToTimer, ToWorker
 
-_BACKOFF_SECONDS: Final = 0.05
-_BACKOFF_LIMIT_SECONDS: Final = 1.0
-_SETTLED_SECONDS: Final = 5.0
-"""A connection or a driver that lasted so long owes its end to something new: the pause starts small again."""
-_SILENCE_SECONDS: Final = 30.0
-"""While Redis is away for one and the same reason, it is said again so often."""
 _LAYOUT_SECONDS: Final = 0.5
 _WORKERS: Final = 4096
 """Links to Workers that are kept."""
@@ -51,13 +45,13 @@ class RedisExchange(Exchange):
     `cluster` is the id of the store, `shards` and `partitions` how many there are: None where this process does not
     know (it has no store); `layout` tells then. `queues` says where task queues are; unless that is "memory", all
     Matchings receive from every partition's inbox. A Redis that another cluster uses under the same name, or with
-    others of these, makes `run` raise ExchangeUnusable, as does one that is too old, evicts, or does not let this user
+    others of these, makes `run` raise ServerUnusable, as does one that is too old, evicts, or does not let this user
     in. One that cannot be reached is waited for.
     """
 
     def __init__(
         self,
-        url: str,
+        server: Server,
         *,
         process: str,
         name: str = "engine",
@@ -65,12 +59,8 @@ class RedisExchange(Exchange):
         shards: int | None = None,
         partitions: int | None = None,
         queues: str | None = None,
-        password: str | None = None,
-        ca_file: str | None = None,
-        cert_file: str | None = None,
-        key_file: str | None = None,
-        call_timeout_seconds: float = 5.0,
     ) -> None:
+        self._server = server
         self._prefix = prefix_of(name)
         self._layout = Layout(cluster, shards, partitions, queues)
         self._shared_queues = queues not in (None, "memory")
@@ -78,20 +68,19 @@ class RedisExchange(Exchange):
         incarnation = secrets.token_bytes(8)
         self._process = f"{process}.{incarnation.hex()}"
         self._post = Post(incarnation, reply_stream(replies_key(self._prefix, self._process)))
-        self._open: Callable[[str, Layout], frames.Open] = lambda consumer, layout: frames.Open(
-            url=url,
-            password=password,
-            ca_file=ca_file,
-            cert_file=cert_file,
-            key_file=key_file,
-            prefix=self._prefix,
-            consumer=consumer,
-            replies=self._post.replies.key,
-            layout=layout,
-            timeout_seconds=call_timeout_seconds,
+        self._carrier = Carrier(self._post, server.timeout_seconds)
+        self._driver = RedisDriver(
+            "links",
+            "daemon.links.redis.host",
+            _replies,
+            server,
+            lost="Redis is lost",
+            back="Redis is there",
+            opening=self._opening,
+            opened=self._opened,
+            carry=self._carry,
+            finish=self._carrier.finish,
         )
-        self._call_timeout = call_timeout_seconds
-        self._carrier = Carrier(self._post, call_timeout_seconds)
         self._history: dict[int, RedisLink[ToHistory]] = {}
         self._matching: dict[int, RedisLink[ToMatching]] = {}
         self._workers: dict[str, RedisLink[ToWorker]] = {}
@@ -100,12 +89,6 @@ class RedisExchange(Exchange):
         )
         self._mute = False
         self._tries = 0
-        self._opened = 0
-        self._lane: DriverLane | None = None
-        self._driver: trio.Process | None = None
-        self._failure: ExchangeUnusable | None = None
-        self._said = ("", "")
-        self._say_again_at = 0.0
 
     # --- the links ---------------------------------------------------------------------------------------------------
 
@@ -141,16 +124,16 @@ class RedisExchange(Exchange):
 
     @property
     def ready(self) -> bool:
-        return self._lane is not None
+        return self._driver.calls is not None
 
     @property
     def driver_pid(self) -> int | None:
         """The driver process, while there is one."""
-        return None if self._driver is None else self._driver.pid
+        return self._driver.pid
 
     @property
     def reconnects(self) -> int:
-        return max(self._opened - 1, 0)
+        return self._driver.reconnects
 
     def counts(self) -> LinkCounts:
         post = self._post
@@ -181,12 +164,13 @@ class RedisExchange(Exchange):
         return kind if kind in ("worker", "replies") else name
 
     async def call_out(self, process: str, said: bytes, forget: list[str], *, listen: bool) -> list[Heard]:
-        if self._lane is None:
+        if self._driver.calls is None:
             await trio.lowlevel.checkpoint()
-            raise ExchangeAway("not connected")
-        reply = await ask(self._lane, frames.CallOut(process, said, forget, listen), self._call_timeout)
+            raise ServerAway("not connected")
+        request = frames.CallOut(process, said, forget, listen)
+        reply = await ask(self._driver.calls, request, self._server.timeout_seconds)
         if not isinstance(reply, frames.Answered):
-            raise ExchangeAway(reply.message if isinstance(reply, frames.Unavailable) else "an answer out of turn")
+            raise out_of_turn()
         if reply.refused is not None and not self._mute:
             self._mute = True
             _log.warning(
@@ -198,10 +182,10 @@ class RedisExchange(Exchange):
     async def layout(self) -> tuple[int, int]:
         """How many shards and partitions the cluster has: waits until a process that knows has been there.
 
-        Raises ExchangeUnusable. Needs `run`.
+        Raises ServerUnusable. Needs `run`.
         """
         while self._layout.shards is None or self._layout.partitions is None:
-            if self._lane is not None and await self._look_up(self._lane):
+            if self._driver.calls is not None and await self._look_up(self._driver.calls):
                 continue
             await trio.sleep(_LAYOUT_SECONDS)
         await trio.lowlevel.checkpoint()
@@ -210,134 +194,39 @@ class RedisExchange(Exchange):
     async def _look_up(self, lane: DriverLane) -> bool:
         """Whether all is known now."""
         try:
-            reply = await ask(lane, frames.LookUp(), self._call_timeout)
-        except ExchangeAway:
+            reply = await ask(lane, frames.LookUp(), self._server.timeout_seconds)
+        except ServerAway:
             return False
-        if isinstance(reply, frames.Opened):
+        if isinstance(reply, Opened):
             self._layout = reply.layout
         return self._layout.shards is not None and self._layout.partitions is not None
 
-    # --- the driver's process ----------------------------------------------------------------------------------------
+    # --- the driver --------------------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """As `Exchange.run`. Raises ExchangeUnusable.
+        """As `Exchange.run`. Raises ServerUnusable.
 
         Cancelled, it sends what waits to leave if that takes no longer than a second; no process is left behind.
         """
-        pause = _BACKOFF_SECONDS
-        while True:
-            began = trio.current_time()
-            try:
-                await self._host(task_status if self._opened == 0 else trio.TASK_STATUS_IGNORED)
-            except NotStarted as failure:
-                if self._opened == 0:
-                    raise ExchangeUnusable(f"the links' driver process could not be started: {failure}") from failure
-                _log.warning("links' driver could not be started", reason=str(failure), retry_seconds=pause)
-            else:
-                _log.warning("links' driver lost", retry_seconds=pause)
-            if trio.current_time() - began > _SETTLED_SECONDS:
-                pause = _BACKOFF_SECONDS
-            await trio.sleep(pause)
-            pause = min(pause * 2, _BACKOFF_LIMIT_SECONDS)
+        await self._driver.run(task_status=task_status)
 
-    async def _host(self, task_status: trio.TaskStatus[None]) -> None:
-        """One driver process, from its start to its loss. Raises NotStarted and ExchangeUnusable."""
-        process, writes, reads = await spawn("daemon.links.redis.host", _replies, ExchangeAway)
-        self._driver = process
-        self._failure = None
-        try:
-            async with trio.open_nursery() as nursery:
-                # The lanes outlive a cancellation, for what is sent at the end.
-                lanes = [trio.CancelScope(shield=True) for _ in range(2)]
-                with trio.CancelScope() as carrying:
-                    for lane, scope in zip((writes, reads), lanes, strict=True):
-                        nursery.start_soon(_serve, lane, scope, carrying)
-                    try:
-                        await self._carry(writes, reads, task_status)
-                    finally:
-                        if self._lane is not None:
-                            await self._carrier.finish(writes)
-                        for scope in lanes:
-                            scope.cancel()
-        finally:
-            self._lane = None
-            self._driver = None
-            writes.close()
-            reads.close()
-            await end(process)
-        if self._failure is not None:
-            raise self._failure
+    def _opening(self) -> frames.Open:
+        self._tries += 1
+        return frames.Open(
+            server=self._server,
+            prefix=self._prefix,
+            layout=self._layout,
+            consumer=f"{self._process}.{self._tries}",
+            replies=self._post.replies.key,
+        )
 
-    async def _carry(self, writes: DriverLane, reads: DriverLane, task_status: trio.TaskStatus[None]) -> None:
-        """One connection after the other, until Redis cannot be used."""
-        pause = _BACKOFF_SECONDS
-        while await self._connect(writes):
-            if self._opened == 1:
-                task_status.started()
-            began = trio.current_time()
-            self._carrier.begin()
-            self._lane = writes
-            async with trio.open_nursery() as nursery:
-                for carry in (partial(self._carrier.send, writes), partial(self._carrier.receive, reads)):
-                    nursery.start_soon(self._until_away, carry, nursery.cancel_scope)
-                nursery.start_soon(self._carrier.watch_receivers)
-            self._lane = None
-            if self._failure is not None:
-                return
-            pause = _BACKOFF_SECONDS if trio.current_time() - began > _SETTLED_SECONDS else pause
-            await trio.sleep(pause)
-            pause = min(pause * 2, _BACKOFF_LIMIT_SECONDS)
+    def _opened(self, opened: Opened) -> None:
+        self._layout = opened.layout
 
-    async def _until_away(self, carry: Callable[[], Awaitable[None]], connection: trio.CancelScope) -> None:
-        try:
-            await carry()
-        except ExchangeAway as away:
-            self._say("Redis is lost", str(away))
-        except ExchangeUnusable as unusable:
-            self._failure = unusable
-        connection.cancel()
-
-    def _say(self, what: str, reason: str) -> None:
-        """Once, and again after a while: what comes every second for the same reason is one line."""
-        if (what, reason) != self._said or trio.current_time() >= self._say_again_at:
-            _log.warning(what, reason=reason)
-            self._said = (what, reason)
-            self._say_again_at = trio.current_time() + _SILENCE_SECONDS
-
-    async def _connect(self, lane: DriverLane) -> bool:
-        """Wait until Redis is there. False when it cannot be used, or the driver is gone."""
-        pause = _BACKOFF_SECONDS
-        waited = False
-        while True:
-            self._tries += 1
-            try:
-                request = self._open(f"{self._process}.{self._tries}", self._layout)
-                reply = await ask(lane, request, 4 * self._call_timeout)
-            except ExchangeAway:
-                return False
-            except ExchangeUnusable as unusable:
-                self._failure = unusable
-                return False
-            if isinstance(reply, frames.Opened):
-                self._layout = reply.layout
-                self._opened += 1
-                if reply.warning is not None and self._opened == 1:
-                    _log.warning(reply.warning)
-                if waited or self._opened > 1:
-                    _log.info("Redis is there")
-                return True
-            reason = reply.message if isinstance(reply, frames.Unavailable) else "its driver answered out of turn"
-            waited = True
-            self._say("links wait for Redis", reason)
-            await trio.sleep(pause)
-            pause = min(pause * 2, _BACKOFF_LIMIT_SECONDS)
-
-
-async def _serve(lane: DriverLane, scope: trio.CancelScope, carrying: trio.CancelScope) -> None:
-    """A process that has lost one lane is of no use: the other goes with it."""
-    with scope:
-        await lane.serve()
-    carrying.cancel()
+    def _carry(self, writes: DriverLane, reads: DriverLane) -> list[Carry]:
+        carrier = self._carrier
+        carrier.begin()
+        return [partial(carrier.send, writes), partial(carrier.receive, reads), carrier.watch_receivers]
 
 
 def _stream(key: str, capacity: int, expire_ms: int = 0) -> Stream:

@@ -1,8 +1,5 @@
-"""What passes between the daemon and its Redis driver: frames on two lanes, one for what writes, one for reads.
-
-The first request is `Open`, on the writing lane, and again after every loss; each makes both connections anew. The
-reading lane is asked for one `Receive` at a time.
-"""
+"""What passes between the daemon and the driver of its links: frames on two lanes, one for what writes, one for reads,
+which is asked for one `Receive` at a time. `daemon/redis/frames.py` has those of every driver of Redis."""
 
 from __future__ import annotations
 
@@ -11,38 +8,16 @@ from typing import TypeAlias
 import msgspec
 
 from daemon.drivers.framing import Frame
-
-BLOCK_SECONDS = 2.0
-
-
-class Layout(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What all processes of a cluster must agree on, as far as it is known. `queues`: where task queues are."""
-
-    cluster: str | None
-    shards: int | None
-    partitions: int | None
-    queues: str | None = None
+from daemon.redis import frames
+from daemon.redis.frames import Opened, Unavailable, Unusable
 
 
-class Open(Frame, frozen=True):
+class Open(frames.Open, frozen=True):
     """`consumer` is another one at every `Open`: what a lost connection was still given is pending for a consumer that
     reads no more, and found there. `replies` is the stream of what comes back to this process."""
 
-    url: str
-    password: str | None
-    ca_file: str | None
-    cert_file: str | None
-    key_file: str | None
-    prefix: str
     consumer: str
     replies: str
-    layout: Layout
-    timeout_seconds: float
-
-    @property
-    def section(self) -> str:
-        """Of engine.toml, that says where Redis is."""
-        return "links"
 
 
 class LookUp(Frame, frozen=True):
@@ -109,13 +84,6 @@ class Receive(Frame, frozen=True):
 ReadRequest: TypeAlias = Receive
 
 
-class Opened(Frame, frozen=True):
-    """`warning`: what could not be looked at."""
-
-    layout: Layout
-    warning: str | None = None
-
-
 class Delivered(Frame, frozen=True):
     """The lengths of the streams of those `parcels` that are to be measured, then of those of `measured`."""
 
@@ -167,18 +135,6 @@ class Answered(Frame, frozen=True):
 
     said: list[Said]
     refused: str | None = None
-
-
-class Unavailable(Frame, frozen=True):
-    """ExchangeAway: open again."""
-
-    message: str
-
-
-class Unusable(Frame, frozen=True):
-    """ExchangeUnusable."""
-
-    message: str
 
 
 Reply: TypeAlias = Opened | Answered | Delivered | Full | Received | Unavailable | Unusable

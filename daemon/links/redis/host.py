@@ -1,116 +1,76 @@
-"""The Redis driver: `python -m daemon.links.redis.host WRITING_LANE READING_LANE`, started by `exchange.py` and nobody
-else.
-
-Two connections, one a lane and a thread. It ends when its lanes do. A connection that is lost is told, and made again
-when the daemon says so (`Open`). Nothing here imports Trio.
-"""
+"""The driver of links over Redis: `python -m daemon.links.redis.host WRITING_LANE READING_LANE`, started by
+`daemon/redis/driver.py` and nobody else. Nothing here imports Trio."""
 
 from __future__ import annotations
 
-import os
-import socket
-import threading
+from functools import partial
 
 import msgspec
 
 from daemon.drivers.framing import Frame
-from daemon.drivers.hosting import begin, serve, shut
-from daemon.links.faults import ExchangeAway, ExchangeUnusable
 from daemon.links.redis import frames
 from daemon.links.redis.calling import call_out
-from daemon.links.redis.checks import agree, check_server
-from daemon.links.redis.connection import CommandError, Connection, raise_for
-from daemon.links.redis.frames import BLOCK_SECONDS
+from daemon.links.redis.checks import check_server
 from daemon.links.redis.reading import Reading
 from daemon.links.redis.sending import deliver
+from daemon.redis.checks import agree
+from daemon.redis.connection import Connection
+from daemon.redis.frames import Opened, Unavailable
+from daemon.redis.hosting import Connections, drive
 
-_write_requests: msgspec.msgpack.Decoder[frames.WriteRequest] = msgspec.msgpack.Decoder(frames.WriteRequest)
-_read_requests: msgspec.msgpack.Decoder[frames.ReadRequest] = msgspec.msgpack.Decoder(frames.ReadRequest)
+calls: msgspec.msgpack.Decoder[frames.WriteRequest] = msgspec.msgpack.Decoder(frames.WriteRequest)
+reads: msgspec.msgpack.Decoder[frames.ReadRequest] = msgspec.msgpack.Decoder(frames.ReadRequest)
+
+
+class Host:
+    """What is written, and what is read from inboxes."""
+
+    def __init__(self) -> None:
+        self._connections = Connections()
+        self._opened: frames.Open | None = None
+        self._reading: Reading | None = None
+
+    def call(self, request: frames.WriteRequest) -> Frame:
+        if isinstance(request, frames.Open):
+            self._opened = request
+            return self._connections.open(
+                request, lambda writing: _look(writing, request), lambda reading: self._begin(reading, request)
+            )
+        opened = self._opened
+        if opened is None:
+            return Unavailable("not connected")
+        return self._connections.call(lambda writing: _write(writing, request, opened))
+
+    def read(self, request: frames.ReadRequest) -> Frame:
+        return self._connections.read(lambda _: self._receive(request))
+
+    def close(self) -> None:
+        self._connections.close()
+
+    def _begin(self, connection: Connection, request: frames.Open) -> None:
+        again = partial(agree, connection, request.prefix, request.layout)
+        self._reading = Reading(connection, request.consumer, regrouped=again)
+
+    def _receive(self, request: frames.ReadRequest) -> Frame:
+        return Unavailable("not connected") if self._reading is None else self._reading.receive(request)
+
+
+def _look(writing: Connection, request: frames.Open) -> Opened:
+    warning = check_server(writing, request.prefix)
+    return Opened(agree(writing, request.prefix, request.layout), warning)
+
+
+def _write(writing: Connection, request: frames.LookUp | frames.CallOut | frames.Deliver, opened: frames.Open) -> Frame:
+    if isinstance(request, frames.LookUp):
+        return Opened(agree(writing, opened.prefix, opened.layout))
+    if isinstance(request, frames.CallOut):
+        return call_out(writing, request, opened.prefix)
+    return deliver(writing, request, opened.replies)
 
 
 def main() -> None:
-    write_lane, read_lane = begin()
-    host = _Host()
-    threading.Thread(target=_serve_reads, args=(host, read_lane, write_lane), daemon=True).start()
-    serve(write_lane, _write_requests, host.write)
-    # The other thread may be in a read that blocks: it ends with the process.
-    os._exit(0)
-
-
-def _serve_reads(host: _Host, read_lane: socket.socket, write_lane: socket.socket) -> None:
-    try:
-        serve(read_lane, _read_requests, host.read)
-    finally:
-        shut(write_lane, socket.SHUT_RD)
-
-
-class _Host:
-    """Both connections, from one `Open` to the next."""
-
-    def __init__(self) -> None:
-        self._request: frames.Open | None = None
-        self._writing: Connection | None = None
-        self._reading: Reading | None = None
-        self._reads: Connection | None = None
-        self._being_read = threading.Lock()
-
-    def write(self, request: frames.WriteRequest) -> Frame:
-        try:
-            if isinstance(request, frames.Open):
-                return self._open(request)
-            if self._writing is None or self._request is None:
-                return frames.Unavailable("not connected")
-            if isinstance(request, frames.LookUp):
-                return frames.Opened(agree(self._writing, self._request.prefix, self._request.layout))
-            if isinstance(request, frames.CallOut):
-                return call_out(self._writing, request, self._request.prefix)
-            return deliver(self._writing, request, self._request.replies)
-        except ExchangeAway as away:
-            self._close()
-            return frames.Unavailable(str(away))
-        except ExchangeUnusable as unusable:
-            return frames.Unusable(str(unusable))
-
-    def read(self, request: frames.Receive) -> Frame:
-        with self._being_read:
-            if self._reading is None:
-                return frames.Unavailable("not connected")
-            try:
-                return self._reading.receive(request)
-            except ExchangeAway as away:
-                return frames.Unavailable(str(away))
-            except ExchangeUnusable as unusable:
-                return frames.Unusable(str(unusable))
-
-    def _open(self, request: frames.Open) -> frames.Opened:
-        self._close()
-        self._request = request
-        writing = Connection(request, request.timeout_seconds)
-        try:
-            warning = check_server(writing, request.prefix)
-            layout = agree(writing, request.prefix, request.layout)
-            reads = Connection(request, BLOCK_SECONDS + request.timeout_seconds)
-        except CommandError as error:
-            writing.close()
-            raise_for(error)
-        except (ExchangeAway, ExchangeUnusable):
-            writing.close()
-            raise
-        self._writing, self._reads = writing, reads
-        self._reading = Reading(reads, request.consumer, lambda: agree(reads, request.prefix, request.layout))
-        return frames.Opened(layout, warning)
-
-    def _close(self) -> None:
-        if self._writing is not None:
-            self._writing.close()
-            self._writing = None
-        if self._reads is not None:
-            # The other thread may be reading, which ends at once.
-            self._reads.cut()
-            with self._being_read:
-                self._reads.close()
-                self._reads = None
-                self._reading = None
+    host = Host()
+    drive(calls, host.call, reads, host.read)
 
 
 if __name__ == "__main__":

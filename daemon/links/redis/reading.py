@@ -11,10 +11,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from daemon.links.faults import ExchangeAway
-from daemon.links.redis.connection import Answer, CommandError, Connection, packed, raise_for
-from daemon.links.redis.frames import BLOCK_SECONDS, Arrivals, Backlog, Entry, Inbox, Receive, Received
+from daemon.drivers.faults import ServerAway
+from daemon.links.redis.frames import Arrivals, Backlog, Entry, Inbox, Receive, Received
 from daemon.links.redis.keys import FIELD, GROUP
+from daemon.redis.connection import Answer, CommandError, Connection, packed, raise_for
+from daemon.redis.frames import BLOCK_SECONDS
 
 _LOOK_SECONDS = 0.5
 _LOOK_LIMIT_SECONDS = 8.0
@@ -40,7 +41,7 @@ class Reading:
         """Seen, and not told yet."""
 
     def receive(self, request: Receive) -> Received:
-        """What has arrived; nothing, after a while. Raises ExchangeAway and ExchangeUnusable."""
+        """What has arrived; nothing, after a while. Raises ServerAway and ServerUnusable."""
         inboxes = request.inboxes
         try:
             fresh = [inbox for inbox in inboxes if inbox.fresh]
@@ -57,7 +58,7 @@ class Reading:
             if not error.groupless:
                 raise_for(error)
             if not self._make_groups(inboxes):
-                raise ExchangeAway("its memory is full, and has no room for the streams of links") from error
+                raise ServerAway("its memory is full, and has no room for the streams of links") from error
             self._regrouped()
             return Received(self._now_ms(), [])
 

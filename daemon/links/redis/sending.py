@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from daemon.links.redis.connection import CommandError, Connection, packed, raise_for
 from daemon.links.redis.frames import Deliver, Delivered, Full, Parcel, Settled
 from daemon.links.redis.keys import FIELD, GROUP
+from daemon.redis.connection import CommandError, Connection, packed, raise_for
 
 
 def deliver(connection: Connection, request: Deliver, replies: str) -> Delivered | Full:
     """Where there is no memory for messages, what makes room again is done all the same.
 
-    Raises ExchangeAway (then nobody knows what has arrived) and ExchangeUnusable.
+    Raises ServerAway (then nobody knows what has arrived) and ServerUnusable.
     """
     commands: list[bytes] = []
     lengths: list[int] = []

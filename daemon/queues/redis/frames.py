@@ -1,5 +1,5 @@
 """What passes between the daemon and the driver of its queues: frames on two lanes, one for turns, one for what is
-heard. The first request is `Open`, on the lane of turns, and again after every loss."""
+heard. `daemon/redis/frames.py` has those of every driver of Redis."""
 
 from __future__ import annotations
 
@@ -8,23 +8,7 @@ from typing import TypeAlias
 import msgspec
 
 from daemon.drivers.framing import Frame
-from daemon.links.redis.frames import Layout
-
-
-class Open(Frame, frozen=True):
-    url: str
-    password: str | None
-    ca_file: str | None
-    cert_file: str | None
-    key_file: str | None
-    prefix: str
-    layout: Layout
-    timeout_seconds: float
-
-    @property
-    def section(self) -> str:
-        """Of engine.toml, that says where Redis is."""
-        return "queues"
+from daemon.redis.frames import Open, Opened, Unavailable, Unusable
 
 
 class Turn(Frame, frozen=True):
@@ -38,20 +22,13 @@ TurnRequest: TypeAlias = Open | Turn
 
 
 class Hear(Frame, frozen=True):
-    """Wait for entries of these streams, each beyond an id."""
+    """Wait for entries of these streams, each beyond an id. An empty one: all since the connections were made."""
 
     keys: list[str]
     after: list[str]
 
 
 HearRequest: TypeAlias = Hear
-
-
-class Opened(Frame, frozen=True):
-    """`now`: an id of streams, less than those of all entries to come. `warning`: what could not be looked at."""
-
-    now: str
-    warning: str | None
 
 
 class Turned(Frame, frozen=True):
@@ -63,7 +40,7 @@ class Full(Frame, frozen=True):
 
 
 class Entries(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Each entry's field and value, and the id of the last."""
+    """Each entry's field and value, and the id of the last: without one, the id beyond which there is none."""
 
     last: str
     entries: list[tuple[bytes, bytes]]
@@ -71,16 +48,6 @@ class Entries(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 class Heard(Frame, frozen=True):
     streams: list[Entries]
-
-
-class Unavailable(Frame, frozen=True):
-    """Open again."""
-
-    message: str
-
-
-class Unusable(Frame, frozen=True):
-    message: str
 
 
 Reply: TypeAlias = Opened | Turned | Full | Heard | Unavailable | Unusable

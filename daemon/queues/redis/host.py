@@ -1,110 +1,86 @@
-"""The driver of queues in Redis: `python -m daemon.queues.redis.host TURNS_LANE NOTICES_LANE`, started by `queues.py`
-and nobody else.
-
-Two connections, one a lane and a thread, as of the links' driver. Nothing here imports Trio.
-"""
+"""The driver of queues in Redis: `python -m daemon.queues.redis.host TURNS_LANE NOTICES_LANE`, started by
+`daemon/redis/driver.py` and nobody else. Nothing here imports Trio."""
 
 from __future__ import annotations
 
-import os
-import socket
-import threading
+from pathlib import Path
 
 import msgspec
 
 from daemon.drivers.framing import Frame
-from daemon.drivers.hosting import begin, serve, shut
-from daemon.links.faults import ExchangeAway, ExchangeUnusable
-from daemon.links.redis.checks import agree, check_eviction, version_of
-from daemon.links.redis.connection import CommandError, Connection, packed, raise_for
 from daemon.queues.redis import frames
-from daemon.queues.redis.script import TEXT
+from daemon.redis.checks import agree, check_eviction, too_old, version_of
+from daemon.redis.connection import CommandError, Connection, packed, raise_for
+from daemon.redis.frames import BLOCK_SECONDS, Open, Opened, Unusable
+from daemon.redis.hosting import Connections, drive
 
-BLOCK_SECONDS = 2.0
+SCRIPT = (Path(__file__).parent / "turn.lua").read_bytes()
 
-_turn_requests: msgspec.msgpack.Decoder[frames.TurnRequest] = msgspec.msgpack.Decoder(frames.TurnRequest)
-_hear_requests: msgspec.msgpack.Decoder[frames.HearRequest] = msgspec.msgpack.Decoder(frames.HearRequest)
-
-
-def main() -> None:
-    turns_lane, notices_lane = begin()
-    host = Host()
-    threading.Thread(target=_serve_notices, args=(host, notices_lane, turns_lane), daemon=True).start()
-    serve(turns_lane, _turn_requests, host.turn)
-    # The other thread may be in a read that blocks: it ends with the process.
-    os._exit(0)
-
-
-def _serve_notices(host: Host, notices_lane: socket.socket, turns_lane: socket.socket) -> None:
-    try:
-        serve(notices_lane, _hear_requests, host.hear)
-    finally:
-        shut(turns_lane, socket.SHUT_RD)
+calls: msgspec.msgpack.Decoder[frames.TurnRequest] = msgspec.msgpack.Decoder(frames.TurnRequest)
+reads: msgspec.msgpack.Decoder[frames.HearRequest] = msgspec.msgpack.Decoder(frames.HearRequest)
 
 
 class Host:
-    """Both connections, from one `Open` to the next."""
+    """Turns, and what is heard."""
 
     def __init__(self) -> None:
-        self._turns: Connection | None = None
-        self._notices: Connection | None = None
-        self._being_read = threading.Lock()
+        self._connections = Connections()
         self._script = b""
+        self._since = b""
+        """An id of streams, less than those of all entries since the connections were made."""
 
-    def turn(self, request: frames.TurnRequest) -> Frame:
-        try:
-            if isinstance(request, frames.Open):
-                return self._open(request)
-            if self._turns is None:
-                return frames.Unavailable("not connected")
-            return self._turn(self._turns, request)
-        except ExchangeAway as away:
-            self.close()
-            return frames.Unavailable(str(away))
-        except ExchangeUnusable as unusable:
-            return frames.Unusable(str(unusable))
+    def call(self, request: frames.TurnRequest) -> Frame:
+        if isinstance(request, Open):
+            return self._connections.open(request, lambda turns: self._look(turns, request))
+        return self._connections.call(lambda turns: self._turn(turns, request))
 
-    def _turn(self, connection: Connection, request: frames.Turn) -> Frame:
+    def read(self, request: frames.HearRequest) -> Frame:
+        return self._connections.read(lambda notices: self._hear(notices, request))
+
+    def close(self) -> None:
+        self._connections.close()
+
+    def _look(self, turns: Connection, request: Open) -> Opened:
+        check_version(version_of(turns))
+        warning = check_eviction(turns)
+        layout = agree(turns, request.prefix, request.layout)
+        self._load(turns)
+        seconds, microseconds = turns.ask(b"TIME")
+        # Entries of this very millisecond may be there, and some are still to come.
+        self._since = b"%d-0" % (int(seconds) * 1000 + int(microseconds) // 1000 - 1)
+        return Opened(layout, warning)
+
+    def _load(self, turns: Connection) -> None:
+        self._script = turns.ask(b"SCRIPT", b"LOAD", SCRIPT)
+
+    def _turn(self, turns: Connection, request: frames.Turn) -> Frame:
         command = packed(b"EVALSHA", self._script, b"1", request.key.encode(), request.ask)
-        answer = connection.run([command])[0]
+        answer = turns.run([command])[0]
         if isinstance(answer, CommandError) and answer.code == "NOSCRIPT":
             # Redis has started anew.
-            self._load(connection)
-            answer = connection.run([command])[0]
+            self._load(turns)
+            answer = turns.run([command])[0]
         if not isinstance(answer, CommandError):
             return frames.Turned(answer)
         if answer.no_memory:
             return frames.Full()
         if not (answer.code == "ERR" and "script" in str(answer)):
             raise_for(answer)
-        return frames.Unusable(
+        return Unusable(
             f"the queues in Redis are not as this version makes them ({answer}): nothing of them is needed, so stop "
             f"what uses them, delete the keys {request.key}:*, and start again"
         )
 
-    def hear(self, request: frames.Hear) -> Frame:
-        with self._being_read:
-            if self._notices is None:
-                return frames.Unavailable("not connected")
-            try:
-                return self._hear(self._notices, request)
-            except CommandError as error:
-                return _told(error)
-            except ExchangeAway as away:
-                return frames.Unavailable(str(away))
-            except ExchangeUnusable as unusable:
-                return frames.Unusable(str(unusable))
-
-    def _hear(self, connection: Connection, request: frames.Hear) -> Frame:
+    def _hear(self, notices: Connection, request: frames.Hear) -> frames.Heard:
         block = b"%d" % round(BLOCK_SECONDS * 1000)
         read = packed(
             *(b"XREAD", b"COUNT", b"1000", b"BLOCK", block, b"STREAMS"),
             *(key.encode() for key in request.keys),
-            *(each.encode() for each in request.after),
+            *(each.encode() or self._since for each in request.after),
         )
         found = {
             key.decode(): [(entry.decode(), fields[0], fields[1]) for entry, fields in entries]
-            for key, entries in connection.run_all([read])[0] or ()
+            for key, entries in notices.run_all([read])[0] or ()
         }
         return frames.Heard(
             [
@@ -116,58 +92,17 @@ class Host:
             ]
         )
 
-    def _open(self, request: frames.Open) -> frames.Opened:
-        self.close()
-        turns = Connection(request, request.timeout_seconds)
-        try:
-            _check_version(version_of(turns))
-            warning = check_eviction(turns)
-            agree(turns, request.prefix, request.layout)
-            self._load(turns)
-            seconds, microseconds = turns.ask(b"TIME")
-            notices = Connection(request, BLOCK_SECONDS + request.timeout_seconds)
-        except CommandError as error:
-            turns.close()
-            raise_for(error)
-        except (ExchangeAway, ExchangeUnusable):
-            turns.close()
-            raise
-        self._turns, self._notices = turns, notices
-        # Entries of this very millisecond may be there, and some are still to come.
-        return frames.Opened(f"{int(seconds) * 1000 + int(microseconds) // 1000 - 1}-0", warning)
 
-    def _load(self, connection: Connection) -> None:
-        try:
-            self._script = connection.ask(b"SCRIPT", b"LOAD", TEXT)
-        except CommandError as error:
-            raise_for(error)
-
-    def close(self) -> None:
-        if self._turns is not None:
-            self._turns.close()
-            self._turns = None
-        if self._notices is not None:
-            # The other thread may be reading, which ends at once.
-            self._notices.cut()
-            with self._being_read:
-                self._notices.close()
-                self._notices = None
-
-
-def _check_version(version: str | None) -> None:
-    """Raises ExchangeUnusable for one that is too old. Valkey says which Redis it is like."""
+def check_version(version: str | None) -> None:
+    """Raises ServerUnusable for one that is too old. Valkey says which Redis it is like."""
     numbers = [int(part) for part in (version or "").split(".")[:2] if part.isdecimal()]
     if len(numbers) == 2 and numbers < [6, 2]:
-        raise ExchangeUnusable(f"Redis is too old ({version}): queues need Redis 6.2 or newer, or Valkey")
+        raise too_old(version, "queues need Redis 6.2 or newer, or Valkey")
 
 
-def _told(error: CommandError) -> Frame:
-    try:
-        raise_for(error)
-    except ExchangeAway as away:
-        return frames.Unavailable(str(away))
-    except ExchangeUnusable as unusable:
-        return frames.Unusable(str(unusable))
+def main() -> None:
+    host = Host()
+    drive(calls, host.call, reads, host.read)
 
 
 if __name__ == "__main__":

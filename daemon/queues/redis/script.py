@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
@@ -20,7 +19,6 @@ from enginekit.messages.links import (
     TasksFinished,
 )
 
-TEXT: Final = (Path(__file__).parent / "turn.lua").read_bytes()
 AGE_DIGITS: Final = 15
 
 _notices: Final[dict[str, msgspec.json.Decoder[Notice]]] = {

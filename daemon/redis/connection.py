@@ -1,14 +1,14 @@
 """One synchronous connection to Redis: commands in pipelines, and what its errors mean.
 
 redis-py connects, signs on, speaks TLS and reads replies; commands are packed here, since one XADD a message is most of
-what goes out. Runs in the driver's process.
+what links send. Runs in the driver's process.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from typing import Any, NoReturn, Protocol, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from redis import exceptions
 from redis.backoff import NoBackoff
@@ -16,34 +16,13 @@ from redis.connection import AbstractConnection, SSLConnection, parse_url
 from redis.connection import Connection as PlainConnection
 from redis.retry import Retry
 
-from daemon.links.faults import ExchangeAway, ExchangeUnusable
+from daemon.drivers.faults import ServerAway, ServerUnusable
+from daemon.redis.frames import Server
 
 Answer: TypeAlias = Any
 """As Redis answers: bytes, int, None, or lists of these; or the error of one command."""
 
 _READ_BYTES = 256 * 1024
-
-
-class Server(Protocol):
-    """Where Redis is, and how this process shows who it is. `section`: of engine.toml, that says so."""
-
-    @property
-    def url(self) -> str: ...
-
-    @property
-    def password(self) -> str | None: ...
-
-    @property
-    def ca_file(self) -> str | None: ...
-
-    @property
-    def cert_file(self) -> str | None: ...
-
-    @property
-    def key_file(self) -> str | None: ...
-
-    @property
-    def section(self) -> str: ...
 
 
 _FOR_GOOD = ("WRONGTYPE", "MOVED", "CROSSSLOT")
@@ -80,23 +59,23 @@ class CommandError(Exception):
 
 
 def raise_for(error: CommandError) -> NoReturn:
-    """What an error that nobody expects means for the exchange. Raises ExchangeUnusable or ExchangeAway."""
+    """What an error that nobody expects means for all of Redis. Raises ServerUnusable or ServerAway."""
     if error.forbidden:
-        raise ExchangeUnusable(
+        raise ServerUnusable(
             f"Redis does not let this user do what the engine needs ({error}): give it the commands and the key "
             "pattern of docs/links.md, and of docs/queues.md where it has the queues"
         )
     if error.code in _FOR_GOOD:
-        raise ExchangeUnusable(
+        raise ServerUnusable(
             f"Redis refuses what the engine needs ({error}): nothing else may use the keys of this [links] name, and a "
             "node of a Redis Cluster must be the one that has them"
         )
-    raise ExchangeAway(f"Redis refuses: {error}")
+    raise ServerAway(f"Redis refuses: {error}")
 
 
 class Connection:
-    """Connected when it has been made. Raises ExchangeAway (it is closed then) and, where waiting does not help,
-    ExchangeUnusable."""
+    """Connected when it has been made. Raises ServerAway (it is closed then) and, where waiting does not help,
+    ServerUnusable."""
 
     def __init__(self, server: Server, timeout_seconds: float) -> None:
         self._section = server.section
@@ -110,19 +89,19 @@ class Connection:
         except (exceptions.RedisError, OSError) as error:
             reason = str(error)
             if "certificate verify failed" in reason.lower().replace("_", " "):
-                raise ExchangeUnusable(
+                raise ServerUnusable(
                     f"Redis's certificate is not trusted ({reason}): [{self._section}] ca_file must name the authority "
                     "that signed it, and the url the host that it is for"
                 ) from error
-            raise ExchangeAway(reason) from error
+            raise ServerAway(reason) from error
         self._socket: socket.socket | None = self._connection._get_socket()
 
     def run(self, commands: Sequence[bytes]) -> list[Answer | CommandError]:
-        """The answers, in order, in one trip. Raises ExchangeAway and ExchangeUnusable."""
+        """The answers, in order, in one trip. Raises ServerAway and ServerUnusable."""
         try:
             self._connection.send_packed_command([b"".join(commands)])  # type: ignore[no-untyped-call]
         except (exceptions.RedisError, OSError) as error:
-            raise ExchangeAway(str(error)) from error
+            raise ServerAway(str(error)) from error
         return [self._answer() for _ in commands]
 
     def run_all(self, commands: Sequence[bytes]) -> list[Answer]:
@@ -147,7 +126,7 @@ class Connection:
         except (exceptions.RedisError, OSError, AttributeError, ValueError) as error:
             # The last two: redis-py's own, when another thread has closed the connection meanwhile.
             self.close()
-            raise ExchangeAway(str(error)) from error
+            raise ServerAway(str(error)) from error
 
     def cut(self) -> None:
         """End what another thread waits for."""
@@ -160,8 +139,8 @@ class Connection:
     def close(self) -> None:
         self._connection.disconnect()  # type: ignore[no-untyped-call]
 
-    def _not_let_in(self, error: exceptions.AuthenticationError) -> ExchangeUnusable:
-        return ExchangeUnusable(
+    def _not_let_in(self, error: exceptions.AuthenticationError) -> ServerUnusable:
+        return ServerUnusable(
             f"Redis does not let this process in ({error}): check the user and the password, in [{self._section}] url "
             "or its password_file"
         )
@@ -180,7 +159,7 @@ def _connection(server: Server, timeout_seconds: float) -> AbstractConnection:
     try:
         options = parse_url(server.url)  # type: ignore[no-untyped-call]
     except ValueError as error:
-        raise ExchangeUnusable(f"[{server.section}] url is none that Redis is reached by: {error}") from error
+        raise ServerUnusable(f"[{server.section}] url is none that Redis is reached by: {error}") from error
     kind = options.pop("connection_class", PlainConnection)
     if server.password is not None:
         options["password"] = server.password
