@@ -203,9 +203,9 @@ class Metrics:
     def execution_closed(self, status: ExecutionStatus) -> None:
         self._closed_by_status[status].inc()
 
-    def breakers(self, state: BreakerState, breakers: int) -> None:
-        """So many are in this state now, over all tenants."""
-        self._breakers.labels(state.value).set(breakers)
+    def breakers(self, state: BreakerState, more: int) -> None:
+        """So many more are in this state now, or fewer: whoever has breakers tells how their number changes."""
+        self._breakers.labels(state.value).inc(more)
 
     def breaker_changed(self, state: BreakerState) -> None:
         """One has come into this state."""

@@ -48,7 +48,12 @@ class Breakers:
         self._pull_soon = pull_soon
         self._metrics = metrics
         self._destinations = Destinations(settings)
+        self._counted = dict.fromkeys((BreakerState.OPEN, BreakerState.HALF_OPEN), 0)
         self._gauge()
+
+    def end(self) -> None:
+        """They count no more."""
+        self._gauge(gone=True)
 
     # --- tasks that wait ---------------------------------------------------------------------------------------------
 
@@ -174,10 +179,11 @@ class Breakers:
             self._metrics.breaker_changed(state)
         self._gauge()
 
-    def _gauge(self) -> None:
+    def _gauge(self, *, gone: bool = False) -> None:
         if self._metrics is not None:
-            for state in (BreakerState.OPEN, BreakerState.HALF_OPEN):
-                self._metrics.breakers(state, self._destinations.count(state))
+            for state, before in self._counted.items():
+                self._counted[state] = 0 if gone else self._destinations.count(state)
+                self._metrics.breakers(state, self._counted[state] - before)
 
     # --- what it looks like ------------------------------------------------------------------------------------------
 

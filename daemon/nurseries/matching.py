@@ -126,6 +126,7 @@ class Matching:
         finally:
             self._node_polls.end()
             self._polls.end_all()
+            self._breakers.end()
 
     async def _serve(self, nursery: trio.Nursery) -> None:
         batch: list[ToMatching | Request] = []

@@ -135,6 +135,7 @@ class SharedMatching:
         finally:
             self._node_polls.end()
             self._polls.end_all()
+            self._breakers.end()
             self._ask.released += self._kept
             with trio.move_on_after(LEAVE_SECONDS, shield=True):
                 for ask in (self._in_flight, self._ask):
