@@ -9,7 +9,7 @@ import itertools
 import os
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -46,7 +46,8 @@ from daemon.nurseries.remote_worker import RemoteWorker
 from daemon.nurseries.shared_partitions import SharedPartitions
 from daemon.nurseries.timer import Timer
 from daemon.nurseries.worker import Worker
-from daemon.queues.interface import TaskQueues
+from daemon.queues.counting import QueueCollector, TaskCollector
+from daemon.queues.interface import Places, TaskQueues
 from daemon.queues.open import open_queues
 from daemon.roles import ALL_ROLES, ON_THE_STORE, Role, check_roles
 from daemon.settings import Settings
@@ -130,6 +131,11 @@ class Daemon:
         self.metrics = Metrics(CollectorRegistry())
         if self._exchange is not None:
             LinkCollector(self._exchange.counts, self.metrics.registry)
+        if self._queues is not None:
+            QueueCollector(self._queues.counts, self.metrics.registry)
+        self._places: Callable[[], Mapping[int, Places]] = dict
+        if Role.MATCHING in self._roles:
+            TaskCollector(lambda: self._places(), self.metrics.registry)
         self._incarnations = itertools.count(1)
         self._runs = itertools.count(1)
         self._condition = Condition(
@@ -349,6 +355,7 @@ class Daemon:
                 f"{self._process}.{next(self._runs)}",
                 self.metrics,
             )
+            self._places = shared.places
             return shared
         if self._exchange is not None:
             matching = self._condition.matching = PartitionedMatching(
@@ -362,10 +369,13 @@ class Daemon:
                 f"{self._process}.{next(self._runs)}",
                 self.metrics,
             )
+            self._places = matching.places
             return matching
-        return Matching(
+        alone = Matching(
             self.links, self._store, self._settings.matching, self._settings.breakers, self._clock, self.metrics
         )
+        self._places = lambda: {0: alone.places}
+        return alone
 
     def _make_timer(self) -> Service:
         return Timer(self.links, self._store, self._settings.timer, self._clock)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from daemon.dispatch.entry import Entry, Whereabouts, spec_bytes
 from daemon.dispatch.task_queue import TaskQueue
+from daemon.queues.interface import Places
 from enginekit.messages.links import QueuedTask, QueueKey, TaskRef, TaskSpec
 
 SPEC_BYTES = 64 * 1024 * 1024
@@ -64,6 +65,14 @@ class KnownTasks:
         spec, entry.spec = entry.spec, None
         if spec is not None:
             self._spec_bytes -= spec_bytes(spec)
+
+    def places(self) -> Places:
+        """How many of them are where. Those that a Worker has, or has just had, are leased."""
+        ready = delayed = 0
+        for queue in self._queues.values():
+            ready += queue.depth
+            delayed += len(queue.parking)
+        return Places(ready=ready, leased=len(self._entries) - ready - delayed, delayed=delayed)
 
     # --- queues ------------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from daemon.dispatch.waiting_tasks import WaitingTasks
 from daemon.links.interface import Request
 from daemon.links.table import Links
 from daemon.metrics import Metrics
+from daemon.queues.interface import Places
 from daemon.settings import BreakerSettings, MatchingSettings
 from daemon.stores.rows import QueueBacklog
 from enginekit.messages.calls import ListQueues
@@ -148,6 +149,11 @@ class Matching:
     def known(self) -> int:
         """How many tasks it has in memory."""
         return len(self._tasks)
+
+    @property
+    def places(self) -> Places:
+        """Where they are."""
+        return self._tasks.places()
 
     def _take(self, message: ToMatching | Request) -> None:
         match message:

@@ -24,6 +24,7 @@ from daemon.links.sharding import owner_of, partition_of
 from daemon.links.table import Links
 from daemon.metrics import Metrics
 from daemon.nurseries.matching import Matching
+from daemon.queues.interface import Places
 from daemon.settings import BreakerSettings, MatchingSettings
 from daemon.stores.interface import StoreUnavailable
 from enginekit.messages.links import RefillQueues
@@ -89,6 +90,10 @@ class PartitionedMatching:
     def partitions(self) -> list[int]:
         """Those it has right now."""
         return sorted(self._held)
+
+    def places(self) -> dict[int, Places]:
+        """Where the tasks of each are."""
+        return {partition: held.matching.places for partition, held in self._held.items()}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Have partitions until cancelled. Reports started when it has what is its own. While it cannot be told who is

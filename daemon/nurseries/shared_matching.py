@@ -33,7 +33,7 @@ from daemon.links.interface import Request
 from daemon.links.table import Links
 from daemon.metrics import Metrics
 from daemon.nurseries.matching import poll_ends
-from daemon.queues.interface import Ask, Demand, Heard, PartitionQueues, Report, Told
+from daemon.queues.interface import Ask, Demand, Heard, PartitionQueues, Places, Report, Told
 from daemon.settings import BreakerSettings, MatchingSettings
 from enginekit.messages.calls import ListQueues
 from enginekit.messages.links import (
@@ -120,6 +120,8 @@ class SharedMatching:
         self._expired: list[TaskExpired] = []
         self._asked_to_look: list[tuple[Callable[[Request], Awaitable[None]], Request]] = []
         self._sleep = trio.CancelScope()
+        self.places: Places | None = None
+        """Where the tasks were after the last turn, whoever has them."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. Cancelled, or failed: polls that wait are answered without a task, so that they are
@@ -332,6 +334,7 @@ class SharedMatching:
     def _told(self, told: Told, named: list[frozenset[str] | QueueKey]) -> None:
         now = trio.current_time()
         self._turn_at = math.inf if told.next_in is None else now + told.next_in
+        self.places = told.places
         self._more.clear()
         for whose, claim in zip(named, told.claims, strict=True):
             if not isinstance(whose, QueueKey):

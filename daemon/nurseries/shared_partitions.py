@@ -13,7 +13,7 @@ from daemon.links.exchange import Exchange
 from daemon.links.table import Links
 from daemon.metrics import Metrics
 from daemon.nurseries.shared_matching import SharedMatching
-from daemon.queues.interface import TaskQueues
+from daemon.queues.interface import Places, TaskQueues
 from daemon.settings import Settings
 
 
@@ -59,6 +59,12 @@ class SharedPartitions:
     def lacks(self) -> str | None:
         """What it needs for its work."""
         return None if self._queues.ready else "its queues cannot be reached"
+
+    def places(self) -> dict[int, Places]:
+        """Where the tasks of each are, over all who share them, as far as that is known right now."""
+        if not self._queues.ready:
+            return {}
+        return {number: part.places for number, part in enumerate(self._parts) if part.places is not None}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""

@@ -17,6 +17,7 @@ from typing import TypeAlias
 import msgspec
 import trio
 
+from daemon.queues.counting import QueueCounts
 from enginekit.messages.links import EndNodePolls, EndPolls, HandBackTasks, QueuedTask, QueueKey, TaskRef, TasksFinished
 from enginekit.messages.links import Millis as Millis
 
@@ -86,6 +87,14 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     more: bool
 
 
+class Places(msgspec.Struct, frozen=True, kw_only=True):
+    """How many tasks are where. `leased`: given out, and not dealt with."""
+
+    ready: int
+    leased: int
+    delayed: int
+
+
 class Told(msgspec.Struct, frozen=True, kw_only=True):
     claims: list[Claim]
     """One for each demand."""
@@ -98,6 +107,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     scan: bool = False
     next_in: float | None = None
     """In how many seconds a lease lapses or a delay is over."""
+    places: Places | None = None
+    """Of all tasks here, after this; None where that may not be known."""
 
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,6 +159,10 @@ class TaskQueues(ABC):
     @abstractmethod
     def ready(self) -> bool:
         """Whether they can be reached right now, as far as is known."""
+
+    def counts(self) -> QueueCounts:
+        """What was asked of them: inside a process that is nothing to count."""
+        return QueueCounts(connected=self.ready)
 
     @abstractmethod
     def partition(self, number: int) -> PartitionQueues: ...

@@ -8,7 +8,19 @@ from collections import defaultdict
 
 import trio
 
-from daemon.queues.interface import Ask, Claim, Demand, Depth, Heard, Notice, PartitionQueues, TaskQueues, Terms, Told
+from daemon.queues.interface import (
+    Ask,
+    Claim,
+    Demand,
+    Depth,
+    Heard,
+    Notice,
+    PartitionQueues,
+    Places,
+    TaskQueues,
+    Terms,
+    Told,
+)
 from enginekit.messages.links import QueuedTask, QueueKey, TaskKind, TaskRef
 
 
@@ -163,6 +175,11 @@ class _Part:
             to_fill=to_fill,
             scan=scan,
             next_in=min(ends) - now if ends else None,
+            places=Places(
+                ready=len(self._tasks) - len(self._leases) - len(self._delayed),
+                leased=len(self._leases),
+                delayed=len(self._delayed),
+            ),
         )
 
     def depths(self) -> list[Depth]:

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from daemon.links.counting import LinkCollector, LinkCounts
 from daemon.metrics import Metrics
+from daemon.queues.counting import QueueCollector, QueueCounts, TaskCollector
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 
@@ -17,6 +18,8 @@ def test_every_metric_is_documented() -> None:
     registry = CollectorRegistry()
     Metrics(registry)
     LinkCollector(lambda: LinkCounts(connected=True), registry)
+    QueueCollector(lambda: QueueCounts(connected=True), registry)
+    TaskCollector(dict, registry)
     there = {
         f"{metric.name}_total" if metric.type == "counter" else metric.name
         for metric in registry.collect()

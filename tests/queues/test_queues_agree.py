@@ -63,7 +63,7 @@ def an_ask(chance: random.Random) -> Ask:
 
 def comparable(told: Told) -> object:
     claims = [(claim.tasks, claim.more) for claim in told.claims]
-    return claims, told.anew, sorted(map(str, told.turned_away)), sorted(map(str, told.to_fill))
+    return claims, told.anew, told.places, sorted(map(str, told.turned_away)), sorted(map(str, told.to_fill))
 
 
 @pytest.mark.parametrize("seed", range(4))

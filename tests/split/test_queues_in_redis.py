@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 import trio
+from prometheus_client.parser import text_string_to_metric_families
 
 from enginekit.client import Client, open_client
 from enginekit.messages import calls
@@ -14,11 +15,13 @@ from enginekit.messages.status import ExecutionStatus
 from examples.split.cluster import open_cluster
 from tests.split.checks import histories, outcomes
 from tests.split.load import Load, under
+from tests.split.test_watched_processes import get, where
 
 PLAN = {"history": 1, "matching": 2, "timer": 1, "worker": 1, "frontend": 1}
 SHARDS = 4
 TASKS = 40
 PRIORITIES = 4
+LISTEN = '[health]\nlisten = "127.0.0.1:0"\n'
 RECOVERY_SECONDS = 60.0
 WHOLE_SECONDS = 400.0
 STOP_SECONDS = 5.0
@@ -74,6 +77,18 @@ async def all_wait(client: Client) -> None:
         await trio.sleep(0.05)
 
 
+async def shown(folder, tasks: int) -> None:
+    """Returns when /metrics of a Matching shows so many that wait."""
+    url = where(folder, "matching")
+    while True:
+        families = {each.name: each for each in text_string_to_metric_families((await get(f"{url}/metrics")).text)}
+        assert "engine_queues_turns" in families
+        samples = families["engine_queue_tasks"].samples
+        if sum(each.value for each in samples if each.labels["state"] == "ready") == tasks:
+            return
+        await trio.sleep(0.1)
+
+
 async def check(database: str, folder, acknowledged: set[str]) -> None:
     found = await histories(database, folder, SHARDS)
     assert acknowledged <= set(found), "an acknowledged start is lost"
@@ -85,12 +100,13 @@ async def test_a_matching_that_is_killed_takes_nothing_along(tmp_path, database,
     with trio.fail_after(WHOLE_SECONDS):
         async with (
             open_cluster(
-                tmp_path, database, own_redis.url, PLAN, shards=SHARDS, more=queues_in(own_redis.url)
+                tmp_path, database, own_redis.url, PLAN, shards=SHARDS, more=LISTEN + queues_in(own_redis.url)
             ) as cluster,
             open_client(cluster.local.url, cluster.local.token, timeout_seconds=WHOLE_SECONDS) as client,
         ):
             in_order = await start_all(client)
             await all_wait(client)
+            await shown(tmp_path / "data", TASKS)
             done = await work(client, 10)
             victim = cluster.of("matching")[0]
             victim.wanted = False

@@ -11,6 +11,7 @@ import trio
 
 from daemon.drivers.faults import ServerAway, ServerUnusable
 from daemon.drivers.lane import Lane
+from daemon.queues.counting import QueueCounts
 from daemon.queues.interface import Ask, Depth, Heard, Notice, PartitionQueues, TaskQueues, Terms, Told
 from daemon.queues.redis import frames, script
 from daemon.redis.driver import RedisDriver, ask, out_of_turn
@@ -61,6 +62,8 @@ class RedisTaskQueues(TaskQueues):
         )
         self.turns = 0
         """How many were taken."""
+        self._away = 0
+        self._full = 0
 
     def partition(self, number: int) -> RedisPartition:
         return self._parts[number]
@@ -81,6 +84,15 @@ class RedisTaskQueues(TaskQueues):
     def reconnects(self) -> int:
         return self._driver.reconnects
 
+    def counts(self) -> QueueCounts:
+        return QueueCounts(
+            connected=self.ready,
+            turns=self.turns,
+            away=self._away,
+            full=self._full,
+            reconnects=self.reconnects,
+        )
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """As `TaskQueues.run`. Raises ServerUnusable. No process is left behind."""
         await self._driver.run(task_status=task_status)
@@ -97,6 +109,7 @@ class RedisTaskQueues(TaskQueues):
                     self.turns += 1
                     return reply.told
                 if isinstance(reply, frames.Full):
+                    self._full += 1
                     driver.say(
                         "Redis's memory is full: queues wait",
                         "give it more (maxmemory), or let [queues] queue_tasks be less",
@@ -104,6 +117,7 @@ class RedisTaskQueues(TaskQueues):
                     return None
                 raise out_of_turn()
             except ServerAway as away:
+                self._away += 1
                 driver.lost(lane, away)
             except ServerUnusable as unusable:
                 driver.give_up(unusable)

@@ -7,7 +7,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from daemon.queues.interface import Ask, Claim, Demand, Depth, Heard, Notice, Report, Terms, Told
+from daemon.queues.interface import Ask, Claim, Demand, Depth, Heard, Notice, Places, Report, Terms, Told
 from enginekit.messages.links import (
     EndNodePolls,
     EndPolls,
@@ -39,6 +39,7 @@ class _Told(msgspec.Struct, frozen=True, array_like=True, gc=False):
     scan: int
     next_ms: float
     depths: list[tuple[str, int, int]]
+    places: tuple[int, int, int]
 
 
 _tolds = msgspec.msgpack.Decoder(_Told)
@@ -93,7 +94,14 @@ def decode(packed: bytes) -> Told:
         to_fill=[queue_key(name) for name in told.to_fill],
         scan=bool(told.scan),
         next_in=None if told.next_ms < 0 else told.next_ms / 1000,
+        places=_places(*told.places),
     )
+
+
+def _places(everywhere: int, leased: int, delayed: int) -> Places | None:
+    if everywhere < 0:
+        return None
+    return Places(ready=max(everywhere - leased - delayed, 0), leased=leased, delayed=delayed)
 
 
 def decode_depths(packed: bytes) -> list[Depth]:

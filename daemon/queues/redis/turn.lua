@@ -258,6 +258,10 @@ if ask[14] > 0 then
   end
 end
 
+-- A user of an older line of docs/queues.md may not know how many there are, and everything else goes on.
+local all = redis.pcall('HLEN', TASKS)
+local places = {type(all) == 'number' and all or -1, redis.call('ZCARD', LEASES), redis.call('ZCARD', DELAYED)}
+
 return cmsgpack.pack({
-  claims, anew, turned_away, to_fill, scan, next_at < 0 and -1 or math.max(next_at - now, 0), depths,
+  claims, anew, turned_away, to_fill, scan, next_at < 0 and -1 or math.max(next_at - now, 0), depths, places,
 })
