@@ -43,7 +43,8 @@ async def use(driven: Driven) -> None:
         await until(lambda: driven.counts().waiting == 0)
     else:
         assert isinstance(driven, RedisTaskQueues)
-        await driven.partition(0).turn(Ask(notices=[EndNodePolls("w")]))
+        with trio.fail_after(PATIENCE_SECONDS):
+            await driven.partition(0).turn(Ask(notices=[EndNodePolls("w")]))
 
 
 def said(logs: list[MutableMapping[str, Any]], event: str) -> int:
