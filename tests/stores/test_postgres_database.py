@@ -327,6 +327,20 @@ def test_a_month_stays_while_somebody_is_in_the_way(postgres_url: str, postgres:
     driver.close()
 
 
+def test_a_month_that_somebody_else_has_dropped_is_made_again(postgres_url: str) -> None:
+    """By whose clock it was over, while another's clock, a moment behind, still has runs start in it."""
+    behind, ahead = opened(postgres_url), opened(postgres_url)
+    behind.writer.take_shards()
+    last, first = (1_706_745_600_000 + moment for moment in (-1, 1))
+    behind.writer.commit(batch(start(at(last, "order-1"), closing=closed())))
+    behind.writer.commit(Batch(purges=[Purge(shard=0, epoch=1, run=at(last, "order-1"), closed_before=NOW + 9999)]))
+    assert ahead.writer.tidy(first).partitions == ["engine.events_2024_01"]
+    behind.writer.commit(batch(start(at(last, "order-2"))))
+    assert behind.reader.events("acme", at(last, "order-2").run_id, 0, 10, 1000) == numbered(at(last, "order-2"), 1, 1)
+    behind.close()
+    ahead.close()
+
+
 def test_several_drop_months_at_once(postgres_url: str) -> None:
     drivers = [opened(postgres_url) for _ in range(4)]
     drivers[0].writer.take_shards()

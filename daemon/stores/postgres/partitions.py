@@ -41,6 +41,10 @@ class Partitions:
             self._make(each)
         self._known.add(month)
 
+    def forget(self) -> None:
+        """One of them is not there any more."""
+        self._known.clear()
+
     def _make(self, month: tuple[int, int]) -> None:
         """Made beside the table and then attached to it, which lets others go on writing meanwhile."""
         name = _name(month)

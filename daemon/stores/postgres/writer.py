@@ -18,7 +18,7 @@ from daemon.stores.postgres.limits import Limits
 from daemon.stores.postgres.owners import PostgresOwners
 from daemon.stores.postgres.partitions import Partitions, drop_partitions
 from daemon.stores.postgres.purging import labels_of, purging
-from daemon.stores.postgres.statements import statements
+from daemon.stores.postgres.statements import Statement, statements
 from daemon.stores.postgres.unused import UnusedDefinitions
 from daemon.stores.rows import Attendance, Batch, ShardEpochs, Tidied
 from enginekit.messages.links import Millis
@@ -65,29 +65,37 @@ class PostgresWriter:
 
     def commit(self, batch: Batch) -> None:
         check_batch(batch)
-        owned = sorted(batch.owned())
         prepared = list(statements(batch))
         with explained(self._connection, self._name):
-            for write in batch.runs:
-                if write.created is not None:
-                    self._partitions.ensure(write.run.run_id)
-            labels = labels_of(self._connection, batch.purges)
-            self._warning = None
             try:
-                with self._connection.pipeline():
-                    cursor = self._connection.cursor()
-                    self._limits.begin(cursor)
-                    if owned:
-                        cursor.execute(_CHECK_EPOCHS, columns("ii", owned))
-                    for statement, values in (*prepared, *purging(batch.purges, labels)):
-                        cursor.execute(statement, values)
-                    cursor.execute("COMMIT")
-            except BaseException:
-                if not self._connection.closed:
-                    self._connection.rollback()
-                raise
+                self._write(batch, prepared)
+            except psycopg.errors.CheckViolation:
+                # A month that is known here has been dropped, when it was over for somebody else and had no run.
+                self._partitions.forget()
+                self._write(batch, prepared)
         if self._warning is not None:
             raise StoreUnavailable(f"{self._name} committed with a warning: {self._warning}")
+
+    def _write(self, batch: Batch, prepared: Sequence[Statement]) -> None:
+        owned = sorted(batch.owned())
+        for write in batch.runs:
+            if write.created is not None:
+                self._partitions.ensure(write.run.run_id)
+        labels = labels_of(self._connection, batch.purges)
+        self._warning = None
+        try:
+            with self._connection.pipeline():
+                cursor = self._connection.cursor()
+                self._limits.begin(cursor)
+                if owned:
+                    cursor.execute(_CHECK_EPOCHS, columns("ii", owned))
+                for statement, values in (*prepared, *purging(batch.purges, labels)):
+                    cursor.execute(statement, values)
+                cursor.execute("COMMIT")
+        except BaseException:
+            if not self._connection.closed:
+                self._connection.rollback()
+            raise
 
     def tidy(self, now: Millis) -> Tidied:
         with explained(self._connection, self._name):
