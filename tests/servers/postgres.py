@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,6 +69,21 @@ class PostgresServer:
     def down(self, how: str = "fast") -> None:
         """`fast` ends the sessions, `immediate` is a crash."""
         self._run("pg_ctl", "-D", str(self._data), "-m", how, "-w", "-t", "60", "stop")
+
+    def kill(self) -> None:
+        """Kill all of its processes at once. It can come `up` again."""
+        postmaster = int((self._data / "postmaster.pid").read_text().split()[0])
+        processes = [postmaster, *map(int, Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split())]
+        for process in processes:
+            os.kill(process, signal.SIGKILL)
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while any(_runs(process) for process in processes):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL does not die: {processes}")
+            time.sleep(0.01)
+        # Where nobody waits for them, the dead still have their numbers, which these would be taken to be about.
+        for left in (self._data / "postmaster.pid", self._folder / f".s.PGSQL.{self.port}.lock"):
+            left.unlink(missing_ok=True)
 
     def stop(self) -> None:
         """End it, and leave nothing behind."""
@@ -143,6 +160,13 @@ class PostgresServer:
 
         entry = pwd.getpwnam(_USER)
         return {"user": entry.pw_uid, "group": grp.getgrgid(entry.pw_gid).gr_gid, "extra_groups": []}
+
+
+def _runs(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
 
 
 def _wheel() -> Path:
