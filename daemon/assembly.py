@@ -318,7 +318,7 @@ class Daemon:
 
     def _linked(self, exchange: Exchange) -> Links:
         settings = self._settings
-        return shared_links(exchange, settings.store.store_shards, settings.matching.partitions)
+        return shared_links(exchange, settings.store.store_shards, settings.matching.partitions, self._entropy)
 
     def _make_links(self) -> Service:
         assert self._exchange is not None
@@ -384,6 +384,7 @@ class Daemon:
         if self._exchange is not None:
             return RemoteWorker(
                 self._exchange,
+                self.links.history,
                 self._settings,
                 self._nodes,
                 self._entropy,

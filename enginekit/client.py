@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import ssl
+import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -190,7 +191,7 @@ class Client(Caller):
     # --- the call itself -----------------------------------------------------------------------------------------
 
     async def _perform(self, params: Call, timeout_seconds: float | None) -> Result:
-        params = identified(params)
+        params = identified(params, _new_id)
         method = type(params).__name__
         body = msgspec.json.encode(params)
         long_poll, batch = wait_seconds(params) > 0, goes_in_batches(params)
@@ -320,6 +321,10 @@ def _constant(value: str) -> UrlSource:
 
 def _payload(value: JSON | msgspec.Raw) -> msgspec.Raw:
     return value if isinstance(value, msgspec.Raw) else encode(value)
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex
 
 
 def _decoded(params: Call | type[Call], reply: jsonrpc.Reply) -> Result:

@@ -31,7 +31,6 @@ from daemon.dispatch.held import HeldTasks
 from daemon.links.exchange import Exchange
 from daemon.links.interface import Caller, Link, Request
 from daemon.links.memory import MemoryLink
-from daemon.links.routing import HistoryRouter
 from daemon.links.table import Links
 from enginekit.messages.calls import Call, Result
 from enginekit.messages.links import (
@@ -91,9 +90,9 @@ def new_worker_id(entropy: random.Random) -> str:
 class RemoteSlots:
     """For one process: made once, run again where it failed. `links` are the Worker's, `worker_id` is its name."""
 
-    def __init__(self, exchange: Exchange, shards: int, partitions: int, worker_id: str) -> None:
+    def __init__(self, exchange: Exchange, history: Link[ToHistory], partitions: int, worker_id: str) -> None:
         self._exchange = exchange
-        self._history = HistoryRouter(exchange, shards)
+        self._history = history
         self._partitions = [exchange.matching(partition) for partition in range(partitions)]
         self._worker_id = worker_id
         self._caller = Caller(tenant="", subject=worker_id)
@@ -342,7 +341,7 @@ class RemoteSlots:
 class _Reports(Link[ToHistory]):
     """The Worker's way to History: outcomes go with the number of the start that they belong to."""
 
-    def __init__(self, slots: RemoteSlots, history: HistoryRouter) -> None:
+    def __init__(self, slots: RemoteSlots, history: Link[ToHistory]) -> None:
         self._slots = slots
         self._history = history
 

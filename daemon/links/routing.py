@@ -7,6 +7,7 @@ inboxes of what they own.
 
 from __future__ import annotations
 
+import random
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
@@ -106,11 +107,12 @@ class Router(Link[M]):
 
 
 class HistoryRouter(Router[ToHistory]):
-    """To the owners of shards."""
+    """To the owners of shards. `entropy`: for request ids, which no other router may give too."""
 
-    def __init__(self, exchange: Exchange, shards: int) -> None:
+    def __init__(self, exchange: Exchange, shards: int, entropy: random.Random) -> None:
         self._exchange = exchange
         self._shards = shards
+        self._entropy = entropy
 
     def parts(self, message: ToHistory) -> Iterable[tuple[Link[ToHistory], ToHistory]]:
         link, shards = self._exchange.history, self._shards
@@ -142,7 +144,7 @@ class HistoryRouter(Router[ToHistory]):
         Every call that changes something leaves with a request id: its shard's owner may die when it has carried it out
         and has not said so, and the next one finds it in the inbox.
         """
-        call = identified(call)
+        call = identified(call, lambda: f"{self._entropy.getrandbits(128):032x}")
         match call:
             case StartTasks():
                 return cast(R, await self._start_tasks(caller, call, timeout))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 from daemon.links.exchange import Exchange
@@ -47,11 +48,11 @@ def memory_links() -> Links:
     )
 
 
-def shared_links(exchange: Exchange, shards: int, partitions: int) -> Links:
+def shared_links(exchange: Exchange, shards: int, partitions: int, entropy: random.Random) -> Links:
     """Links to whichever processes own the shards, the partitions, and the tasks: the sending ends. What a process
     owns, it receives from the exchange's inboxes."""
     return Links(
-        history=HistoryRouter(exchange, shards),
+        history=HistoryRouter(exchange, shards, entropy),
         matching=MatchingRouter(exchange, partitions),
         worker=WorkerRouter(exchange),
         timer=exchange.timer,

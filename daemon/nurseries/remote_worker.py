@@ -9,20 +9,29 @@ import trio
 
 from daemon.dispatch.remote import RemoteSlots, new_worker_id
 from daemon.links.exchange import Exchange
+from daemon.links.interface import Link
 from daemon.metrics import Metrics
 from daemon.nodes.registry import NodeTypes
 from daemon.nurseries.worker import Worker
 from daemon.settings import Settings
+from enginekit.messages.links import ToHistory
 
 
 class RemoteWorker:
     """One run of the service, under a name of its own. Where either half fails, both begin anew."""
 
     def __init__(
-        self, exchange: Exchange, settings: Settings, nodes: NodeTypes, entropy: random.Random, *, metrics: Metrics
+        self,
+        exchange: Exchange,
+        history: Link[ToHistory],
+        settings: Settings,
+        nodes: NodeTypes,
+        entropy: random.Random,
+        *,
+        metrics: Metrics,
     ) -> None:
         worker_id = new_worker_id(entropy)
-        self._slots = RemoteSlots(exchange, settings.store.store_shards, settings.matching.partitions, worker_id)
+        self._slots = RemoteSlots(exchange, history, settings.matching.partitions, worker_id)
         self._worker = Worker(
             self._slots.links,
             settings.worker,

@@ -3,7 +3,7 @@ nothing of who repeats them, or when."""
 
 from __future__ import annotations
 
-import uuid
+from collections.abc import Callable
 from typing import TypeVar, cast
 
 import msgspec
@@ -14,9 +14,9 @@ from enginekit.messages.calls import Call
 C = TypeVar("C", bound=Call)
 
 
-def identified(params: C) -> C:
+def identified(params: C, new_id: Callable[[], str]) -> C:
     """The call with a request id, its caller's or a new one, where it is one that changes something and would do so
-    again."""
+    again. `new_id` makes one that nobody has or had."""
     if (
         isinstance(
             params,
@@ -31,5 +31,5 @@ def identified(params: C) -> C:
         )
         and params.request_id is None
     ):
-        return cast(C, msgspec.structs.replace(params, request_id=uuid.uuid4().hex))
+        return cast(C, msgspec.structs.replace(params, request_id=new_id()))
     return params

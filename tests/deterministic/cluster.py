@@ -127,7 +127,7 @@ class Cluster:
         self.settings = settings
         self.memory = MemoryStore(SHARDS, b"k" * 32, shared=True)
         self.exchange = MemoryExchange()
-        self.links = shared_links(self.exchange, SHARDS, settings.matching.partitions)
+        self.links = shared_links(self.exchange, SHARDS, settings.matching.partitions, random.Random(f"{seed} ids"))
         self.clock = TrioClock()
         self.chance = random.Random(seed)
         self.membership = MemoryMembership()
@@ -172,7 +172,7 @@ class Cluster:
 
     async def worker(self) -> Process:
         name = f"w{next(self.serial)}"
-        slots = RemoteSlots(self.exchange, SHARDS, self.settings.matching.partitions, name)
+        slots = RemoteSlots(self.exchange, self.links.history, self.settings.matching.partitions, name)
         worker = Worker(
             slots.links, self.settings.worker, NodeTypes(self.settings), incarnations=itertools.count(1), worker_id=name
         )

@@ -165,7 +165,7 @@ class Split(Simulation):
         self.exchange = OneHistory()
         partitions = settings.matching.partitions
         links = Links(
-            history=HistoryRouter(self.exchange, SHARDS),
+            history=HistoryRouter(self.exchange, SHARDS, random.Random(f"{seed} ids")),
             matching=MatchingRouter(self.exchange, partitions),
             worker=WorkerRouter(self.exchange),
             timer=self.exchange.timer,
@@ -223,7 +223,8 @@ class Split(Simulation):
         """One more process with the role worker."""
         worker_id = f"w{next(self.serial)}"
         wire = Wire(self.exchange)
-        slots = RemoteSlots(wire, SHARDS, self._settings.matching.partitions, worker_id)
+        history = HistoryRouter(wire, SHARDS, self._entropy)
+        slots = RemoteSlots(wire, history, self._settings.matching.partitions, worker_id)
         types = NodeTypes(self._settings, made=self.made if nodes is None else nodes)
         worker = Worker(slots.links, self._settings.worker, types, incarnations=itertools.count(1), worker_id=worker_id)
         process = WorkerProcess(wire, slots, worker, worker_id)

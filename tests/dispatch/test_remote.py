@@ -68,7 +68,7 @@ def started(ref: TaskRef, returns: int = 0, destination: str | None = None) -> S
 class Bench:
     def __init__(self, nursery: trio.Nursery, partitions: int) -> None:
         self.exchange = MemoryExchange()
-        self.slots = RemoteSlots(self.exchange, 1, partitions, "w")
+        self.slots = RemoteSlots(self.exchange, self.exchange.history(0), partitions, "w")
         self.partitions = partitions
         self.asked: list[list[Request]] = [[] for _ in range(partitions)]
         self.told: list[list[object]] = [[] for _ in range(partitions)]

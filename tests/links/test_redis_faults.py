@@ -4,6 +4,7 @@ hangs or is full. Whatever it is, it ends; nothing hangs, and what is repeated i
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -145,7 +146,8 @@ async def test_a_call_that_a_dead_owner_has_carried_out_is_known_to_the_next(
                 await trio.sleep_forever()
 
     async with trio.open_nursery() as asked:
-        start = partial(HistoryRouter(asking, 1).request, ME, StartWorkflow(workflow="w"), StartWorkflowResult, 20)
+        router = HistoryRouter(asking, 1, random.Random(1))
+        start = partial(router.request, ME, StartWorkflow(workflow="w"), StartWorkflowResult, 20)
         asked.start_soon(start)
         async with trio.open_nursery() as living:
             await living.start(one.run)

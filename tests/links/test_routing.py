@@ -81,7 +81,7 @@ def test_names_spread_over_all_shards() -> None:
 
 async def test_wake_ups_are_cut_up_by_shard(autojump_clock: trio.testing.MockClock) -> None:
     exchange = MemoryExchange()
-    router = HistoryRouter(exchange, SHARDS)
+    router = HistoryRouter(exchange, SHARDS, random.Random(1))
     schedules = [ScheduleRef("acme", f"nightly-{number}") for number in range(20)]
     await router.send(WakeRuns(RUNS))
     await router.send(WakeSchedules(schedules))
@@ -159,7 +159,7 @@ async def test_a_call_goes_to_the_owner_of_what_it_names(nursery: trio.Nursery) 
     exchange, seen = MemoryExchange(), []
     for shard in range(SHARDS):
         nursery.start_soon(answer, exchange, shard, seen)
-    router = HistoryRouter(exchange, SHARDS)
+    router = HistoryRouter(exchange, SHARDS, random.Random(1))
     run_id = RunIds(random.Random(1), SHARDS).make(1_700_000_000_000, 5)
     token = tokens.mint(b"k" * 32, RUNS[1], 4, 0)
     asked = [
@@ -196,7 +196,7 @@ async def test_what_changes_something_leaves_with_a_request_id(nursery: trio.Nur
     exchange, seen = MemoryExchange(), []
     for shard in range(SHARDS):
         nursery.start_soon(answer, exchange, shard, seen)
-    router = HistoryRouter(exchange, SHARDS)
+    router = HistoryRouter(exchange, SHARDS, random.Random(1))
     for _ in range(2):
         await router.request(ME, call, calls.Acknowledged, 5)
     ids = {sent.request_id for _, sent in seen}
@@ -210,7 +210,7 @@ async def test_a_call_about_tasks_of_several_shards_is_answered_as_one(nursery: 
     exchange, seen = MemoryExchange(), []
     for shard in range(SHARDS):
         nursery.start_soon(answer, exchange, shard, seen)
-    router = HistoryRouter(exchange, SHARDS)
+    router = HistoryRouter(exchange, SHARDS, random.Random(1))
     tasks = [TaskRef(run, 4) for run in RUNS]
     started = await router.request(ME, StartTasks(tasks=tasks, worker_id="w"), calls.PollTaskResult, 5)
     there = {task.workflow_id for task in started.tasks}
@@ -232,7 +232,7 @@ async def test_what_could_not_be_asked_of_a_shard_is_to_be_asked_again(nursery: 
     for shard in range(SHARDS):
         nursery.start_soon(answer, exchange, shard, seen)
     tasks = [TaskRef(run, 4) for run in RUNS]
-    started = await HistoryRouter(exchange, SHARDS).request(
+    started = await HistoryRouter(exchange, SHARDS, random.Random(1)).request(
         ME, StartNodes(tasks=tasks, worker_id="w"), StartNodesResult, 5
     )
     there = {each.spec.task for each in started.tasks}
@@ -243,7 +243,7 @@ async def test_what_could_not_be_asked_of_a_shard_is_to_be_asked_again(nursery: 
 
 async def test_what_a_worker_says_of_its_tasks_is_cut_up_by_shard(autojump_clock: trio.testing.MockClock) -> None:
     exchange = MemoryExchange()
-    router = HistoryRouter(exchange, SHARDS)
+    router = HistoryRouter(exchange, SHARDS, random.Random(1))
     tasks = [TaskRef(run, 4) for run in RUNS]
     assert router.offer(RenewTasks("w", tasks))
     assert router.offer(GiveBackTasks("w", tasks, "stopped"))

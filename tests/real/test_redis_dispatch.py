@@ -82,7 +82,7 @@ class Split:
         exchange = RedisExchange(
             Server("links", self._server.url), process=name, name=self._name, cluster="c", shards=SHARDS, partitions=3
         )
-        links = shared_links(exchange, SHARDS, 3)
+        links = shared_links(exchange, SHARDS, 3, random.Random(name))
         scope = trio.CancelScope()
 
         async def live(*, task_status: trio.TaskStatus[None]) -> None:
@@ -136,7 +136,7 @@ class Split:
         self.slow.append(slow)
 
         def make(exchange: RedisExchange, links: Links) -> list[object]:
-            slots = RemoteSlots(exchange, SHARDS, 3, name)
+            slots = RemoteSlots(exchange, links.history, 3, name)
             nodes = NodeTypes(SETTINGS, made={"echo": slow})
             numbers = itertools.count(1)
             return [slots, Worker(slots.links, SETTINGS.worker, nodes, incarnations=numbers, worker_id=name)]
