@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 TEST_WORKERS ?= 2
 
-.PHONY: install demo demo-split test lint check properties bench latency idle transitions distributed stalls timers chaos chaos-split console-load screenshots flood links queues scaling systemd-machine clean
+.PHONY: install demo demo-split test lint check properties bench latency idle transitions distributed stalls timers chaos chaos-split console-load screenshots flood links queues scaling pace systemd-machine clean
 
 install: $(READY)        ## the engine and all it needs, in .venv
 
@@ -74,6 +74,9 @@ queues: $(READY)         ## tasks a second of a split engine with its queues in 
 
 scaling: $(READY)        ## tasks a second for more Workers and more Histories, as processes of their own
 	@$(BIN)/python -m benchmarks.scaling
+
+pace: $(READY)           ## how long starts and executions take in a split engine at ten a second
+	@$(BIN)/python -m benchmarks.pace
 
 systemd-machine: $(READY)  ## docs/systemd.md on a systemd booted for it, in namespaces of its own: as root
 	@$(BIN)/python -m pytest -q tests/systemd/test_machine.py --systemd-machine
