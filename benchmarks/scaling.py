@@ -30,7 +30,8 @@ from examples.split.demo import servers
 TASKS = 5
 ANSWER_SECONDS = 0.05
 SLOTS = 10
-"""Of each Worker: few, so that the number of Workers decides and not the two cores."""
+"""Of each Worker of tasks that wait: few, so that the number of Workers decides and not the two cores. With `echo` it
+is the default, so that Workers decide nothing."""
 IN_FLIGHT = 64
 ONE_OF_EACH = {"history": 1, "matching": 1, "timer": 1, "worker": 1, "frontend": 1}
 
@@ -82,10 +83,11 @@ def spent(cluster: Cluster) -> Counter[str]:
     return found
 
 
-async def measure(plan: dict[str, int], definition: dict[str, JSON], executions: int, title: str) -> float:
-    """Tasks a second."""
+async def measure(
+    plan: dict[str, int], definition: dict[str, JSON], executions: int, title: str, more: str = ""
+) -> float:
+    """Tasks a second. `more`: for engine.toml."""
     with tempfile.TemporaryDirectory(prefix="engine-scaling-") as folder, servers() as (postgres, redis):
-        more = f"[worker]\nslots = {SLOTS}\n"
         async with (
             open_cluster(Path(folder), postgres, redis, plan, lease_seconds=10.0, more=more) as cluster,
             open_client(cluster.local.url, cluster.local.token) as client,
@@ -110,8 +112,9 @@ def main() -> None:
         waits = chain({"Type": "Task", "Resource": "http", "Parameters": {"Method": "GET", "ApiEndpoint": url}})
         rates = []
         for workers in (1, 2, 4):
-            title = f"http answers after 50 ms, {workers} worker(s)"
-            rates.append(trio.run(measure, {**ONE_OF_EACH, "worker": workers}, waits, arguments.executions, title))
+            title, plan = f"http answers after 50 ms, {workers} worker(s)", {**ONE_OF_EACH, "worker": workers}
+            few = f"[worker]\nslots = {SLOTS}\n"
+            rates.append(trio.run(measure, plan, waits, arguments.executions, title, few))
     print("  ratios: " + ", ".join(f"{rate / rates[0]:.2f}" for rate in rates))
     echo = chain({"Type": "Task", "Resource": "echo"})
     rates = []

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 import msgspec
 import psycopg
@@ -482,6 +483,17 @@ def test_what_cannot_be_opened_is_told_without_the_password(
     assert "s3cret" not in str(told.value)
     assert "mine" not in str(told.value)
     assert told.value.__cause__ is None or "s3cret" not in str(told.value.__cause__)
+
+
+def test_a_server_that_only_reads_is_waited_for(postgres_url: str, postgres: PostgresServer) -> None:
+    """As a standby does: it may become the primary, or be found instead of it."""
+    name = urlsplit(postgres_url).path[1:]
+    with postgres.connect() as somebody:
+        somebody.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        with pytest.raises(StoreUnavailable, match="cannot be reached.*read-only"):
+            open_driver(postgres_url, SHARDS, 0.0, 30.0)
+        somebody.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    open_driver(postgres_url, SHARDS, 0.0, 30.0).close()
 
 
 def test_nobody_waits_for_a_server_any_more(postgres: PostgresServer) -> None:
