@@ -490,7 +490,7 @@ def test_a_server_that_only_reads_is_waited_for(postgres_url: str, postgres: Pos
     name = urlsplit(postgres_url).path[1:]
     with postgres.connect() as somebody:
         somebody.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-        with pytest.raises(StoreUnavailable, match="cannot be reached.*read-only"):
+        with pytest.raises(StoreUnavailable, match=r"cannot be reached.*read-only"):
             open_driver(postgres_url, SHARDS, 0.0, 30.0)
         somebody.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
     open_driver(postgres_url, SHARDS, 0.0, 30.0).close()
