@@ -1,27 +1,23 @@
-"""The PostgreSQL store's database: what it refuses by itself, its partitions, and whether it can be opened at all."""
+"""The PostgreSQL store's database: what it refuses by itself, and its partitions."""
 
 from __future__ import annotations
 
-import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from urllib.parse import urlsplit
 
 import msgspec
 import psycopg
 import pytest
+from lying_pooler import Pooler
 from store_builders import NOW, append, batch, closed, event, new, numbered, queued, ref, schedule, start
 
 from daemon.journal.identity import uuid_of
-from daemon.stores.faults import BatchRefused, Fenced, StoreUnavailable, StoreUnusable
-from daemon.stores.postgres import connection as connections
+from daemon.stores.faults import BatchRefused, Fenced, StoreUnavailable
 from daemon.stores.postgres.database import PostgresDriver, open_driver
-from daemon.stores.postgres.schema import SCHEMA_VERSION
 from daemon.stores.rows import Batch, ExecutionFilter, LetterFilter, LetterRow, Purge
 from enginekit.messages.links import RunRef
-from tests.servers.postgres import LOCKED_USER, PostgresServer
+from tests.servers.postgres import PostgresServer
 
 RUN = ref(1)
 SHARDS = 4
@@ -358,214 +354,3 @@ def test_several_drop_months_at_once(postgres_url: str) -> None:
     drivers[0].writer.commit(batch(start(at(NOW))))
     for driver in drivers:
         driver.close()
-
-
-# --- opening ----------------------------------------------------------------------------------------------------------
-
-
-def test_several_daemons_may_make_and_open_a_store_at_once(postgres: PostgresServer) -> None:
-    url = postgres.url(postgres.new_database())
-    with ThreadPoolExecutor(4) as pool:
-        drivers = list(pool.map(opened, [url] * 4))
-    assert {(driver.info.schema_version, driver.info.shards) for driver in drivers} == {(SCHEMA_VERSION, SHARDS)}
-    assert len({driver.info.cluster for driver in drivers}) == 1
-    taken = [driver.writer.take_shards() for driver in drivers]
-    assert len({each.token_key for each in taken}) == 1
-    assert taken[-1].epochs == dict.fromkeys(range(SHARDS), 4)
-    for driver in drivers:
-        driver.close()
-
-
-def test_two_stores_have_two_names_and_two_keys(postgres_url: str, postgres: PostgresServer) -> None:
-    drivers = [opened(postgres.url(postgres.new_database())) for _ in range(2)]
-    assert drivers[0].info.cluster != drivers[1].info.cluster
-    assert len({driver.writer.take_shards().token_key for driver in drivers}) == 2
-    for driver in drivers:
-        driver.close()
-
-
-def test_a_newer_schema_is_refused(postgres_url: str, postgres: PostgresServer) -> None:
-    with psycopg.connect(postgres_url, autocommit=True) as somebody:
-        somebody.execute("INSERT INTO engine.schema_version (version) VALUES (%s)", (SCHEMA_VERSION + 1,))
-    with pytest.raises(StoreUnusable, match=rf"version {SCHEMA_VERSION + 1}.*up to {SCHEMA_VERSION}.*newer engine"):
-        opened(postgres_url)
-
-
-def test_somebody_elses_schema_is_left_alone(postgres: PostgresServer) -> None:
-    url = postgres.url(postgres.new_database())
-    with psycopg.connect(url, autocommit=True) as somebody:
-        somebody.execute("CREATE SCHEMA engine")
-        somebody.execute("CREATE TABLE engine.parts (name text)")
-        with pytest.raises(StoreUnusable, match="a database of its own"):
-            opened(url)
-        somebody.execute("DROP TABLE engine.parts")
-    opened(url).close()
-
-
-def test_another_number_of_shards_is_refused_naming_both(postgres_url: str) -> None:
-    with pytest.raises(StoreUnusable, match=r"has 4 shards, the settings say 8.*shards = 4"):
-        opened(postgres_url, shards=8)
-
-
-def test_a_server_that_is_too_old_is_refused(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "OLDEST_SERVER", 990000)
-    with pytest.raises(StoreUnusable, match=r"is PostgreSQL \d+.*or newer: upgrade"):
-        opened(postgres_url)
-
-
-def cannot_be_read(server: PostgresServer) -> str:
-    return f"postgresql://{LOCKED_USER}:s3cret@mine@127.0.0.1:{server.port}/postgres"
-
-
-def cannot_be_read_either(server: PostgresServer) -> str:
-    return f"postgresql://{LOCKED_USER}:s3cret/mine@127.0.0.1:{server.port}/postgres"
-
-
-def nobody_there(server: PostgresServer) -> str:
-    return f"postgresql://{LOCKED_USER}:s3cret%2Fof%40mine@127.0.0.1:1/postgres"
-
-
-def wrong_password(server: PostgresServer) -> str:
-    return server.url(user=f"{LOCKED_USER}:s3cret%2Fofmine")
-
-
-def no_password(server: PostgresServer) -> str:
-    return server.url(user=LOCKED_USER)
-
-
-def no_such_role(server: PostgresServer) -> str:
-    return server.url(user="nobody:s3cret")
-
-
-def no_such_database(server: PostgresServer) -> str:
-    return server.url("nowhere", user="postgres:s3cret")
-
-
-def no_such_host(server: PostgresServer) -> str:
-    return f"postgresql://{LOCKED_USER}@no-such-host.invalid/postgres?password=s3cret"
-
-
-def not_ours_to_write(server: PostgresServer) -> str:
-    return server.url(server.new_database(), user="guest:s3cret")
-
-
-@pytest.fixture(scope="module")
-def roles(postgres: PostgresServer) -> None:
-    postgres.have_locked_user()
-    with postgres.connect() as connection:
-        connection.execute("CREATE ROLE guest LOGIN")
-
-
-@pytest.mark.parametrize(
-    ("url", "failure", "message"),
-    [
-        (cannot_be_read, StoreUnusable, "cannot be read: .*its form"),
-        (cannot_be_read_either, StoreUnusable, "cannot be read: .*its form"),
-        (wrong_password, StoreUnusable, "password authentication failed.*check the user and the password"),
-        (no_password, StoreUnusable, "no password supplied.*check the user and the password"),
-        (no_such_role, StoreUnusable, "does not exist.*create the role"),
-        (no_such_database, StoreUnusable, 'database "nowhere" does not exist.*create it'),
-        (not_ours_to_write, StoreUnusable, "permission denied.*GRANT CREATE ON DATABASE"),
-        (nobody_there, StoreUnavailable, "cannot be reached: .*[Cc]onnection refused"),
-        (no_such_host, StoreUnavailable, "cannot be reached"),
-    ],
-)
-def test_what_cannot_be_opened_is_told_without_the_password(
-    postgres: PostgresServer,
-    roles: None,
-    url: Callable[[PostgresServer], str],
-    failure: type[Exception],
-    message: str,
-) -> None:
-    with pytest.raises(failure, match=message) as told:
-        opened(url(postgres), wait_seconds=0.1)
-    assert type(told.value) is failure
-    assert "s3cret" not in str(told.value)
-    assert "mine" not in str(told.value)
-    assert told.value.__cause__ is None or "s3cret" not in str(told.value.__cause__)
-
-
-def test_a_server_that_only_reads_is_waited_for(postgres_url: str, postgres: PostgresServer) -> None:
-    """As a standby does: it may become the primary, or be found instead of it."""
-    name = urlsplit(postgres_url).path[1:]
-    with postgres.connect() as somebody:
-        somebody.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-        with pytest.raises(StoreUnavailable, match=r"cannot be reached.*read-only"):
-            open_driver(postgres_url, SHARDS, 0.0, 30.0)
-        somebody.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
-    open_driver(postgres_url, SHARDS, 0.0, 30.0).close()
-
-
-def test_nobody_waits_for_a_server_any_more(postgres: PostgresServer) -> None:
-    with pytest.raises(StoreUnavailable, match="cannot be reached"):
-        open_driver(nobody_there(postgres), SHARDS, 3600.0, 30.0, lambda: False)
-
-
-def test_the_password_may_come_from_elsewhere(
-    postgres: PostgresServer, roles: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = postgres.new_database()
-    with postgres.connect() as connection:
-        connection.execute(f"GRANT CREATE ON DATABASE {name} TO {LOCKED_USER}")
-    monkeypatch.setenv("PGPASSWORD", "another")
-    opened(postgres.url(name, user=LOCKED_USER)).close()
-
-
-def test_nothing_is_prepared_behind_a_pooler(postgres_url: str, postgres: PostgresServer) -> None:
-    direct = opened(postgres_url)
-    with Pooler(postgres.port) as pooler:
-        pooled = opened(postgres_url.replace(str(postgres.port), str(pooler.port)))
-        for driver, prepared in ((direct, True), (pooled, False)):
-            epochs = driver.writer.take_shards().epochs
-            run = ref(1 if prepared else 2)
-            driver.writer.commit(batch(start(run, epoch=epochs[0])))
-            assert driver.reader.events("acme", run.run_id, 0, 10, 1000) == [event(run, 1)]
-            for lane in (driver.writer._connection, driver.reader._connection):
-                found = lane.execute("SELECT count(*) > 0 FROM pg_prepared_statements").fetchone()
-                assert found == (prepared,)
-            driver.close()
-
-
-class Pooler:
-    """What a pooler is to whoever connects: all is passed on, but for the process id, which is made up."""
-
-    def __init__(self, server_port: int) -> None:
-        self._server_port = server_port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        self._threads = [threading.Thread(target=self._accept)]
-        self._sockets: list[socket.socket] = []
-
-    def __enter__(self) -> Pooler:
-        self._threads[0].start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for each in self._threads:
-            each.join()
-        for each in self._sockets:
-            each.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection(("127.0.0.1", self._server_port))
-            self._sockets += [client, server]
-            for source, target, changed in ((client, server, False), (server, client, True)):
-                thread = threading.Thread(target=self._pass_on, args=(source, target, changed))
-                self._threads.append(thread)
-                thread.start()
-
-    def _pass_on(self, source: socket.socket, target: socket.socket, changed: bool) -> None:
-        with suppress(OSError):
-            while some := source.recv(65536):
-                if changed and (at := some.find(b"K\0\0\0")) >= 0:
-                    some = some[: at + 5] + (1).to_bytes(4, "big") + some[at + 9 :]
-                    changed = False
-                target.sendall(some)
-            target.shutdown(socket.SHUT_WR)
