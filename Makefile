@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 TEST_WORKERS ?= 2
 
-.PHONY: install demo demo-split test lint check properties bench latency idle transitions distributed stalls timers chaos chaos-split console-load screenshots flood links queues scaling pace systemd-machine clean
+.PHONY: install demo demo-split test lint check properties bench latency idle transitions distributed stalls timers chaos chaos-split console-load screenshots flood links purge queues scaling pace systemd-machine clean
 
 install: $(READY)        ## the engine and all it needs, in .venv
 
@@ -68,6 +68,9 @@ flood: $(READY)          ## what one tenant's flood does to another
 
 links: $(READY)          ## what a message costs through Redis, against a link inside the process
 	@$(BIN)/python -m benchmarks.links
+
+purge: $(READY)          ## what purging costs those who run executions meanwhile, on both stores, in turns
+	@$(BIN)/python -m benchmarks.purging
 
 queues: $(READY)         ## tasks a second of a split engine with its queues in memory and in Redis, in turns
 	@$(BIN)/python -m benchmarks.queues

@@ -44,14 +44,15 @@ class UnusedDefinitions:
     def remove_some(self) -> tuple[int, bool]:
         """How many went, and whether there are more to look at: else the next step begins at the first. Where writers
         do not let go of the table in time, they stay for the next time."""
-        rows = self._connection.execute(_LOOK, (*self._after, STEP_TEXTS)).fetchall()
-        more = len(rows) == STEP_TEXTS
-        self._after = (rows[-1][0], rows[-1][1]) if more else _FIRST
-        unused = [(tenant, hash) for tenant, hash, is_unused in rows if is_unused]
-        if not unused:
-            return 0, more
+        more = False
         try:
             with self._limits.transaction():
+                rows = self._connection.execute(_LOOK, (*self._after, STEP_TEXTS)).fetchall()
+                more = len(rows) == STEP_TEXTS
+                self._after = (rows[-1][0], rows[-1][1]) if more else _FIRST
+                unused = [(tenant, hash) for tenant, hash, is_unused in rows if is_unused]
+                if not unused:
+                    return 0, more
                 self._connection.execute(_KEEP_WRITERS_OUT)
                 return self._connection.execute(_REMOVE, columns("tt", unused)).rowcount, more
         except psycopg.errors.LockNotAvailable:
