@@ -160,7 +160,13 @@ def test_one_that_cannot_renew_its_lease_says_nothing_of_events_that_it_can_read
         started = await cluster.start(LONG, "mine")
         history = calls.GetHistory(workflow_id="mine", run_id=started.run_id)
         inbox = cluster.exchange.history(shard_of(OWNER.tenant, "mine", SHARDS))
-        questions = ((history, calls.GetHistoryResult), (WatchExecutions(), WatchExecutionsResult))
+        begun = await inbox.request(ME, WatchExecutions(), WatchExecutionsResult, 0.5)
+        news = WatchExecutions(watch=begun.watch, after=[seq - 1 for seq in begun.seq])
+        questions = (
+            (history, calls.GetHistoryResult),
+            (WatchExecutions(), WatchExecutionsResult),
+            (news, WatchExecutionsResult),
+        )
         for call, result in questions:
             await inbox.request(ME, call, result, 0.5)
         one.wire.cut("events")
