@@ -14,6 +14,8 @@ import signal
 import sqlite3
 import struct
 import sysconfig
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -37,6 +39,7 @@ from tests.servers.postgres import PostgresServer
 DUE, KEPT = 30, 10
 """Runs that are to be purged, and open ones, which are not."""
 PATIENCE_SECONDS = 120.0
+GOES_ON_SECONDS = 10.0
 
 ECHO = {"Type": "Task", "Resource": "echo"}
 DUE_SOON = {"StartAt": "A", "States": {"A": {**ECHO, "Next": "B"}, "B": {**ECHO, "End": True}}}
@@ -255,7 +258,14 @@ class PostgresPlace:
                     return False
                 backend = found[0]
                 os.kill(backend, signal.SIGSTOP)
-                if watching.execute(_WAITING, (self._database,)).fetchone() == found:
+                # Were it stopped in a moment in which the server's others wait for it, so would we.
+                goes_on = threading.Timer(GOES_ON_SECONDS, os.kill, (backend, signal.SIGCONT))
+                begun = time.monotonic()
+                goes_on.start()
+                still = watching.execute(_WAITING, (self._database,)).fetchone() == found
+                goes_on.cancel()
+                goes_on.join()
+                if still and time.monotonic() - begun < GOES_ON_SECONDS:
                     return True
                 os.kill(backend, signal.SIGCONT)
                 return False
