@@ -21,9 +21,10 @@ from enginekit.local import LocalDaemon
 from examples.orders.verdict import ShopReport
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 20.0
-STOP_SECONDS = 40.0
-KILL_SECONDS = 5.0
+START_SECONDS = 120.0
+"""Of a machine that does much else besides."""
+STOP_SECONDS = 120.0
+KILL_SECONDS = 30.0
 LOG_LINES = 20
 
 ENGINE_TOML = """\

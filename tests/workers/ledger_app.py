@@ -98,6 +98,7 @@ def pages(value: JSON, task: TaskContext) -> JSON:
         page += 1
         task.heartbeat(page)
         if page == 3 and not (FOLDER / "go").exists():
+            note("stuck", page=page)
             time.sleep(600)
     return page
 
@@ -112,7 +113,7 @@ def ask(value: JSON, task: TaskContext) -> JSON:
 async def fails(value: JSON, task: TaskContext) -> JSON:
     logging.getLogger("mine").info("a line of my own")
     if value == "named":
-        raise ActivityError("Card.Declined", "no funds", retry_after_seconds=7)
+        raise ActivityError("Card.Declined", "no funds", retry_after_seconds=700)
     raise KeyError("missing")
 
 

@@ -7,13 +7,14 @@ from collections import Counter
 from urllib.parse import urlsplit
 
 import trio
-from worker_site import Site, until
+from worker_site import SHORT_LEASES, Site, until
 
 from enginekit.client import open_client
 from enginekit.messages import events as ev
 from enginekit.messages.json import JSON
 from enginekit.worker import TaskContext, Worker
 
+LEASES = SHORT_LEASES
 TASKS = 60
 CUTS = 10
 CHUNK = 512

@@ -14,10 +14,13 @@ from enginekit.client import open_client
 from enginekit.messages import calls
 from enginekit.messages import events as ev
 from enginekit.messages.json import encode
-from enginekit.messages.status import ExecutionStatus, Refused
+from enginekit.messages.status import ExecutionStatus, Refused, ReportRefusal
 from enginekit.worker import TaskContext, Worker
 from examples.orders.stage import open_engine
 
+LEASES = "\n[tasks]\nlease_seconds = 3.0\nreturns = 50\n"
+"""Short, as tests wait for them to lapse. On a machine that does much else one may lapse once more than it was made to,
+of a worker that is well: its task is then taken again, as the same attempt."""
 STEP = {"StartAt": "Do", "States": {"Do": {"Type": "Task", "Resource": "activity:step", "End": True}}}
 
 
@@ -34,9 +37,12 @@ async def test_a_killed_worker_s_task_goes_to_another_as_the_same_attempt(site: 
     async with site.worker("--queue", "step"):
         assert await site.client.result("w") == {"seconds": 2}
     events = await history(site, "w")
-    (returned,) = [event for event in events if isinstance(event, ev.TaskReturned)]
-    assert returned.reason.endswith("lapsed (1 s without a heartbeat)")
-    assert [entry["attempt"] for entry in site.ledger("begun")] == [1, 1]
+    returned = [event.reason for event in events if isinstance(event, ev.TaskReturned)]
+    assert returned
+    assert all(reason.endswith("lapsed (3 s without a heartbeat)") for reason in returned)
+    begun = site.ledger("begun")
+    assert len({entry["pid"] for entry in begun}) == 2
+    assert {entry["attempt"] for entry in begun} == {1}
 
 
 async def test_a_worker_that_wakes_up_late_is_told_and_stops(site: Site) -> None:
@@ -54,7 +60,7 @@ async def test_a_worker_that_wakes_up_late_is_told_and_stops(site: Site) -> None
             assert (told["workflow_id"], told["level"]) == ("w", "warning")
             (site.folder / "go").touch()
             assert await site.client.result("w") == 7
-        assert {entry["pid"] for entry in site.ledger("cancelled")} == {sleeper.process.pid}
+        assert sleeper.process.pid in {entry["pid"] for entry in site.ledger("cancelled")}
         # It is as good as new.
         await site.client.start(gated, input=8, workflow_id="again")
         assert await site.client.result("again") == 8
@@ -77,12 +83,19 @@ async def test_workers_that_die_of_a_task_are_bounded(tmp_path) -> None:
     }
     async with open_site(tmp_path, "\n[tasks]\nlease_seconds = 0.5\nreturns = 1\n") as site:
         await site.client.start(deadly, input={"seconds": 600}, workflow_id="w")
-        for number in (1, 2):
-            async with site.worker("--queue", "step") as worker:
-                await site.noted("begun", number)
-                worker.process.kill()
-                await worker.process.wait()
-        output = await site.client.result("w")
+
+        async def kill_whoever_takes_it() -> None:
+            while True:
+                begun = len(site.ledger("begun"))
+                async with site.worker("--queue", "step") as worker:
+                    await site.noted("begun", begun + 1)
+                    worker.process.kill()
+                    await worker.process.wait()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kill_whoever_takes_it)
+            output = await site.client.result("w")
+            nursery.cancel_scope.cancel()
         assert isinstance(output, dict)
         assert output["Error"] == "Engine.WorkerLost"
         assert "2 workers took the task and none ended it" in str(output["Cause"])
@@ -97,7 +110,7 @@ async def test_an_outcome_outlives_a_kill_of_the_daemon(tmp_path) -> None:
                 "Type": "Task",
                 "Resource": "activity:ask.waitForTaskToken",
                 "InputPath": "$$.Task.Token",
-                "HeartbeatSeconds": 60,
+                "HeartbeatSeconds": 600,
                 "End": True,
             }
         },
@@ -160,9 +173,18 @@ async def cancel(site: Site, how: str) -> ExecutionStatus:
         case "terminate":
             await site.client.call(calls.TerminateWorkflow(workflow_id="w"))
         case _:
-            polled = await site.client.call(calls.PollTask(queue="trigger", worker_id="t", wait_seconds=20))
-            await site.client.fail_task(polled.tasks[0].token, "Trigger")
+            await trigger(site)
     return (await site.client.wait("w")).status
+
+
+async def trigger(site: Site) -> None:
+    while True:
+        (task,) = (await site.client.call(calls.PollTask(queue="trigger", worker_id="t", wait_seconds=60))).tasks
+        try:
+            return await site.client.fail_task(task.token, "Trigger")
+        except Refused as late:
+            # Its lease has lapsed before this: it is to be taken once more.
+            assert late.data["reason"] == ReportRefusal.TIMED_OUT.value  # noqa: PT017
 
 
 HOW = {
@@ -203,7 +225,7 @@ async def test_an_http_call_is_aborted(site: Site, how: str) -> None:
             "Parameters": {"Method": "GET", "ApiEndpoint": f"http://127.0.0.1:{port}/slow"},
         }
         await site.client.start(canceled_by(how, state), workflow_id="w")
-        with trio.fail_after(60):
+        with trio.fail_after(120):
             await called.wait()
             assert await cancel(site, how) is HOW[how]
             await closed.wait()
@@ -223,19 +245,23 @@ async def test_activities_learn_of_it_by_heartbeat(site: Site, how: str) -> None
             await site.noted("begun", begun + 1)
             assert await cancel(site, how) is HOW[how]
             await site.noted("cancelled", cancelled + 1)
-            assert (await logged(worker, "task stopped"))["level"] == "info"
+            assert (await logged(worker, "task stopped: its execution does not want it"))["level"] == "info"
             await check_canceled(site)
             worker.process.send_signal(signal.SIGTERM)
             assert await worker.process.wait() == 0
             assert "task given back" not in [line["event"] for line in lines(worker)]
 
 
-async def test_a_worker_is_told_with_its_very_next_heartbeat(site: Site) -> None:
+async def test_a_worker_is_told_with_its_very_next_heartbeat(tmp_path) -> None:
     """Counted, not timed: no heartbeat after the cancellation is answered as if nothing had happened."""
     beats: list[bool] = []
     begun = trio.Event()
 
-    async with open_client(site.local.url, site.local.token) as client, trio.open_nursery() as nursery:
+    async with (
+        open_site(tmp_path, "") as site,
+        open_client(site.local.url, site.local.token) as client,
+        trio.open_nursery() as nursery,
+    ):
         perform = client._perform
 
         async def counting(params: calls.Call, timeout_seconds: float | None) -> calls.Result:
@@ -250,21 +276,22 @@ async def test_a_worker_is_told_with_its_very_next_heartbeat(site: Site) -> None
             begun.set()
             await trio.sleep_forever()
 
-        worker = Worker(client, {"mine": work})
+        worker = Worker(client, {"mine": work}, heartbeat_seconds=0.3)
         await nursery.start(worker.run)
         state = {"Type": "Task", "Resource": "activity:mine", "End": True}
         await site.client.start({"StartAt": "A", "States": {"A": state}}, workflow_id="w")
         await begun.wait()
         await site.client.call(calls.CancelWorkflow(workflow_id="w"))
-        before = len(beats)
+        answered = len(beats)
         await until(lambda: not worker.running)
-        assert beats[before:] == [True] or beats[before:] == [False, True], "one may have been on its way"
+        assert beats.index(True) == len(beats) - 1
+        assert len(beats) - answered <= 2, "one may have been on its way"
         worker.stop()
 
 
 async def test_reports_on_a_task_that_was_canceled_are_told_so(site: Site) -> None:
     await site.client.start(STEP, workflow_id="w")
-    (task,) = (await site.client.call(calls.PollTask(queue="step", worker_id="me", wait_seconds=20))).tasks
+    (task,) = (await site.client.call(calls.PollTask(queue="step", worker_id="me", wait_seconds=60))).tasks
     await site.client.call(calls.CancelWorkflow(workflow_id="w"))
     assert await site.client.heartbeat_task(task.token)
     with pytest.raises(Refused) as late:

@@ -81,7 +81,7 @@ class Site:
     def ledger(self, name: str) -> list[dict]:
         """What workers wrote down, in order."""
         path = self.folder / f"{name}.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [json.loads(line) for line in whole_lines(path)] if path.exists() else []
 
     async def noted(self, name: str, count: int = 1) -> list[dict]:
         """The same, once there is so much."""
@@ -100,7 +100,12 @@ async def until(true: Callable[[], bool]) -> None:
 
 def lines(program: Program) -> list[dict]:
     """A worker's log."""
-    return [json.loads(line) for line in program.log.read_text().splitlines() if line.startswith("{")]
+    return [json.loads(line) for line in whole_lines(program.log) if line.startswith("{")]
+
+
+def whole_lines(path: Path) -> list[str]:
+    """Without one that is being written right now."""
+    return path.read_text().rpartition("\n")[0].splitlines()
 
 
 async def logged(program: Program, text: str) -> dict:
