@@ -23,7 +23,7 @@ from enginekit.messages.links import WakeRuns
 
 SHARD = 3
 INBOX = f"history:{SHARD}"
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 
 
 async def until(condition: Callable[[], bool]) -> None:

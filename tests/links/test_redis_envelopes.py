@@ -117,7 +117,7 @@ async def test_strange_entries_hold_nobody_up(
     async with trio.open_nursery() as both:
         both.start_soon(here.history(2).receive)
         with pytest.raises(Refused, match="of another version") as refused:
-            await here.history(2).request(ME, calls.Hello(), calls.HelloResult, 10.0)
+            await here.history(2).request(ME, calls.Hello(), calls.HelloResult, 60.0)
         both.cancel_scope.cancel()
     assert refused.value.status is ErrorStatus.UNAVAILABLE
     with closing(redis_server.client()) as client, trio.fail_after(60):

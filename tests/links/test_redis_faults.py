@@ -147,7 +147,7 @@ async def test_a_call_that_a_dead_owner_has_carried_out_is_known_to_the_next(
 
     async with trio.open_nursery() as asked:
         router = HistoryRouter(asking, 1, random.Random(1))
-        start = partial(router.request, ME, StartWorkflow(workflow="w"), StartWorkflowResult, 20)
+        start = partial(router.request, ME, StartWorkflow(workflow="w"), StartWorkflowResult, 60)
         asked.start_soon(start)
         async with trio.open_nursery() as living:
             await living.start(one.run)
@@ -258,7 +258,7 @@ async def test_what_was_sent_when_the_connection_was_cut_is_taken_once(
         nursery.start_soon(answer_all, there.history(1), executed)
 
         async def ask() -> None:
-            assert await here.history(1).request(ME, Ping(), Pong, 15.0) == Pong()
+            assert await here.history(1).request(ME, Ping(), Pong, 60.0) == Pong()
 
         async with trio.open_nursery() as asking:
             wire.deafen()
@@ -277,7 +277,7 @@ async def test_redis_forgets_everything(own_redis: RedisServer, nursery: trio.Nu
     await joined(nursery, here, there)
     executed: list[Request] = []
     nursery.start_soon(answer_all, there.history(1), executed)
-    assert await here.history(1).request(ME, Ping(), Pong, 10.0) == Pong()
+    assert await here.history(1).request(ME, Ping(), Pong, 60.0) == Pong()
 
     async def ask_nobody(link: Link[ToHistory]) -> None:
         with pytest.raises(Refused) as refused:
@@ -339,8 +339,8 @@ async def test_redis_hangs(own_redis: RedisServer, nursery: trio.Nursery) -> Non
         while len(got) <= offered:
             got += await there.history(0).receive()
     assert got == [wake(number) for number in range(offered + 1)]
-    assert here.ready
-    assert sender.is_set()
+    await until(lambda: here.ready)
+    await until(sender.is_set)
     nursery.cancel_scope.cancel()
 
 

@@ -164,11 +164,14 @@ async def test_a_connection_that_is_lost_again_is_said_again(
     driven = kind.made(redis_server.url, name=name)
     await nursery.start(driven.run)
     with capture_logs() as logs, closing(redis_server.client()) as client:
-        for times in (1, 2):
+        for _ in range(2):
+            before = said(logs, kind.back)
             client.client_kill_filter(_type="normal", skipme=True)
-            await until(lambda times=times: said(logs, kind.back) == times)  # type: ignore[misc]
+            await until(lambda before=before: said(logs, kind.back) > before)  # type: ignore[misc]
     told = [event for event in (each["event"] for each in logs) if event in (kind.lost, kind.back)]
-    assert [event for event, _ in itertools.groupby(told)] == [kind.lost, kind.back] * 2
+    changes = [event for event, _ in itertools.groupby(told)]
+    assert len(changes) >= 4
+    assert changes == [kind.lost, kind.back] * (len(changes) // 2)
     nursery.cancel_scope.cancel()
 
 
