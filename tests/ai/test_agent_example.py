@@ -93,7 +93,7 @@ async def plane(
         made = Plane(bench, await ModelServer(nursery, model).listen(), folder)
         await nursery.start(made.daemon.run)
         nursery.start_soon(Worker(made, shop.activities(), poll_seconds=5).run)
-        with trio.fail_after(60):
+        with trio.fail_after(120):
             yield made
         nursery.cancel_scope.cancel()
 

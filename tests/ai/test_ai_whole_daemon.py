@@ -58,7 +58,7 @@ async def engine(bench: Bench, url: str, folder: Path) -> AsyncIterator[Client]:
             yield client
     finally:
         process.terminate()
-        await trio.to_thread.run_sync(process.wait, 30)
+        await trio.to_thread.run_sync(process.wait, 120)
 
 
 def asking(bench: Bench, prompt: str) -> dict[str, JSON]:

@@ -36,7 +36,7 @@ class EngineThread:
 
     def __enter__(self) -> ScriptedEngine:
         self._thread.start()
-        assert self._up.wait(10)
+        assert self._up.wait(60)
         return self.engine
 
     def __exit__(self, *_: object) -> None:

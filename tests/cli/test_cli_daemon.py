@@ -50,7 +50,7 @@ class Daemon:
         command = [sys.executable, "-m", "daemon.cli", "serve", "--config", str(config)]
         self.process = await trio.lowlevel.open_process(command, env=self.environ, stdout=log, stderr=log)
         log.close()
-        async with open_local_client(self.environ, connect_seconds=30):
+        async with open_local_client(self.environ, connect_seconds=120):
             pass
 
     async def end(self, number: signal.Signals) -> int:
@@ -238,7 +238,7 @@ async def test_dead_letters_from_the_command_line(daemon: Daemon) -> None:
     async def fail(count: int) -> None:
         async with open_local_client(daemon.environ) as client:
             for _ in range(count):
-                (work,) = (await client.call(PollTask(queue="work", worker_id="w", wait_seconds=10))).tasks
+                (work,) = (await client.call(PollTask(queue="work", worker_id="w", wait_seconds=60))).tasks
                 await client.call(FailTask(token=work.token, error="Boom", cause="why"))
 
     for name in ("one", "two", "three"):

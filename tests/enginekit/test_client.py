@@ -110,10 +110,8 @@ async def test_the_deadline_of_a_call_bounds_its_repeats_and_names_the_last_prob
         scripted_engine(ListQueues=answers(unavailable())) as engine,
         open_client(engine.url, "tok") as client,
     ):
-        with pytest.raises(
-            Unreachable, match=r"ListQueues was not answered within 0\.3 s: UNAVAILABLE: not now"
-        ) as end:
-            await client.call(calls.ListQueues(), timeout_seconds=0.3)
+        with pytest.raises(Unreachable, match=r"ListQueues was not answered within 2 s: UNAVAILABLE: not now") as end:
+            await client.call(calls.ListQueues(), timeout_seconds=2)
         assert isinstance(end.value.__cause__, Refused)
         assert engine.count("ListQueues") > 1
 
@@ -452,8 +450,8 @@ async def test_nobody_there_is_unreachable_and_says_why() -> None:
     listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
     port = listener.socket.getsockname()[1]
     await listener.aclose()
-    with pytest.raises(Unreachable, match=r"no connection within 0\.2 s: ws://127.*refused"):
-        async with open_client(f"ws://127.0.0.1:{port}/rpc", "tok", connect_seconds=0.2):
+    with pytest.raises(Unreachable, match=r"no connection within 2 s: ws://127.*refused"):
+        async with open_client(f"ws://127.0.0.1:{port}/rpc", "tok", connect_seconds=2):
             pytest.fail("entered")
 
 
@@ -489,7 +487,7 @@ async def test_an_answer_that_is_too_long_ends_in_words_and_the_client_goes_on()
         open_client(engine.url, "tok", tuning=Tuning(message_bytes=50_000)) as client,
     ):
         with pytest.raises(Unreachable, match="message size"):
-            await client.call(calls.DescribeWorkflow(workflow_id="w"), timeout_seconds=0.5)
+            await client.call(calls.DescribeWorkflow(workflow_id="w"), timeout_seconds=2)
         assert await client.call(calls.ListQueues()) == QUEUES
 
 
@@ -524,7 +522,7 @@ async def test_tls_is_verified() -> None:
         async with open_client(engine.url, "tok", tls=theirs) as client:
             assert await client.call(calls.ListQueues()) == QUEUES
         with pytest.raises(Unreachable, match="certificate verify failed"):
-            async with open_client(engine.url, "tok", connect_seconds=2):
+            async with open_client(engine.url, "tok", connect_seconds=4):
                 pytest.fail("entered")
 
 
@@ -552,7 +550,7 @@ async def test_a_client_can_still_tidy_up_while_it_is_cancelled() -> None:
                     scope.cancel()
                     await trio.sleep_forever()
                 finally:
-                    with trio.move_on_after(5, shield=True):
+                    with trio.move_on_after(60, shield=True):
                         await client.call(calls.ListQueues())
         assert engine.count("ListQueues") == 1
 

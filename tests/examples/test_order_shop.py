@@ -205,7 +205,7 @@ async def called(port: int, path: str, body: JSON) -> JSON:
                 resource="http",
                 input={"Method": "POST", "ApiEndpoint": f"http://127.0.0.1:{port}{path}", "RequestBody": body},
                 attempt=1,
-                timeout_seconds=10.0,
+                timeout_seconds=60.0,
                 idempotency_key="k",
             )
         )

@@ -66,7 +66,7 @@ def test_the_first_signal_drains(number: signal.Signals) -> None:
         read_until(process, "running")
         process.send_signal(number)
         read_until(process, "draining")
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
     assert process.returncode == 0
 
 
@@ -76,7 +76,7 @@ def test_the_second_signal_ends_it_at_once() -> None:
         process.send_signal(signal.SIGTERM)
         read_until(process, "draining")
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
 
 
@@ -86,7 +86,7 @@ def test_the_second_signal_ends_it_at_once() -> None:
 )
 def test_a_fatal_failure_ends_it_with_its_code_and_says_why(how: str, code: int, words: list[str]) -> None:
     with start(how) as process:
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=120)
     assert process.returncode == code
     for word in words:
         assert word in output
