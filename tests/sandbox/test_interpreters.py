@@ -35,7 +35,7 @@ def run(language: str, source: str, input: JSON = None, *, output_bytes: int = 6
 
 
 def job(source: str, input: JSON = None, *, tenant: str = "acme", output_bytes: int = 65536) -> Job:
-    return Job(tenant, source, bytes(encode(input)), 5000, 32 << 20, output_bytes)
+    return Job(tenant, source, bytes(encode(input)), 60_000, 32 << 20, output_bytes)
 
 
 @pytest.mark.parametrize(

@@ -108,22 +108,20 @@ def test_commits_and_takeovers_lock_shards_in_the_order_of_their_numbers(
     first.writer.attend("a", LEASE)
     epochs = first.writer.claim_shards("a", EVERY).epochs
 
-    def commit() -> None:
-        runs = [start(ref(1 + shard), shard=shard, epoch=epochs[shard]) for shard in reversed(EVERY)]
+    runs = [start(ref(1 + shard), shard=shard, epoch=epochs[shard]) for shard in reversed(EVERY)]
+
+    def until_done(change: Callable[[], object]) -> None:
         while True:
             try:
-                first.writer.commit(batch(*runs))
+                change()
                 return
             except StoreUnavailable:  # It does not wait for a lock for ever.
                 continue
 
-    def take_over() -> None:
-        second.writer.take_shards()
-
-    for change in (commit, take_over):
+    for change in (lambda: first.writer.commit(batch(*runs)), second.writer.take_shards):
         with psycopg.connect(postgres_url) as holder, psycopg.connect(postgres_url, autocommit=True) as watching:
             holder.execute("SELECT FROM engine.shards WHERE shard = 1 FOR UPDATE")
-            thread = threading.Thread(target=change)
+            thread = threading.Thread(target=until_done, args=(change,))
             thread.start()
             deadline = time.monotonic() + 60
             while (locked := _locked(watching)) == {1} and thread.is_alive() and time.monotonic() < deadline:
@@ -183,7 +181,7 @@ def test_taking_all_shards_ends_whoever_holds_on_to_one(
 ) -> None:
     first, _ = two
     epochs = first.writer.take_shards().epochs
-    first.writer.attend("a", 2.0)  # Bounds the wait for a lock.
+    first.writer.attend("a", 8.0)  # Bounds the wait for a lock.
     stuck = in_the_middle(postgres_url, epochs)
     assert first.writer.take_shards().epochs == dict.fromkeys(EVERY, 2)
     stuck.close()
@@ -241,12 +239,12 @@ def stopped(pid: int) -> bool:
     )
 
 
-async def claim_all(store: ProcessStore, owner: str, lease: float) -> dict[int, int]:
+async def claim_all(store: ProcessStore, owner: str) -> dict[int, int]:
     """As soon as they are to be had."""
     claimed: dict[int, int] = {}
     with trio.fail_after(60):
         while len(claimed) < 4:
-            await store.attend(owner, lease)
+            await store.attend(owner, LEASE)
             claimed.update((await store.claim_shards(owner, EVERY)).epochs)
             await trio.sleep(0.02)
     return claimed
@@ -255,7 +253,6 @@ async def claim_all(store: ProcessStore, owner: str, lease: float) -> dict[int, 
 async def test_a_driver_that_was_stopped_past_its_lease_writes_nothing_more(
     postgres_url: str, tmp_path: Path, nursery: trio.Nursery
 ) -> None:
-    lease = 1.0
     settings = StoreSettings(url=postgres_url, shards=4)
     stores: list[ProcessStore] = []
     for _ in range(2):
@@ -265,7 +262,7 @@ async def test_a_driver_that_was_stopped_past_its_lease_writes_nothing_more(
         stores.append(store)
     last = 0
     first, second = stores
-    epochs = await claim_all(first, "0", lease)
+    epochs = await claim_all(first, "0")
     await first.commit(batch(start(RUN, epoch=epochs[0])))
     last = 1
     for turn in range(1, 4):
@@ -295,7 +292,8 @@ async def test_a_driver_that_was_stopped_past_its_lease_writes_nothing_more(
             os.kill(pid, signal.SIGSTOP)
             try:
                 await until(lambda pid=pid: stopped(pid))
-                epochs = await claim_all(second, str(turn), lease)
+                await trio.to_thread.run_sync(lapse, postgres_url, str(turn - 1))
+                epochs = await claim_all(second, str(turn))
                 # What it had begun may have been committed before the shard was taken, or not at all.
                 execution = await second.execution("acme", RUN.run_id)
                 assert execution is not None

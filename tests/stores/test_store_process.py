@@ -27,8 +27,8 @@ RUN = ref(1)
 HERE = Path(__file__).parent
 
 
-def sqlite_store(folder: Path, *, lock_wait_seconds: float = 10.0, call_timeout_seconds: float = 30.0) -> ProcessStore:
-    settings = StoreSettings(lock_wait_seconds=lock_wait_seconds, call_timeout_seconds=call_timeout_seconds)
+def sqlite_store(folder: Path, *, lock_wait_seconds: float = 10.0) -> ProcessStore:
+    settings = StoreSettings(lock_wait_seconds=lock_wait_seconds, call_timeout_seconds=30.0)
     store = open_store(settings, folder)
     assert isinstance(store, ProcessStore)
     return store
@@ -169,13 +169,15 @@ async def test_every_call_under_way_ends_at_once_and_later_ones_find_the_store_a
 
 
 async def test_a_hung_driver_is_killed_and_another_takes_its_place(tmp_path: Path, nursery: trio.Nursery) -> None:
-    store = sqlite_store(tmp_path, call_timeout_seconds=0.3)
+    store = sqlite_store(tmp_path)
     await nursery.start(store.run)
     await store.take_shards()
     pid = pid_of(store)
     await stop(pid)
+    store._call_timeout = 0.3  # For the one that hangs: others may take longer, when the machine has much to do.
     with pytest.raises(StoreUnavailable, match=r"within 0\.3 seconds"):
         await store.commit(batch(start(RUN)))
+    store._call_timeout = 30.0
     await until_lost(store, pid)
     assert gone(pid)
     assert store.restarts == 1

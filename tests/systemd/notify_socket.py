@@ -13,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 WATCHDOG_SECONDS = 2.0
+PATIENCE_SECONDS = 120.0
 CONFIG = """
 [frontend]
 rpc_listen = "127.0.0.1:0"
@@ -40,7 +41,7 @@ class Listening:
         self.heard.append(word)
         return word
 
-    def until(self, text: str, seconds: float = 60.0) -> str:
+    def until(self, text: str, seconds: float = PATIENCE_SECONDS) -> str:
         """The next word with that text in it."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
