@@ -16,7 +16,7 @@ from enginekit.client import Client, open_client
 from enginekit.local import TENANT, Access, LocalDaemon
 from tests.servers.engine import RealDaemon
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 120.0
 
 
 def access(daemon: RealDaemon, tenant: str = TENANT) -> Access:
@@ -49,7 +49,9 @@ class Sitting:
         return "\n".join("".join(segment.text for segment in strip).ljust(width) for strip in lines[:height])
 
     async def press(self, *keys: str) -> None:
-        await self.pilot.press(*keys)
+        """One after the other, each when what the one before it opened is there to take it."""
+        for key in keys:
+            await self.pilot.press(key)
 
     async def paste(self, text: str) -> None:
         """What the terminal says of a text that is pasted; each key of a long one would be waited for."""
@@ -58,7 +60,7 @@ class Sitting:
         await self.pilot.pause()
 
     async def sees(self, *texts: str, without: str | None = None) -> str:
-        """Wait until all of them are on the screen."""
+        """Wait until all of them are on the screen. A word that is shown for a moment only is waited for by itself."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             seen = self.text()
