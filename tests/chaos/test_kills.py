@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -96,7 +97,7 @@ async def _run(
                     victim = victims.pop()
                     killed.append(victim)
                     if victim == "store":
-                        _kill_store(engine)
+                        await _kill_store(engine)
                     else:
                         engine.process.kill()
                         await engine.process.wait()
@@ -109,12 +110,22 @@ async def _run(
                     return
 
 
-def _kill_store(engine: Program) -> None:
-    """The daemon's only child."""
-    pid = engine.process.pid
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        for child in (thread / "children").read_text().split():
-            os.kill(int(child), signal.SIGKILL)
+async def _kill_store(engine: Program) -> None:
+    """The daemon's only child, as soon as there is one."""
+    while not _kill_children(engine.process.pid):
+        assert engine.process.returncode is None, engine.failure("ended by itself")
+        await trio.sleep(0.02)
+
+
+def _kill_children(pid: int) -> int:
+    """How many there were."""
+    killed = 0
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            for child in (thread / "children").read_text().split():
+                os.kill(int(child), signal.SIGKILL)
+                killed += 1
+    return killed
 
 
 async def _check_store(folder: Path, executions: int) -> None:

@@ -298,7 +298,7 @@ async def test_what_belongs_to_another_tenant_is_not_there(real):
         await theirs.result("RegisterWorkflow", name="private", definition=WAIT)
         run = await theirs.result("StartWorkflow", workflow="private", workflow_id="secret")
         asked = await theirs.result("StartWorkflow", definition=ASK, workflow_id="asked")
-        polled = await theirs.result("PollTask", queue="ask", worker_id="w", wait_seconds=10)
+        polled = await theirs.result("PollTask", queue="ask", worker_id="w", wait_seconds=60)
         token = polled["tasks"][0]["token"]
         assert polled["tasks"][0]["run_id"] == asked["run_id"]
         async with Unwritten(real, wire):
@@ -326,7 +326,7 @@ async def test_what_belongs_to_another_tenant_is_not_there(real):
             empty = await wire.result("PollTask", queue="ask", worker_id="w", wait_seconds=0)
             assert empty["tasks"] == []
         await theirs.result("CompleteTask", token=token, output={"yes": True})
-        closed = await theirs.result("WaitWorkflow", workflow_id="asked", wait_seconds=10)
+        closed = await theirs.result("WaitWorkflow", workflow_id="asked", wait_seconds=60)
         assert (closed["status"], closed["output"]) == ("SUCCEEDED", {"yes": True})
         repeated = await theirs.error("CompleteTask", token=token, output=2)
         assert (status(repeated), repeated["data"]["reason"]) == ("FAILED_PRECONDITION", "ALREADY_RECORDED")

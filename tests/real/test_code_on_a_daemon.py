@@ -67,7 +67,7 @@ async def test_canceling_an_execution_kills_its_code(real, language: str) -> Non
         assert closed["output"] == 3
         during = hosts(real.process.pid)
         await wire.result("CancelWorkflow", workflow_id=run["workflow_id"])
-        closed = await wire.result("WaitWorkflow", workflow_id=run["workflow_id"], wait_seconds=30)
+        closed = await wire.result("WaitWorkflow", workflow_id=run["workflow_id"], wait_seconds=60)
         assert closed["status"] == "CANCELED"
         await until(lambda: bool({*before, *during} - {*hosts(real.process.pid)}))
         again = await wire.result("StartWorkflow", definition=definition(language, SUM[language]), input=[4])

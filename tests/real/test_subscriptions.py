@@ -45,10 +45,12 @@ def data(update: Notify, kind: type[Result]) -> Result:
     return msgspec.json.decode(update.data, type=kind)
 
 
-async def following(updates, kind, wanted, *, numbers=None):
+async def following(updates, kind, wanted, *, numbers=None, topic=None):
     """The first update that has what is wanted; the numbers on the way have no gap."""
     with trio.fail_after(120):
         async for update in updates:
+            if topic not in (None, update.topic):
+                continue
             if numbers is not None:
                 numbers.append(update.seq)
             seen = data(update, kind)
@@ -90,8 +92,11 @@ async def test_queues_services_and_histories_have_topics(environ) -> None:
                     if len(found) == len(topics):
                         break
             assert all(update.snapshot for update in found.values())
-            queues = data(found["queues"], QueuesChanged)
-            assert [(each.queue, each.kind) for each in queues.queues if each.depth] == [("work", "activity")]
+            update = found["queues"]
+            while not (waiting := [each for each in data(update, QueuesChanged).queues if each.depth]):
+                # What has been started is on its way there yet.
+                update, _ = await following(updates, QueuesChanged, lambda seen: True, topic="queues")
+            assert [(each.queue, each.kind) for each in waiting] == [("work", "activity")]
             services = data(found["services"], ServicesSeen)
             assert {each.name for each in services.daemon.services} >= {"frontend", "history", "matching"}
             assert {each.service for each in services.rates} == {"frontend", "history", "matching", "worker", "timer"}
