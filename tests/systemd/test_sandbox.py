@@ -66,8 +66,8 @@ def test_the_engine_does_all_its_work_under_the_units_filter(unit: Callable[...,
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert (done.returncode, done.stdout.strip()) == (0, "3"), done.stderr + engine.log.read_text()
     engine.process.send_signal(signal.SIGTERM)
-    assert engine.process.wait(60) == 0
+    assert engine.process.wait(120) == 0
