@@ -83,7 +83,7 @@ class Reading:
     async def _read_anew(self, client: Client, before: Executions) -> None:
         """As many as there were, from the newest on. The old picture stays until the new one is there."""
         self._anew_at = trio.current_time() + REREAD_SECONDS
-        self._mark(behind=False)
+        self._mark(behind=False, reading=True)
         wanted = max(len(before.order), PAGE)
         fresh = Executions(choice=before.choice, missed=before.missed)
         self._meanwhile = []
@@ -96,6 +96,7 @@ class Reading:
             raise
         finally:
             self._meanwhile = None
+            self._mark(behind=self._connection.state.executions.behind)
 
     async def _read_more(self, client: Client, before: Executions) -> None:
         self._more = False
@@ -106,8 +107,10 @@ class Reading:
         finally:
             self._meanwhile = None
 
-    def _mark(self, *, behind: bool) -> None:
-        self._connection.update(lambda state: replace(state, executions=replace(state.executions, behind=behind)))
+    def _mark(self, *, behind: bool, reading: bool = False) -> None:
+        self._connection.update(
+            lambda state: replace(state, executions=replace(state.executions, behind=behind, reading=reading))
+        )
 
     def _replace(self, before: Executions, read: Executions, meanwhile: list[ExecutionSummary]) -> None:
         """What was read, with what was told meanwhile; unless by now something else is wanted."""

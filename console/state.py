@@ -62,7 +62,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 class Executions(msgspec.Struct, frozen=True, kw_only=True):
     """Those that have been read, newest first: `order` has their run ids. `next_page`: there are older ones;
-    `complete`: there are none. `behind`: changes were missed, so that it has to be read again."""
+    `complete`: there are none. `behind`: changes were missed, so that it has to be read again;
+    `reading`: that is being done, and this is the old picture yet."""
 
     choice: Choice = Choice()
     order: list[str] = []
@@ -70,6 +71,7 @@ class Executions(msgspec.Struct, frozen=True, kw_only=True):
     next_page: str | None = None
     complete: bool = False
     behind: bool = False
+    reading: bool = False
     missed: int = 0
 
 

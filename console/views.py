@@ -51,9 +51,10 @@ def choice_in_words(executions: Executions, shown: int) -> str:
     ]
     more = "" if executions.complete else "+"
     count = f"{shown:,} of {len(executions.order):,}{more}" if choice.text else f"{shown:,}{more}"
+    anew = executions.behind or executions.reading
     if executions.missed:
-        parts.append(f"{executions.missed:,} changes were missed, {'reading' if executions.behind else 'read'} again")
-    elif executions.behind:
+        parts.append(f"{executions.missed:,} changes were missed, {'reading' if anew else 'read'} again")
+    elif anew:
         parts.append("reading …")
     return f"{count} · {' · '.join(parts)}"
 
