@@ -6,6 +6,7 @@ what links send. Runs in the driver's process.
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Sequence
 from typing import Any, NoReturn, TypeAlias
@@ -24,8 +25,12 @@ Answer: TypeAlias = Any
 
 _READ_BYTES = 256 * 1024
 
-
 _FOR_GOOD = ("WRONGTYPE", "MOVED", "CROSSSLOT")
+
+_IN_SCRIPT = re.compile(r"@user_script: ?\d+: -?(?P<code>[A-Z]{3,}) (?P<text>.*)", re.DOTALL)
+"""How Redis up to 6.2 wraps what a command of a script was refused with; later ones begin with its code."""
+_NOT_LET = ("ACL failure in script", "The user executing the script can't run this command")
+"""How a script is told that its user may not do what it does: by no code of its own."""
 
 
 def packed(*arguments: bytes) -> bytes:
@@ -149,6 +154,10 @@ class Connection:
 def _command_error(error: exceptions.ResponseError) -> CommandError:
     code = getattr(error, "status_code", None)
     text = str(error)
+    if any(each in text for each in _NOT_LET):
+        return CommandError("NOPERM", text)
+    if wrapped := _IN_SCRIPT.search(text):
+        return CommandError(wrapped["code"], wrapped["text"])
     if code:
         return CommandError(str(code), text)
     first, _, rest = text.partition(" ")

@@ -94,7 +94,8 @@ async def test_a_user_who_may_do_what_is_documented(own_redis: RedisServer, nurs
     await do_everything(queues)
     with closing(own_redis.client()) as client:
         # It is tried, and done without.
-        assert {each["object"] for each in client.acl_log()} == {"config|get"}
+        # Redis 6.2 names no part of a command.
+        assert {each["object"] for each in client.acl_log()} in ({"config|get"}, {"config"})
     assert "docs/queues.md" in await refusal(shared(f"redis://other:secret@127.0.0.1:{own_redis.port}"))
     nursery.cancel_scope.cancel()
 
