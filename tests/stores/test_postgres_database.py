@@ -98,6 +98,15 @@ def test_a_commit_waits_for_the_disk_whatever_the_server_does_by_default(
         driver.close()
 
 
+def test_a_commit_sees_what_others_have_committed_whatever_the_server_does_by_default(postgres_url: str) -> None:
+    with psycopg.connect(postgres_url, autocommit=True) as somebody:
+        somebody.execute(f"ALTER DATABASE {somebody.info.dbname} SET default_transaction_isolation = 'serializable'")
+    driver = opened(postgres_url)
+    with driver.writer._limits.transaction():
+        assert driver.writer._connection.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
+    driver.close()
+
+
 def test_a_commit_that_its_standby_may_not_have_is_none_to_rely_on(
     driver: PostgresDriver, somebody: psycopg.Connection
 ) -> None:

@@ -61,7 +61,8 @@ class Limits:
         """Begin a transaction with its settings. Within a pipeline it is sent with the rest."""
         whole = _milliseconds(self._seconds)
         lock = _milliseconds(min(self._seconds / 4, _LONGEST_LOCK_SECONDS))
-        cursor.execute("BEGIN")
+        # What is checked behind a lock has to be seen as its last holder left it, whatever the server's default is.
+        cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
         cursor.execute(_SETTINGS, (whole, whole, lock))
         if self._whole:
             cursor.execute("SELECT set_config('transaction_timeout', %s, true)", (whole,))
