@@ -15,7 +15,8 @@ from enginekit.messages.json import JSON
 from enginekit.messages.status import Refused
 
 CONNECT_SECONDS = 5.0
-CALL_SECONDS = 30.0
+CALL_SECONDS = 40.0
+"""Longer than a Frontend waits for the service behind it, so that what it says of that is heard."""
 
 T = TypeVar("T")
 

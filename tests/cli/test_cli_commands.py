@@ -13,6 +13,8 @@ import pytest
 from click.testing import Result
 from scripted_engine import Handler, ScriptedEngine, answers, unavailable
 
+from daemon.cli.session import CALL_SECONDS
+from daemon.settings import Settings
 from enginekit.messages import calls, schedules
 from enginekit.messages.events import Usage
 from enginekit.messages.json import encode
@@ -342,6 +344,10 @@ def test_a_daemon_that_stays_unavailable_exits_4(run: Run, monkeypatch: pytest.M
     result = run("queues")
     assert result.exit_code == 4
     assert "not now" in result.stderr
+
+
+def test_a_command_waits_longer_than_the_frontend_that_it_asks() -> None:
+    assert Settings().frontend.call_timeout_seconds < CALL_SECONDS
 
 
 @pytest.mark.parametrize(
