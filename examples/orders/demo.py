@@ -39,7 +39,7 @@ from examples.orders.verdict import (
 )
 
 WORKFLOW = "order"
-WHOLE_SECONDS = 180.0
+WHOLE_SECONDS = 600.0
 AT_ONCE = 100
 """Orders under way at the same time, each with a call that waits for its end."""
 FAULTS_SHOWN = 10

@@ -105,6 +105,15 @@ def moment(seen: dict) -> datetime:
     return datetime.fromisoformat(seen["since"])
 
 
+async def closed(wire: Any, workflow_id: str) -> dict:
+    """It may be the last of all, on a machine that takes its time for each."""
+    with trio.fail_after(400):
+        while True:
+            seen = await wire.result("WaitWorkflow", workflow_id=workflow_id, wait_seconds=60)
+            if seen["status"] != "RUNNING":
+                return seen
+
+
 @pytest.mark.parametrize("listens", [True, False], ids=["cuts connections", "does not listen"])
 async def test_a_destination_dies_and_returns_under_500_waiting_tasks(start_daemon: Any, listens: bool) -> None:
     server = Server(listens_when_sick=listens)
@@ -123,7 +132,7 @@ async def test_a_destination_dies_and_returns_under_500_waiting_tasks(start_daem
             failures: list[int] = []
             attempts: list[int] = []
             for number in range(20 + WAITING):
-                ended = await wire.result("WaitWorkflow", workflow_id=f"call-{number}", wait_seconds=60)
+                ended = await closed(wire, f"call-{number}")
                 assert ended["status"] == "SUCCEEDED"
                 assert ended["output"]["ResponseBody"] == "well"
                 events = (await wire.result("GetHistory", workflow_id=f"call-{number}"))["events"]
