@@ -11,13 +11,15 @@ import msgspec
 
 
 class DaemonFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What it says. `rpc`: of a process with a Frontend. `roles`: of one that has not all."""
+    """What it says. `rpc`: of a process with a Frontend. `roles`: of one that has not all. `tokens`: the setting by
+    which tokens of the data folder's own key count no more."""
 
     pid: int
     engine: str
     http: str
     rpc: str | None = None
     roles: list[str] = []
+    tokens: str | None = None
 
 
 def file_of(data_dir: Path, roles: Collection[str], *, frontend: bool) -> Path:

@@ -18,6 +18,7 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from daemon.announcing import DaemonFile, file_of, reachable, remove_own, write_private
+from daemon.api.auth import tokens_decided_by
 from daemon.api.gateway import Gateway, engine_version
 from daemon.api.http import HttpApp
 from daemon.api.keys import KeyUnusable
@@ -422,6 +423,7 @@ class Daemon:
                     rpc=None if bound.rpc is None else f"ws://{reachable(bound.rpc)}/rpc",
                     http=f"http://{reachable(bound.http)}",
                     roles=[] if self._roles == ALL_ROLES else sorted(role.value for role in self._roles),
+                    tokens=tokens_decided_by(self._settings.auth),
                 )
             ),
         )

@@ -28,11 +28,13 @@ TOKEN_SECONDS: Final = 900
 
 
 class DaemonFile(msgspec.Struct, frozen=True, kw_only=True):
-    """`daemon.json`: what a running daemon bound."""
+    """`daemon.json`: what a running daemon bound. `tokens`: the setting by which it takes none that are signed with the
+    folder's own key."""
 
     pid: int
     rpc: str
     http: str | None = None
+    tokens: str | None = None
 
 
 def data_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -64,8 +66,24 @@ class LocalDaemon:
     def url(self) -> str:
         return self.file().rpc
 
+    def refuses_own_tokens(self) -> str | None:
+        """Why a token that is signed with the folder's own key is of no use here, and what to do; None where it is, or
+        no daemon says."""
+        try:
+            setting = self.file().tokens
+        except Unreachable:
+            return None
+        if setting is None:
+            return None
+        return (
+            f"{self.folder}: the daemon takes tokens by its setting {setting}, and none that are signed with its "
+            "folder's own key: have one signed by whoever has that key, and set ENGINE_TOKEN to it"
+        )
+
     def token(self) -> str:
         """A token of a few minutes for everything in the tenant. Raises Unreachable when there is no usable key."""
+        if refusal := self.refuses_own_tokens():
+            raise Unreachable(refusal)
         import jwt  # half of this module's import time, and not needed by whoever brings a token
 
         path = self.folder / "key"

@@ -157,17 +157,26 @@ class Verifier:
         return Principal(tenant, subject, frozenset(scope.split()), float(expires) + self._leeway)
 
 
+_PLACES = ("key_file", "key_credential", "jwks_file", "jwks_url")
+
+
+def tokens_decided_by(settings: AuthSettings) -> str | None:
+    """The setting by which tokens that the data folder's own key signs count no more. None: they do."""
+    for name in _PLACES:
+        if getattr(settings, name) is not None:
+            return f"auth.{name}"
+    if settings.audience != AUDIENCE:
+        return "auth.audience"
+    return None if settings.issuer in (None, ISSUER) else "auth.issuer"
+
+
 def load_verifier(settings: AuthSettings, data_dir: Path, clock: Clock | None = None) -> Verifier:
     """The verifier that engine.toml asks for. With no key configured, the daemon's own key is made on first use.
 
     Raises KeyUnusable when a key cannot be read, does not fit the settings, or more than one place is configured.
     Reads files; fetches nothing (a JWKS URL is first asked when a token comes).
     """
-    places = {
-        name: value
-        for name in ("key_file", "key_credential", "jwks_file", "jwks_url")
-        if (value := getattr(settings, name)) is not None
-    }
+    places = [name for name in _PLACES if getattr(settings, name) is not None]
     if len(places) > 1:
         raise KeyUnusable(f"auth: {' and '.join(places)} are both set; keys come from one place")
     allowed = frozenset(settings.algorithms)

@@ -10,7 +10,7 @@ from daemon.api.auth import sign_local_token
 from daemon.api.keys import KeyUnusable
 from daemon.cli.output import document, json_option, line
 from daemon.cli.session import DaemonRefused
-from enginekit.local import SCOPES, TENANT, data_dir
+from enginekit.local import SCOPES, TENANT, LocalDaemon, data_dir
 
 
 @click.command()
@@ -26,8 +26,11 @@ from enginekit.local import SCOPES, TENANT, data_dir
 @json_option
 def token(tenant: str, subject: str, scopes: tuple[str, ...], ttl: int, folder: Path | None, as_json: bool) -> None:
     """Sign a token with the local daemon's own key, which is made when there is none yet."""
+    local = folder or data_dir()
+    if refusal := LocalDaemon(local).refuses_own_tokens():
+        raise DaemonRefused(refusal)
     try:
-        signed = sign_local_token(folder or data_dir(), tenant, subject, list(scopes or SCOPES), float(ttl))
+        signed = sign_local_token(local, tenant, subject, list(scopes or SCOPES), float(ttl))
     except KeyUnusable as error:
         raise DaemonRefused(str(error)) from error
     except ValueError as error:

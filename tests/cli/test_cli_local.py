@@ -125,6 +125,17 @@ def test_a_key_that_others_may_read_signs_nothing(run: Run, tmp_path: Path) -> N
     assert "others than its owner may read it" in result.stderr
 
 
+def test_a_daemon_with_keys_of_somebody_else_s_has_no_token_signed_in_vain(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "daemon.json").write_text('{"pid": 1, "rpc": "ws://127.0.0.1:9/rpc", "tokens": "auth.key_file"}')
+    result = run("token", "--data-dir", str(tmp_path))
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "by its setting auth.key_file" in result.stderr
+    assert "ENGINE_TOKEN" in result.stderr
+    assert not (tmp_path / "key").exists()
+    with pytest.raises(Unreachable, match=r"by its setting auth\.key_file"):
+        LocalDaemon(tmp_path).token()
+
+
 def test_the_kit_signs_tokens_that_the_daemon_takes(run: Run, tmp_path: Path) -> None:
     run("token", "--data-dir", str(tmp_path))
     claims = jwt.decode(

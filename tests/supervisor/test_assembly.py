@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 from msgspec import Raw
@@ -15,7 +16,7 @@ from trio.testing import MockClock
 from daemon.assembly import Daemon
 from daemon.clock import TrioClock
 from daemon.links.interface import Caller
-from daemon.settings import FrontendSettings, Settings, StoreSettings, SupervisorSettings, WorkerSettings
+from daemon.settings import AuthSettings, FrontendSettings, Settings, StoreSettings, SupervisorSettings, WorkerSettings
 from daemon.stores.faults import StoreUnusable
 from daemon.stores.memory import MemoryStore
 from daemon.supervisor import ServiceFailed, ServiceName, Unusable
@@ -153,6 +154,30 @@ async def test_it_says_where_it_is_while_it_runs(
     await ended.wait()
     assert not file.exists()
     assert here.unready() == [name.value for name in ServiceName if name not in (ServiceName.LINKS, ServiceName.QUEUES)]
+
+
+@pytest.mark.parametrize(
+    ("auth", "said"),
+    [
+        (AuthSettings(), None),
+        (AuthSettings(issuer="engine"), None),
+        (AuthSettings(audience="shop"), "auth.audience"),
+        (AuthSettings(issuer="us"), "auth.issuer"),
+        (AuthSettings(key_file="secret"), "auth.key_file"),
+    ],
+)
+async def test_it_says_whether_it_takes_tokens_of_its_own_key(
+    autojump_clock: MockClock, nursery: trio.Nursery, tmp_path: Path, auth: AuthSettings, said: str | None
+) -> None:
+    if auth.key_file is not None:
+        key = tmp_path / auth.key_file
+        key.write_bytes(b"k" * 32)
+        key.chmod(0o600)
+        auth = msgspec.structs.replace(auth, key_file=str(key))
+    here = daemon(tmp_path, msgspec.structs.replace(SETTINGS, auth=auth))
+    await nursery.start(here.run)
+    assert json.loads((tmp_path / "daemon.json").read_bytes()).get("tokens") == said
+    here.drain()
 
 
 class UnusableStore(MemoryStore):
