@@ -15,6 +15,7 @@ from daemon.stores.faults import StoreUnavailable, StoreUnusable
 from daemon.stores.postgres import connection as connections
 from daemon.stores.postgres.columns import register
 from daemon.stores.postgres.database import PostgresDriver, open_driver
+from daemon.stores.postgres.failures import explained
 from daemon.stores.postgres.schema import MIGRATIONS, SCHEMA_VERSION, migrate
 from tests.servers.postgres import LOCKED_USER, PostgresServer
 
@@ -225,3 +226,14 @@ def test_nothing_is_prepared_behind_a_pooler(postgres_url: str, postgres: Postgr
                 found = lane.execute("SELECT count(*) > 0 FROM pg_prepared_statements").fetchone()
                 assert found == (prepared,)
             driver.close()
+
+
+def test_a_pooler_of_statements_is_not_waited_for(postgres: PostgresServer) -> None:
+    """What PgBouncer 1.18 says then, before it closes the connection."""
+    refused = psycopg.errors.ProtocolViolation("transaction blocks not allowed in statement pooling mode")
+    with (
+        psycopg.connect(postgres.url(postgres.new_database())) as somebody,
+        pytest.raises(StoreUnusable, match="set pool_mode = session or transaction"),
+        explained(somebody, "the store"),
+    ):
+        raise refused

@@ -30,6 +30,8 @@ _TAKEN = {
 }
 _DATA, _INTEGRITY = "22", "23"
 _DAMAGED = ("XX001", "XX002")
+_STATEMENT_POOLING = "statement pooling mode"
+"""PgBouncer closes the connection that begins a transaction, and would do so again."""
 _PASSING_CLASSES = ("08", "40", "53", "55", "57", "58")
 """Connections, rollbacks, resources, locks, an operator's doing, the system's: they may pass."""
 _PASSING = ("25006", "25P02", "25P03", "25P04")
@@ -73,6 +75,11 @@ def explained(connection: psycopg.Connection, name: str) -> Iterator[None]:
 
 
 def _meaning(error: psycopg.Error, connection: psycopg.Connection, name: str) -> Exception:
+    if _STATEMENT_POOLING in str(error):
+        return StoreUnusable(
+            f"{name} is behind a PgBouncer that pools statements, so there are no transactions ({one_line(error)}): "
+            "set pool_mode = session or transaction there"
+        )
     if connection.closed:
         return StoreLost(f"the connection to {name} was lost: {one_line(error)}")
     code = error.sqlstate or ""
