@@ -12,6 +12,11 @@ from daemon.redis.frames import Layout
 from daemon.redis.keys import record_key
 
 _FIELDS = ("cluster", "shards", "partitions", "queues")
+_SETTINGS = {
+    "shards": "[store] shards, which a store keeps as it was made",
+    "partitions": "[matching] partitions",
+    "queues": "[queues] url",
+}
 
 
 def too_old(version: str | None, needed: str) -> ServerUnusable:
@@ -72,7 +77,8 @@ def _difference(prefix: str, name: str, recorded: str, mine: str) -> str:
         )
     return (
         f"the processes of this cluster disagree: {prefix} has {recorded} {name}, and this process {mine}. All must be "
-        f"configured alike; after a change stop all of them, delete the keys {prefix}:*, and start them again"
+        f"configured alike ({_SETTINGS[name]}); after a change stop all of them, delete the keys {prefix}:*, and start "
+        "them again"
     )
 
 
