@@ -85,7 +85,7 @@ def test_processes_that_are_configured_otherwise(redis_server: RedisServer, kind
     for other, difference in (
         (Layout("store", 16, 4), "has 64 shards, and this process 16"),
         (Layout(None, None, 8), "has 4 partitions, and this process 8"),
-        (Layout(None, None, None, "redis"), "has memory queues, and this process redis. All must be configured alike ("),
+        (Layout(None, None, None, "redis"), "has memory queues, and this process redis. All must be configured alike"),
         (Layout(None, None, None, "redis"), "([queues] url)"),
     ):
         assert difference in kind.refused(at, name=name, layout=other)
