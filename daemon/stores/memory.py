@@ -7,10 +7,8 @@ outlive whoever uses it: restarting History over the same object is a restart ov
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
-from typing import TypeAlias
 
 import msgspec
 import trio
@@ -22,6 +20,7 @@ from daemon.stores.memory_owners import MemoryOwners
 from daemon.stores.memory_purging import expired_runs, going, unused_texts
 from daemon.stores.memory_rows import Rows, RunRows, check
 from daemon.stores.memory_schedules import MemorySchedules
+from daemon.stores.memory_tasks import MemoryTasks
 from daemon.stores.rows import (
     Attendance,
     Batch,
@@ -56,9 +55,6 @@ SCHEMA_VERSION = 2
 TIDIED_TEXTS = 500
 """In one step."""
 
-_QueuePlace: TypeAlias = tuple[int, Millis, str, int]
-"""Where a task stands in its queue: -priority, scheduled_at, run_id, event_id."""
-
 
 class MemoryStore:
     """Implements `Store`. Every call passes a checkpoint; `commit` passes one before it writes and one after.
@@ -75,7 +71,7 @@ class MemoryStore:
         self._run_ids: dict[str, list[str]] = {}
         self._workflow_runs: dict[tuple[str, str], list[str]] = {}
         self._due: list[tuple[Millis, str]] = []
-        self._waiting: dict[QueueKey, list[_QueuePlace]] = {}
+        self._waiting = MemoryTasks()
         self._effects: list[tuple[str, int]] = []
         self._letters = MemoryLetters()
         self._texts: dict[tuple[str, str], str] = {}
@@ -214,7 +210,7 @@ class MemoryStore:
     def _purge(self, ref: RunRef) -> None:
         run = self._rows.runs.pop(ref.run_id)
         for task in run.tasks.values():
-            self._unqueue(task)
+            self._waiting.remove(task)
         for names in (self._run_ids[ref.tenant], self._workflow_runs[ref.tenant, ref.workflow_id]):
             del names[bisect_left(names, ref.run_id)]
         if run.execution.request_id is not None:
@@ -229,30 +225,17 @@ class MemoryStore:
     def _write_tasks(self, run: RunRows, write: RunWrite) -> None:
         for task in write.tasks_added:
             run.tasks[task.task.event_id] = task
-            self._queue(task)
+            self._waiting.add(task)
         for event_id in write.tasks_started:
             if event_id in run.tasks:
-                self._unqueue(run.tasks[event_id])
+                self._waiting.remove(run.tasks[event_id])
         for event_id in write.tasks_returned:
             if event_id in run.tasks:
-                self._unqueue(run.tasks[event_id])
-                self._queue(run.tasks[event_id])
+                self._waiting.remove(run.tasks[event_id])
+                self._waiting.add(run.tasks[event_id])
         for event_id in write.tasks_removed:
             if event_id in run.tasks:
-                self._unqueue(run.tasks.pop(event_id))
-
-    def _queue(self, task: QueuedTask) -> None:
-        insort(self._waiting.setdefault(task.queue, []), _place(task))
-
-    def _unqueue(self, task: QueuedTask) -> None:
-        """Leaves a task alone that does not wait."""
-        places = self._waiting.get(task.queue, [])
-        place = _place(task)
-        index = bisect_left(places, place)
-        if index < len(places) and places[index] == place:
-            del places[index]
-            if not places:
-                del self._waiting[task.queue]
+                self._waiting.remove(run.tasks.pop(event_id))
 
     def _write_effects(self, run: RunRows, write: RunWrite) -> None:
         run_id = write.run.run_id
@@ -348,43 +331,17 @@ class MemoryStore:
 
     async def queue_backlogs(self) -> list[QueueBacklog]:
         await trio.lowlevel.checkpoint()
-        queues = sorted(self._waiting, key=lambda queue: (queue.tenant, queue.kind.value, queue.name))
-        return [
-            QueueBacklog(queue=queue, depth=len(places), oldest=min(place[1] for place in places))
-            for queue, places in ((queue, self._waiting[queue]) for queue in queues)
-        ]
+        return self._waiting.backlogs()
 
     async def destination_backlogs(self, tenant: str) -> list[DestinationBacklog]:
         await trio.lowlevel.checkpoint()
-        found: list[DestinationBacklog] = []
-        for queue in sorted(self._waiting, key=lambda queue: (queue.kind.value, queue.name)):
-            if queue.tenant == tenant:
-                tasks = (self._rows.runs[run_id].tasks[event_id] for _, _, run_id, event_id in self._waiting[queue])
-                counts = Counter(task.destination for task in tasks)
-                found += [
-                    DestinationBacklog(queue=queue, destination=destination, depth=depth)
-                    for destination, depth in sorted(counts.items(), key=lambda item: (item[0] is not None, item[0]))
-                ]
-        return found
+        return self._waiting.destinations(tenant)
 
     async def waiting_tasks(
         self, queue: QueueKey, limit: int, after: TaskCursor | None = None, without: Sequence[str] = ()
     ) -> list[QueuedTask]:
         await trio.lowlevel.checkpoint()
-        places = self._waiting.get(queue, [])
-        start = 0
-        if after is not None:
-            start = bisect_right(places, (-after.priority, after.scheduled_at, after.run_id, after.event_id))
-        passed_over = set(without)
-        page: list[QueuedTask] = []
-        for index in range(start, len(places)):
-            if len(page) == limit:
-                break
-            _, _, run_id, event_id = places[index]
-            task = self._rows.runs[run_id].tasks[event_id]
-            if task.destination not in passed_over:
-                page.append(task)
-        return page
+        return self._waiting.page(queue, limit, after, without)
 
     async def list_executions(self, wanted: ExecutionFilter) -> list[Execution]:
         await trio.lowlevel.checkpoint()
@@ -465,10 +422,6 @@ class MemoryStore:
     def _run(self, tenant: str, run_id: str) -> RunRows | None:
         run = self._rows.runs.get(run_id)
         return run if run is not None and run.execution.run.tenant == tenant else None
-
-
-def _place(task: QueuedTask) -> _QueuePlace:
-    return (-task.priority, task.scheduled_at, task.task.run.run_id, task.task.event_id)
 
 
 def _matches(execution: Execution, wanted: ExecutionFilter) -> bool:
