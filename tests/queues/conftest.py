@@ -16,7 +16,7 @@ from daemon.queues.redis.queues import RedisTaskQueues
 from daemon.redis import driver
 from daemon.redis.frames import Server
 
-LONG = Terms(tasks=20, lease_seconds=60.0, delay_seconds=60.0)
+LONG = Terms(tasks=20, lease_seconds=3600.0, delay_seconds=3600.0)
 
 
 class Sides:
