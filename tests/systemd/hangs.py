@@ -31,6 +31,7 @@ class Hangs:
             task_status.started()
             await self._hang.wait()
             nursery.cancel_scope.cancel()
+        print(f"{self._spec.name.value} hangs", flush=True)
         await self._go.wait()
         raise RuntimeError("it hung, and is to be started anew")
 

@@ -57,6 +57,16 @@ class Listening:
             word = self.next(left)
             assert word is None or text not in word, self.heard[-20:]
 
+    def until_still(self, text: str, seconds: float) -> None:
+        """Hear all that comes, until for so long nothing had that text in it."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        last = time.monotonic()
+        while (left := last + seconds - time.monotonic()) > 0:
+            word = self.next(left)
+            if word is not None and text in word:
+                assert time.monotonic() < end, self.heard[-20:]
+                last = time.monotonic()
+
     def close(self) -> None:
         self._socket.close()
 
@@ -91,6 +101,12 @@ class Unit:
         assert self.process.stdin is not None
         self.process.stdin.write(f"{line}\n".encode())
         self.process.stdin.flush()
+
+    def until_logged(self, text: str) -> None:
+        end = time.monotonic() + PATIENCE_SECONDS
+        while text not in (said := self.log.read_text(errors="replace")):
+            assert time.monotonic() < end, said
+            time.sleep(0.02)  # another process, and no clock of ours in it
 
     def end(self) -> None:
         if self.process.poll() is None:
