@@ -51,20 +51,27 @@ class PostgresServer:
 
     def start(self) -> None:
         """A new cluster, without a password from this machine."""
+        self._take_folder()
+        self._run("initdb", "-D", str(self._data), "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C", "-N")
+        self._configure()
+        # One user who has to say a password; everybody else on this machine is believed.
+        hba = self._data / "pg_hba.conf"
+        hba.write_text(f"host all {LOCKED_USER} 127.0.0.1/32 scram-sha-256\n{hba.read_text()}")
+        self.up()
+
+    def _take_folder(self) -> None:
+        """It is the server's user's, who can execute the programs."""
         self._folder.chmod(0o755)
         if os.geteuid() == 0:
             shutil.chown(self._folder, _USER)
             if not _ANOTHER and not self._reachable():
                 self._programs = self._copied()
-        self._run("initdb", "-D", str(self._data), "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C", "-N")
+
+    def _configure(self) -> None:
         with (self._data / "postgresql.conf").open("a") as file:
             file.writelines(
                 f"{name} = '{value}'\n" for name, value in {"port": str(self.port), **self._settings}.items()
             )
-        # One user who has to say a password; everybody else on this machine is believed.
-        hba = self._data / "pg_hba.conf"
-        hba.write_text(f"host all {LOCKED_USER} 127.0.0.1/32 scram-sha-256\n{hba.read_text()}")
-        self.up()
 
     def up(self) -> None:
         self._run("pg_ctl", "-D", str(self._data), "-l", str(self._folder / "log"), "-w", "-t", "240", "start")
