@@ -115,6 +115,8 @@ def _service(state: ConsoleState, each: ServiceView) -> list[Cell]:
 def _process(each: ProcessView, now: float) -> list[Cell]:
     if each.silent_since is not None:
         condition, colour = f"silent for {span(now - each.silent_since.timestamp())}", colours.BAD
+    elif each.drains:
+        condition, colour = "draining", colours.WAITING
     elif each.waiting_for:
         condition, colour = f"waits for {', '.join(each.waiting_for)}", colours.WAITING
     else:

@@ -35,6 +35,8 @@ def queues(as_json: bool) -> None:
 def _process(each: ProcessView) -> tuple[str, ...]:
     if each.silent_since is not None:
         condition = f"silent since {moment(each.silent_since)}"
+    elif each.drains:
+        condition = "draining"
     elif each.waiting_for:
         condition = f"waiting for {', '.join(each.waiting_for)}"
     else:

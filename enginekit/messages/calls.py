@@ -481,6 +481,11 @@ class ProcessView(Result, frozen=True, kw_only=True):
     http: str | None = None
     silent_since: datetime | None = None
 
+    @property
+    def drains(self) -> bool:
+        """It ends in order: what it has begun may end, and nothing new begins there."""
+        return any(service.state == "DRAINING" for service in self.services)
+
 
 class DescribeDaemonResult(Result, frozen=True, kw_only=True):
     """`engine` to `services` are of the process that answers. Where several share the work, `shards` are those of all,

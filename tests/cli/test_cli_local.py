@@ -6,14 +6,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import jwt
 import pytest
 from click.testing import Result
 
+from daemon.cli.operations import _process
 from enginekit.errors import Unreachable
 from enginekit.local import LocalDaemon, data_dir, find_daemon
+from enginekit.messages.calls import ProcessView, ServiceView, StoreView
 
 Run = Callable[..., Result]
 
@@ -104,6 +107,22 @@ def test_a_file_that_is_no_document_is_not_valid(run: Run, tmp_path: Path) -> No
     file = tmp_path / "flow.json"
     file.write_text('{"StartAt": ')
     assert run("validate", str(file)).exit_code == 1
+
+
+@pytest.mark.parametrize(("state", "said"), [("DRAINING", "draining"), ("BACKOFF", "waiting for worker")])
+def test_how_a_process_is_said_to_be(state: str, said: str) -> None:
+    view = ProcessView(
+        process="h.1",
+        roles=["worker"],
+        engine="1",
+        host="h",
+        pid=1,
+        started_at=datetime(2026, 1, 1, tzinfo=UTC),
+        services=[ServiceView(name="worker", state=state, restarts=0, uptime_seconds=1.0)],
+        store=StoreView(kind="postgresql", state="ELSEWHERE", schema_version=0),
+        waiting_for=["worker"],
+    )
+    assert said in _process(view)
 
 
 def test_token_signs_with_the_folders_key(run: Run, tmp_path: Path) -> None:
