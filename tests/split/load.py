@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
+import pytest
 import trio
 
 from enginekit import jsonrpc
@@ -30,6 +32,16 @@ STEPS = {
     },
 }
 SETTLE_SECONDS = 180.0
+RECOVERY_SECONDS = 180.0
+
+
+@contextmanager
+def recovers(what: str):
+    """Within bounds, and if not, it is said from what."""
+    with trio.move_on_after(RECOVERY_SECONDS) as patience:
+        yield
+    if patience.cancelled_caught:
+        pytest.fail(f"nothing goes on {RECOVERY_SECONDS:g} s after {what}")
 
 
 class Load:

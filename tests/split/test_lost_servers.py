@@ -6,8 +6,6 @@ Only under `make chaos-split`.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import pytest
 import trio
 
@@ -15,7 +13,7 @@ from enginekit.client import open_client
 from enginekit.messages.status import ErrorStatus, ExecutionStatus
 from examples.split.cluster import open_cluster
 from tests.split.checks import histories, outcomes
-from tests.split.load import Load, Once, settled, under
+from tests.split.load import Load, Once, recovers, settled, under
 
 PLAN = {"history": 2, "matching": 1, "timer": 1, "worker": 1, "frontend": 1}
 SHARDS = 8
@@ -24,17 +22,7 @@ STOP_SECONDS = 30.0
 DOWN_SECONDS = 5.0
 CALL_SECONDS = 2.0
 """Shorter than PostgreSQL is away, so that callers hear of it."""
-RECOVERY_SECONDS = 120.0
 WHOLE_SECONDS = 540.0
-
-
-@contextmanager
-def recovers(what: str):
-    """Within bounds, and if not, it is said from what."""
-    with trio.move_on_after(RECOVERY_SECONDS) as patience:
-        yield
-    if patience.cancelled_caught:
-        pytest.fail(f"nothing goes on {RECOVERY_SECONDS:g} s after {what}")
 
 
 async def check(database, folder, acknowledged) -> None:

@@ -3,9 +3,6 @@ each outcome counts once, and one worker gets a queue in its order."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
-import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -14,7 +11,7 @@ from enginekit.messages import calls
 from enginekit.messages.status import ExecutionStatus
 from examples.split.cluster import open_cluster
 from tests.split.checks import histories, outcomes
-from tests.split.load import Load, under
+from tests.split.load import Load, recovers, under
 from tests.split.test_watched_processes import get, where
 
 PLAN = {"history": 1, "matching": 2, "timer": 1, "worker": 1, "frontend": 1}
@@ -22,7 +19,6 @@ SHARDS = 4
 TASKS = 40
 PRIORITIES = 4
 LISTEN = '[health]\nlisten = "127.0.0.1:0"\n'
-RECOVERY_SECONDS = 180.0
 WHOLE_SECONDS = 540.0
 STOP_SECONDS = 5.0
 
@@ -55,15 +51,6 @@ async def work(client: Client, tasks: int) -> list[str]:
             await client.complete_task(task.token, {})
             done.append(task.workflow_id)
     return done
-
-
-@contextmanager
-def recovers(what: str):
-    """Within bounds, and if not, it is said from what."""
-    with trio.move_on_after(RECOVERY_SECONDS) as patience:
-        yield
-    if patience.cancelled_caught:
-        pytest.fail(f"nothing goes on {RECOVERY_SECONDS:g} s after {what}")
 
 
 async def depth(client: Client) -> int:
